@@ -1,0 +1,71 @@
+// Package discover is what the author of a discoverer implements: the kind of
+// plugin that finds the workloads of one container runtime or orchestrator.
+package discover
+
+import (
+	"context"
+	"errors"
+
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+// ErrAbsent is returned by Probe when the runtime is not on this host.
+// It tells "not here" from "broken".
+var ErrAbsent = errors.New("runtime is not on this host")
+
+// Discoverer finds the workloads of one runtime. Its life:
+//
+//  1. Probe may be called at any time after Configure; it is cheap and has no
+//     side effect.
+//  2. Discover is called once the daemon wants the inventory and runs until ctx
+//     is done. It is never called twice at a time; after an error it is called
+//     again, by a supervisor that backs off.
+//
+// Discover sends a snapshot between inv.Reset and inv.Synced and every change
+// after that, from the runtime's create on: the daemon names the first process
+// of a container by what was said before that process ran. When the runtime
+// goes away Discover does not return: it says so with inv.Degraded, tries again
+// by itself and sends a new snapshot when the runtime is back.
+type Discoverer interface {
+	// Probe tells where the runtime was found, or returns ErrAbsent.
+	Probe(ctx context.Context) (detail string, err error)
+	Discover(ctx context.Context, host Host, inv Inventory) error
+}
+
+// Host is what the daemon tells a discoverer while it runs.
+type Host interface {
+	// Node says who and where the host is.
+	Node() *protov1.Node
+	// Cgroups delivers the host's facts in order. The channel is closed when
+	// the stream ends. A discoverer that does not want them need not read it.
+	Cgroups() <-chan *protov1.HostFacts
+}
+
+// Inventory takes what a discoverer found. Its methods may be called from
+// several goroutines; calls of one goroutine keep their order. They gather
+// changes into batches and block only when the daemon is slower than the
+// runtime; they return ctx's error when Discover's context is done.
+type Inventory interface {
+	// Reset begins a snapshot.
+	Reset() error
+	// Synced ends the snapshot, and tells the daemon that the plugin is healthy.
+	Synced() error
+	// Container describes a container, whole.
+	Container(*protov1.Container) error
+	// Pod describes a pod, whole.
+	Pod(*protov1.Pod) error
+	// Service describes a service, whole.
+	Service(*protov1.Service) error
+	// RemoveContainer forgets a container. The daemon keeps its description
+	// for the events that are still on their way.
+	RemoveContainer(id string) error
+	// RemovePod forgets a pod.
+	RemovePod(uid string) error
+	// RemoveService forgets a service.
+	RemoveService(uid string) error
+	// Lifecycle reports something that happened to a container.
+	Lifecycle(*protov1.Lifecycle) error
+	// Degraded says that the runtime does not answer: a sentence for the
+	// operator. Synced takes it back.
+	Degraded(reason string)
+}

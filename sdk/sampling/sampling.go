@@ -1,0 +1,21 @@
+// Package sampling is what the author of a sampler implements: the kind of
+// plugin that decides, from the load, which share of each class of events is
+// kept. A sampler sees reports, never events.
+package sampling
+
+import (
+	"context"
+
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+// Sampler answers reports with policies. Start is called once at the beginning
+// of each stream; its policy holds until the first report. Plan is called for
+// each report, one at a time, and must answer within the report's interval: the
+// daemon drops reports for a sampler that is still busy, counts them, and goes
+// on with the last policy until its TTL. A nil policy keeps the last one and
+// renews its TTL.
+type Sampler interface {
+	Start(ctx context.Context) (*protov1.Policy, error)
+	Plan(ctx context.Context, report *protov1.Report) (*protov1.Policy, error)
+}

@@ -1,0 +1,69 @@
+// Package schema describes how a plugin is configured: attributes, nested
+// blocks, defaults and checks. The daemon checks and converts an operator's HCL
+// against it before the plugin hears of it, and documents are generated from
+// it. It is a description only: decoding HCL is the daemon's.
+package schema
+
+import "time"
+
+// Type of an attribute's value, or of its elements.
+type Type int
+
+const (
+	String   Type = iota + 1
+	Number        // a float64
+	Integer       // an int64
+	Bool          //
+	Duration      // "500ms" in HCL; nanoseconds in the configuration
+	Size          // "64MiB" in HCL; bytes in the configuration
+)
+
+// Shape of an attribute.
+type Shape int
+
+const (
+	Single Shape = iota
+	List         // of Type
+	Map          // from string to Type
+)
+
+// Block is the schema of a body.
+type Block struct {
+	Doc        string // one paragraph
+	Attributes []Attribute
+	Blocks     []NestedBlock
+}
+
+// NestedBlock is a block that may stand in a body, once or repeatedly.
+// In the configuration it is always an array under Name.
+type NestedBlock struct {
+	Name     string
+	Block    Block
+	MinItems int
+	MaxItems int // 0: no limit
+}
+
+// Attribute is one argument.
+type Attribute struct {
+	Name     string
+	Type     Type
+	Shape    Shape
+	Required bool
+	// Default is used when the argument is left out: a value of the Go type
+	// that encoding/json would write as the configuration wants it
+	// (time.Duration, int64, float64, string, bool, a slice or a map of them).
+	// nil: none, and the key is then absent.
+	Default    any
+	Doc        string
+	Sensitive  bool     // never printed
+	Deprecated string   // what to use instead
+	Enum       []string // the strings allowed
+	Min, Max   *float64 // inclusive, in the unit of the configuration
+	Pattern    string   // RE2 that a string must match as a whole
+}
+
+// Bound returns a pointer for Min and Max.
+func Bound[T int | int64 | float64 | time.Duration](v T) *float64 {
+	f := float64(v)
+	return &f
+}
