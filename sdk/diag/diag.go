@@ -14,8 +14,9 @@ import (
 type Severity int
 
 const (
-	// Error refuses the configuration.
-	Error Severity = iota + 1
+	// Error refuses the configuration. It is the zero value, so that a finding
+	// without a severity is not overlooked.
+	Error Severity = iota
 	// Warning is shown and changes nothing.
 	Warning
 )

@@ -9,13 +9,13 @@ import (
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
-// ErrAbsent is returned by Probe when the runtime is not on this host.
+// ErrAbsent is returned by Detect when the runtime is not on this host.
 // It tells "not here" from "broken".
 var ErrAbsent = errors.New("runtime is not on this host")
 
 // Discoverer finds the workloads of one runtime. Its life:
 //
-//  1. Probe may be called at any time after Configure; it is cheap and has no
+//  1. Detect may be called at any time after Configure; it is cheap and has no
 //     side effect.
 //  2. Discover is called once the daemon wants the inventory and runs until ctx
 //     is done. It is never called twice at a time; after an error it is called
@@ -27,8 +27,8 @@ var ErrAbsent = errors.New("runtime is not on this host")
 // goes away Discover does not return: it says so with inv.Degraded, tries again
 // by itself and sends a new snapshot when the runtime is back.
 type Discoverer interface {
-	// Probe tells where the runtime was found, or returns ErrAbsent.
-	Probe(ctx context.Context) (detail string, err error)
+	// Detect tells where the runtime was found, or returns ErrAbsent.
+	Detect(ctx context.Context) (detail string, err error)
 	Discover(ctx context.Context, host Host, inv Inventory) error
 }
 
@@ -36,13 +36,17 @@ type Discoverer interface {
 type Host interface {
 	// Node says who and where the host is.
 	Node() *protov1.Node
-	// Cgroups delivers the host's facts in order. The channel is closed when
-	// the stream ends. A discoverer that does not want them need not read it.
-	Cgroups() <-chan *protov1.HostFacts
+	// Facts subscribes to the host's facts and delivers them in order. The
+	// channel is closed when the stream ends. Call it at most once, and then
+	// read it: facts that are not read in time are dropped, counted, and told
+	// again as a new list.
+	Facts(*protov1.Subscribe) <-chan *protov1.HostFacts
 }
 
-// Inventory takes what a discoverer found. Its methods may be called from
-// several goroutines; calls of one goroutine keep their order. They gather
+// Inventory takes what a discoverer found. A message given to it is no longer the
+// caller's. Its methods may be called from several goroutines; calls of one
+// goroutine keep their order, so let one goroutine speak for one workload: a
+// description that comes after a removal creates the workload again. They gather
 // changes into batches and block only when the daemon is slower than the
 // runtime; they return ctx's error when Discover's context is done.
 type Inventory interface {
@@ -58,7 +62,7 @@ type Inventory interface {
 	Service(*protov1.Service) error
 	// RemoveContainer forgets a container. The daemon keeps its description
 	// for the events that are still on their way.
-	RemoveContainer(id string) error
+	RemoveContainer(*protov1.ContainerRef) error
 	// RemovePod forgets a pod.
 	RemovePod(uid string) error
 	// RemoveService forgets a service.

@@ -12,7 +12,7 @@ import (
 // workloads and sends facts. It is never called twice at a time; after an error
 // it is called again, and then hears every workload anew.
 type Detector interface {
-	Detect(ctx context.Context, workloads <-chan *protov1.WorkloadChanges, facts Facts) error
+	Detect(ctx context.Context, workloads <-chan *protov1.InventoryChanges, facts Facts) error
 }
 
 // Facts takes what a detector found. Send blocks only while the daemon is

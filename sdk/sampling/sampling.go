@@ -11,10 +11,9 @@ import (
 
 // Sampler answers reports with policies. Start is called once at the beginning
 // of each stream; its policy holds until the first report. Plan is called for
-// each report, one at a time, and must answer within the report's interval: the
-// daemon drops reports for a sampler that is still busy, counts them, and goes
-// on with the last policy until its TTL. A nil policy keeps the last one and
-// renews its TTL.
+// each report, one at a time. While it runs the daemon goes on with the last policy
+// until its TTL, and merges the intervals that pass into the next report. A nil
+// policy keeps the last one and renews its TTL.
 type Sampler interface {
 	Start(ctx context.Context) (*protov1.Policy, error)
 	Plan(ctx context.Context, report *protov1.Report) (*protov1.Policy, error)

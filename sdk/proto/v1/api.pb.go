@@ -470,7 +470,7 @@ func (x *ListPluginsResponse) GetPlugins() []*PluginView {
 
 type PluginView struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
-	Kind    Kind                   `protobuf:"varint,1,opt,name=kind,proto3,enum=ebpftracer.v1.Kind" json:"kind,omitempty"` // of plugin.proto
+	Kind    Kind                   `protobuf:"varint,1,opt,name=kind,proto3,enum=ebpftracer.v1.Kind" json:"kind,omitempty"`
 	Name    string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Version string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
 	// state: starting, running, degraded, backoff, failed, stopped
@@ -645,7 +645,8 @@ func (*GetStatsRequest) Descriptor() ([]byte, []int) {
 	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{10}
 }
 
-// Stats: all counts are totals since the daemon started.
+// Stats: counts are totals since the daemon started, but for in_ring, held,
+// queued, containers and cgroups, which are as of now.
 type Stats struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	StartedUnixNano int64                  `protobuf:"varint,1,opt,name=started_unix_nano,json=startedUnixNano,proto3" json:"started_unix_nano,omitempty"`
@@ -762,7 +763,8 @@ func (x *Stats) GetDaemon() *DaemonStats {
 	return nil
 }
 
-// LedgerRow: seen = kept + sampled_out + filtered + lost.
+// LedgerRow: seen = kept + sampled_out + filtered + lost. A kind and priority may
+// stand in several rows: add them up.
 type LedgerRow struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -774,6 +776,7 @@ type LedgerRow struct {
 	Lost          uint64                 `protobuf:"varint,7,opt,name=lost,proto3" json:"lost,omitempty"`
 	Bytes         uint64                 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	Probability   float64                `protobuf:"fixed64,9,opt,name=probability,proto3" json:"probability,omitempty"`
+	Group         string                 `protobuf:"bytes,10,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -871,7 +874,15 @@ func (x *LedgerRow) GetProbability() float64 {
 	return 0
 }
 
-// Pipeline: kept = decoded + malformed + in_ring; decoded = released + held.
+func (x *LedgerRow) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+// Pipeline: kept = decoded + malformed + in_ring, where in_ring is counted in the
+// ring itself; decoded + injected = released + held.
 type Pipeline struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Decoded       uint64                 `protobuf:"varint,1,opt,name=decoded,proto3" json:"decoded,omitempty"`
@@ -880,6 +891,7 @@ type Pipeline struct {
 	Released      uint64                 `protobuf:"varint,4,opt,name=released,proto3" json:"released,omitempty"`
 	Held          uint64                 `protobuf:"varint,5,opt,name=held,proto3" json:"held,omitempty"`
 	SkippedRuns   uint64                 `protobuf:"varint,6,opt,name=skipped_runs,json=skippedRuns,proto3" json:"skipped_runs,omitempty"` // program runs that the kernel skipped
+	Injected      uint64                 `protobuf:"varint,7,opt,name=injected,proto3" json:"injected,omitempty"`                          // events that did not come from the kernel
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -952,6 +964,13 @@ func (x *Pipeline) GetHeld() uint64 {
 func (x *Pipeline) GetSkippedRuns() uint64 {
 	if x != nil {
 		return x.SkippedRuns
+	}
+	return 0
+}
+
+func (x *Pipeline) GetInjected() uint64 {
+	if x != nil {
+		return x.Injected
 	}
 	return 0
 }
@@ -1579,7 +1598,7 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x06policy\x18\b \x01(\v2\x1a.ebpftracer.v1.PolicyStatsR\x06policy\x121\n" +
 	"\x06probes\x18\t \x03(\v2\x19.ebpftracer.v1.ProbeStatsR\x06probes\x122\n" +
 	"\x06daemon\x18\n" +
-	" \x01(\v2\x1a.ebpftracer.v1.DaemonStatsR\x06daemon\"\xec\x01\n" +
+	" \x01(\v2\x1a.ebpftracer.v1.DaemonStatsR\x06daemon\"\x82\x02\n" +
 	"\tLedgerRow\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1a\n" +
 	"\bpriority\x18\x02 \x01(\tR\bpriority\x12\x12\n" +
@@ -1590,14 +1609,17 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\bfiltered\x18\x06 \x01(\x04R\bfiltered\x12\x12\n" +
 	"\x04lost\x18\a \x01(\x04R\x04lost\x12\x14\n" +
 	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12 \n" +
-	"\vprobability\x18\t \x01(\x01R\vprobability\"\xae\x01\n" +
+	"\vprobability\x18\t \x01(\x01R\vprobability\x12\x14\n" +
+	"\x05group\x18\n" +
+	" \x01(\tR\x05group\"\xca\x01\n" +
 	"\bPipeline\x12\x18\n" +
 	"\adecoded\x18\x01 \x01(\x04R\adecoded\x12\x1c\n" +
 	"\tmalformed\x18\x02 \x01(\x04R\tmalformed\x12\x17\n" +
 	"\ain_ring\x18\x03 \x01(\x04R\x06inRing\x12\x1a\n" +
 	"\breleased\x18\x04 \x01(\x04R\breleased\x12\x12\n" +
 	"\x04held\x18\x05 \x01(\x04R\x04held\x12!\n" +
-	"\fskipped_runs\x18\x06 \x01(\x04R\vskippedRuns\"\x84\x02\n" +
+	"\fskipped_runs\x18\x06 \x01(\x04R\vskippedRuns\x12\x1a\n" +
+	"\binjected\x18\a \x01(\x04R\binjected\"\x84\x02\n" +
 	"\rExporterStats\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\breleased\x18\x02 \x01(\x04R\breleased\x12\x1a\n" +
@@ -1653,11 +1675,11 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\n" +
 	"EventLines\x12\x14\n" +
 	"\x05lines\x18\x01 \x01(\fR\x05lines\x12\x18\n" +
-	"\adropped\x18\x02 \x01(\x04R\adropped2\x89\x04\n" +
+	"\adropped\x18\x02 \x01(\x04R\adropped2\x8b\x04\n" +
 	"\x06Tracer\x12Q\n" +
 	"\n" +
-	"GetVersion\x12 .ebpftracer.v1.GetVersionRequest\x1a!.ebpftracer.v1.GetVersionResponse\x12]\n" +
-	"\x0eListContainers\x12$.ebpftracer.v1.ListContainersRequest\x1a%.ebpftracer.v1.ListContainersResponse\x12f\n" +
+	"GetVersion\x12 .ebpftracer.v1.GetVersionRequest\x1a!.ebpftracer.v1.GetVersionResponse\x12_\n" +
+	"\x0eListContainers\x12$.ebpftracer.v1.ListContainersRequest\x1a%.ebpftracer.v1.ListContainersResponse0\x01\x12f\n" +
 	"\x11GetContainerByPID\x12'.ebpftracer.v1.GetContainerByPIDRequest\x1a(.ebpftracer.v1.GetContainerByPIDResponse\x12T\n" +
 	"\vListPlugins\x12!.ebpftracer.v1.ListPluginsRequest\x1a\".ebpftracer.v1.ListPluginsResponse\x12@\n" +
 	"\bGetStats\x12\x1e.ebpftracer.v1.GetStatsRequest\x1a\x14.ebpftracer.v1.Stats\x12M\n" +

@@ -36,7 +36,8 @@ const (
 // Tracer is the daemon's local API.
 type TracerClient interface {
 	GetVersion(ctx context.Context, in *GetVersionRequest, opts ...grpc.CallOption) (*GetVersionResponse, error)
-	ListContainers(ctx context.Context, in *ListContainersRequest, opts ...grpc.CallOption) (*ListContainersResponse, error)
+	// ListContainers sends pages of at most 1 MiB.
+	ListContainers(ctx context.Context, in *ListContainersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListContainersResponse], error)
 	GetContainerByPID(ctx context.Context, in *GetContainerByPIDRequest, opts ...grpc.CallOption) (*GetContainerByPIDResponse, error)
 	ListPlugins(ctx context.Context, in *ListPluginsRequest, opts ...grpc.CallOption) (*ListPluginsResponse, error)
 	GetStats(ctx context.Context, in *GetStatsRequest, opts ...grpc.CallOption) (*Stats, error)
@@ -62,15 +63,24 @@ func (c *tracerClient) GetVersion(ctx context.Context, in *GetVersionRequest, op
 	return out, nil
 }
 
-func (c *tracerClient) ListContainers(ctx context.Context, in *ListContainersRequest, opts ...grpc.CallOption) (*ListContainersResponse, error) {
+func (c *tracerClient) ListContainers(ctx context.Context, in *ListContainersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListContainersResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ListContainersResponse)
-	err := c.cc.Invoke(ctx, Tracer_ListContainers_FullMethodName, in, out, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Tracer_ServiceDesc.Streams[0], Tracer_ListContainers_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	x := &grpc.GenericClientStream[ListContainersRequest, ListContainersResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Tracer_ListContainersClient = grpc.ServerStreamingClient[ListContainersResponse]
 
 func (c *tracerClient) GetContainerByPID(ctx context.Context, in *GetContainerByPIDRequest, opts ...grpc.CallOption) (*GetContainerByPIDResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -104,7 +114,7 @@ func (c *tracerClient) GetStats(ctx context.Context, in *GetStatsRequest, opts .
 
 func (c *tracerClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventLines], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Tracer_ServiceDesc.Streams[0], Tracer_WatchEvents_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Tracer_ServiceDesc.Streams[1], Tracer_WatchEvents_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +138,8 @@ type Tracer_WatchEventsClient = grpc.ServerStreamingClient[EventLines]
 // Tracer is the daemon's local API.
 type TracerServer interface {
 	GetVersion(context.Context, *GetVersionRequest) (*GetVersionResponse, error)
-	ListContainers(context.Context, *ListContainersRequest) (*ListContainersResponse, error)
+	// ListContainers sends pages of at most 1 MiB.
+	ListContainers(*ListContainersRequest, grpc.ServerStreamingServer[ListContainersResponse]) error
 	GetContainerByPID(context.Context, *GetContainerByPIDRequest) (*GetContainerByPIDResponse, error)
 	ListPlugins(context.Context, *ListPluginsRequest) (*ListPluginsResponse, error)
 	GetStats(context.Context, *GetStatsRequest) (*Stats, error)
@@ -147,8 +158,8 @@ type UnimplementedTracerServer struct{}
 func (UnimplementedTracerServer) GetVersion(context.Context, *GetVersionRequest) (*GetVersionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetVersion not implemented")
 }
-func (UnimplementedTracerServer) ListContainers(context.Context, *ListContainersRequest) (*ListContainersResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method ListContainers not implemented")
+func (UnimplementedTracerServer) ListContainers(*ListContainersRequest, grpc.ServerStreamingServer[ListContainersResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListContainers not implemented")
 }
 func (UnimplementedTracerServer) GetContainerByPID(context.Context, *GetContainerByPIDRequest) (*GetContainerByPIDResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetContainerByPID not implemented")
@@ -201,23 +212,16 @@ func _Tracer_GetVersion_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
-func _Tracer_ListContainers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ListContainersRequest)
-	if err := dec(in); err != nil {
-		return nil, err
+func _Tracer_ListContainers_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListContainersRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
 	}
-	if interceptor == nil {
-		return srv.(TracerServer).ListContainers(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Tracer_ListContainers_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(TracerServer).ListContainers(ctx, req.(*ListContainersRequest))
-	}
-	return interceptor(ctx, in, info, handler)
+	return srv.(TracerServer).ListContainers(m, &grpc.GenericServerStream[ListContainersRequest, ListContainersResponse]{ServerStream: stream})
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Tracer_ListContainersServer = grpc.ServerStreamingServer[ListContainersResponse]
 
 func _Tracer_GetContainerByPID_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetContainerByPIDRequest)
@@ -296,10 +300,6 @@ var Tracer_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Tracer_GetVersion_Handler,
 		},
 		{
-			MethodName: "ListContainers",
-			Handler:    _Tracer_ListContainers_Handler,
-		},
-		{
 			MethodName: "GetContainerByPID",
 			Handler:    _Tracer_GetContainerByPID_Handler,
 		},
@@ -313,6 +313,11 @@ var Tracer_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ListContainers",
+			Handler:       _Tracer_ListContainers_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "WatchEvents",
 			Handler:       _Tracer_WatchEvents_Handler,

@@ -23,25 +23,80 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type WorkloadKind int32
+
+const (
+	WorkloadKind_WORKLOAD_KIND_UNSPECIFIED WorkloadKind = 0
+	WorkloadKind_WORKLOAD_KIND_CONTAINER   WorkloadKind = 1
+	WorkloadKind_WORKLOAD_KIND_POD         WorkloadKind = 2
+	WorkloadKind_WORKLOAD_KIND_SERVICE     WorkloadKind = 3
+)
+
+// Enum value maps for WorkloadKind.
+var (
+	WorkloadKind_name = map[int32]string{
+		0: "WORKLOAD_KIND_UNSPECIFIED",
+		1: "WORKLOAD_KIND_CONTAINER",
+		2: "WORKLOAD_KIND_POD",
+		3: "WORKLOAD_KIND_SERVICE",
+	}
+	WorkloadKind_value = map[string]int32{
+		"WORKLOAD_KIND_UNSPECIFIED": 0,
+		"WORKLOAD_KIND_CONTAINER":   1,
+		"WORKLOAD_KIND_POD":         2,
+		"WORKLOAD_KIND_SERVICE":     3,
+	}
+)
+
+func (x WorkloadKind) Enum() *WorkloadKind {
+	p := new(WorkloadKind)
+	*p = x
+	return p
+}
+
+func (x WorkloadKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WorkloadKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_sdk_proto_v1_discover_proto_enumTypes[0].Descriptor()
+}
+
+func (WorkloadKind) Type() protoreflect.EnumType {
+	return &file_sdk_proto_v1_discover_proto_enumTypes[0]
+}
+
+func (x WorkloadKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WorkloadKind.Descriptor instead.
+func (WorkloadKind) EnumDescriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{0}
+}
+
 type CgroupFact_Change int32
 
 const (
 	CgroupFact_CHANGE_UNSPECIFIED CgroupFact_Change = 0
-	CgroupFact_CHANGE_CREATED     CgroupFact_Change = 1
-	CgroupFact_CHANGE_REMOVED     CgroupFact_Change = 2
+	CgroupFact_CHANGE_PRESENT     CgroupFact_Change = 1 // it was there before
+	CgroupFact_CHANGE_CREATED     CgroupFact_Change = 2
+	CgroupFact_CHANGE_REMOVED     CgroupFact_Change = 3
 )
 
 // Enum value maps for CgroupFact_Change.
 var (
 	CgroupFact_Change_name = map[int32]string{
 		0: "CHANGE_UNSPECIFIED",
-		1: "CHANGE_CREATED",
-		2: "CHANGE_REMOVED",
+		1: "CHANGE_PRESENT",
+		2: "CHANGE_CREATED",
+		3: "CHANGE_REMOVED",
 	}
 	CgroupFact_Change_value = map[string]int32{
 		"CHANGE_UNSPECIFIED": 0,
-		"CHANGE_CREATED":     1,
-		"CHANGE_REMOVED":     2,
+		"CHANGE_PRESENT":     1,
+		"CHANGE_CREATED":     2,
+		"CHANGE_REMOVED":     3,
 	}
 )
 
@@ -56,11 +111,11 @@ func (x CgroupFact_Change) String() string {
 }
 
 func (CgroupFact_Change) Descriptor() protoreflect.EnumDescriptor {
-	return file_sdk_proto_v1_discover_proto_enumTypes[0].Descriptor()
+	return file_sdk_proto_v1_discover_proto_enumTypes[1].Descriptor()
 }
 
 func (CgroupFact_Change) Type() protoreflect.EnumType {
-	return &file_sdk_proto_v1_discover_proto_enumTypes[0]
+	return &file_sdk_proto_v1_discover_proto_enumTypes[1]
 }
 
 func (x CgroupFact_Change) Number() protoreflect.EnumNumber {
@@ -69,7 +124,59 @@ func (x CgroupFact_Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CgroupFact_Change.Descriptor instead.
 func (CgroupFact_Change) EnumDescriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{3, 0}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{4, 0}
+}
+
+type ProcessFact_Change int32
+
+const (
+	ProcessFact_CHANGE_UNSPECIFIED ProcessFact_Change = 0
+	ProcessFact_CHANGE_PRESENT     ProcessFact_Change = 1
+	ProcessFact_CHANGE_EXEC        ProcessFact_Change = 2
+	ProcessFact_CHANGE_EXIT        ProcessFact_Change = 3
+)
+
+// Enum value maps for ProcessFact_Change.
+var (
+	ProcessFact_Change_name = map[int32]string{
+		0: "CHANGE_UNSPECIFIED",
+		1: "CHANGE_PRESENT",
+		2: "CHANGE_EXEC",
+		3: "CHANGE_EXIT",
+	}
+	ProcessFact_Change_value = map[string]int32{
+		"CHANGE_UNSPECIFIED": 0,
+		"CHANGE_PRESENT":     1,
+		"CHANGE_EXEC":        2,
+		"CHANGE_EXIT":        3,
+	}
+)
+
+func (x ProcessFact_Change) Enum() *ProcessFact_Change {
+	p := new(ProcessFact_Change)
+	*p = x
+	return p
+}
+
+func (x ProcessFact_Change) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProcessFact_Change) Descriptor() protoreflect.EnumDescriptor {
+	return file_sdk_proto_v1_discover_proto_enumTypes[2].Descriptor()
+}
+
+func (ProcessFact_Change) Type() protoreflect.EnumType {
+	return &file_sdk_proto_v1_discover_proto_enumTypes[2]
+}
+
+func (x ProcessFact_Change) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProcessFact_Change.Descriptor instead.
+func (ProcessFact_Change) EnumDescriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{5, 0}
 }
 
 type Container_State int32
@@ -120,11 +227,11 @@ func (x Container_State) String() string {
 }
 
 func (Container_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_sdk_proto_v1_discover_proto_enumTypes[1].Descriptor()
+	return file_sdk_proto_v1_discover_proto_enumTypes[3].Descriptor()
 }
 
 func (Container_State) Type() protoreflect.EnumType {
-	return &file_sdk_proto_v1_discover_proto_enumTypes[1]
+	return &file_sdk_proto_v1_discover_proto_enumTypes[3]
 }
 
 func (x Container_State) Number() protoreflect.EnumNumber {
@@ -133,29 +240,29 @@ func (x Container_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Container_State.Descriptor instead.
 func (Container_State) EnumDescriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{10, 0}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{14, 0}
 }
 
-type ProbeRequest struct {
+type DetectRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ProbeRequest) Reset() {
-	*x = ProbeRequest{}
+func (x *DetectRequest) Reset() {
+	*x = DetectRequest{}
 	mi := &file_sdk_proto_v1_discover_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ProbeRequest) String() string {
+func (x *DetectRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ProbeRequest) ProtoMessage() {}
+func (*DetectRequest) ProtoMessage() {}
 
-func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
+func (x *DetectRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_sdk_proto_v1_discover_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -167,12 +274,12 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
-func (*ProbeRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use DetectRequest.ProtoReflect.Descriptor instead.
+func (*DetectRequest) Descriptor() ([]byte, []int) {
 	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{0}
 }
 
-type ProbeResponse struct {
+type DetectResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Present       bool                   `protobuf:"varint,1,opt,name=present,proto3" json:"present,omitempty"`
 	Detail        string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"` // where it was found, or what was looked for
@@ -180,20 +287,20 @@ type ProbeResponse struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ProbeResponse) Reset() {
-	*x = ProbeResponse{}
+func (x *DetectResponse) Reset() {
+	*x = DetectResponse{}
 	mi := &file_sdk_proto_v1_discover_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ProbeResponse) String() string {
+func (x *DetectResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ProbeResponse) ProtoMessage() {}
+func (*DetectResponse) ProtoMessage() {}
 
-func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
+func (x *DetectResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_sdk_proto_v1_discover_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -205,34 +312,34 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
-func (*ProbeResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use DetectResponse.ProtoReflect.Descriptor instead.
+func (*DetectResponse) Descriptor() ([]byte, []int) {
 	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{1}
 }
 
-func (x *ProbeResponse) GetPresent() bool {
+func (x *DetectResponse) GetPresent() bool {
 	if x != nil {
 		return x.Present
 	}
 	return false
 }
 
-func (x *ProbeResponse) GetDetail() string {
+func (x *DetectResponse) GetDetail() string {
 	if x != nil {
 		return x.Detail
 	}
 	return ""
 }
 
-// HostFacts is a batch of what the kernel told the daemon, in order. The first
-// batch holds every cgroup there is; it ends with listed = true.
+// HostFacts is a batch of what the kernel told the daemon, in order: a list of
+// what there is between reset and synced, over as many batches as it takes, and
+// then what changes. Nothing is sent before a Subscribe.
 type HostFacts struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Cgroups []*CgroupFact          `protobuf:"bytes,1,rep,name=cgroups,proto3" json:"cgroups,omitempty"`
-	Listed  bool                   `protobuf:"varint,2,opt,name=listed,proto3" json:"listed,omitempty"`
-	// missed counts the facts since the stream began that were dropped because
-	// the plugin read too slowly. When it grows, the list is sent again.
-	Missed        uint64 `protobuf:"varint,3,opt,name=missed,proto3" json:"missed,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Facts []*HostFact            `protobuf:"bytes,1,rep,name=facts,proto3" json:"facts,omitempty"`
+	// missed is the total of facts dropped since the subscription because the
+	// plugin read too slowly. After it has grown comes a reset and a new list.
+	Missed        uint64 `protobuf:"varint,2,opt,name=missed,proto3" json:"missed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -267,18 +374,11 @@ func (*HostFacts) Descriptor() ([]byte, []int) {
 	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *HostFacts) GetCgroups() []*CgroupFact {
+func (x *HostFacts) GetFacts() []*HostFact {
 	if x != nil {
-		return x.Cgroups
+		return x.Facts
 	}
 	return nil
-}
-
-func (x *HostFacts) GetListed() bool {
-	if x != nil {
-		return x.Listed
-	}
-	return false
 }
 
 func (x *HostFacts) GetMissed() uint64 {
@@ -288,19 +388,136 @@ func (x *HostFacts) GetMissed() uint64 {
 	return 0
 }
 
+type HostFact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Fact:
+	//
+	//	*HostFact_Reset_
+	//	*HostFact_Synced
+	//	*HostFact_Cgroup
+	//	*HostFact_Process
+	Fact          isHostFact_Fact `protobuf_oneof:"fact"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostFact) Reset() {
+	*x = HostFact{}
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostFact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostFact) ProtoMessage() {}
+
+func (x *HostFact) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostFact.ProtoReflect.Descriptor instead.
+func (*HostFact) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HostFact) GetFact() isHostFact_Fact {
+	if x != nil {
+		return x.Fact
+	}
+	return nil
+}
+
+func (x *HostFact) GetReset_() *Reset {
+	if x != nil {
+		if x, ok := x.Fact.(*HostFact_Reset_); ok {
+			return x.Reset_
+		}
+	}
+	return nil
+}
+
+func (x *HostFact) GetSynced() *Synced {
+	if x != nil {
+		if x, ok := x.Fact.(*HostFact_Synced); ok {
+			return x.Synced
+		}
+	}
+	return nil
+}
+
+func (x *HostFact) GetCgroup() *CgroupFact {
+	if x != nil {
+		if x, ok := x.Fact.(*HostFact_Cgroup); ok {
+			return x.Cgroup
+		}
+	}
+	return nil
+}
+
+func (x *HostFact) GetProcess() *ProcessFact {
+	if x != nil {
+		if x, ok := x.Fact.(*HostFact_Process); ok {
+			return x.Process
+		}
+	}
+	return nil
+}
+
+type isHostFact_Fact interface {
+	isHostFact_Fact()
+}
+
+type HostFact_Reset_ struct {
+	Reset_ *Reset `protobuf:"bytes,1,opt,name=reset,proto3,oneof"`
+}
+
+type HostFact_Synced struct {
+	Synced *Synced `protobuf:"bytes,2,opt,name=synced,proto3,oneof"`
+}
+
+type HostFact_Cgroup struct {
+	Cgroup *CgroupFact `protobuf:"bytes,3,opt,name=cgroup,proto3,oneof"`
+}
+
+type HostFact_Process struct {
+	Process *ProcessFact `protobuf:"bytes,4,opt,name=process,proto3,oneof"`
+}
+
+func (*HostFact_Reset_) isHostFact_Fact() {}
+
+func (*HostFact_Synced) isHostFact_Fact() {}
+
+func (*HostFact_Cgroup) isHostFact_Fact() {}
+
+func (*HostFact_Process) isHostFact_Fact() {}
+
 type CgroupFact struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Change        CgroupFact_Change      `protobuf:"varint,1,opt,name=change,proto3,enum=ebpftracer.v1.CgroupFact_Change" json:"change,omitempty"`
-	Id            uint64                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`    // as bpf_get_current_cgroup_id gives it
-	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"` // from the root of the default hierarchy
-	TimeUnixNano  int64                  `protobuf:"varint,4,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Change CgroupFact_Change      `protobuf:"varint,1,opt,name=change,proto3,enum=ebpftracer.v1.CgroupFact_Change" json:"change,omitempty"`
+	Id     uint64                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"` // as bpf_get_current_cgroup_id gives it
+	// path is from the root of its hierarchy. Bytes that are not UTF-8 are
+	// replaced, so join by id.
+	Path          string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	TimeUnixNano  int64  `protobuf:"varint,4,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"` // 0 for present
+	Hierarchy     string `protobuf:"bytes,5,opt,name=hierarchy,proto3" json:"hierarchy,omitempty"`                              // "": the default one (v2); else a v1 controller
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CgroupFact) Reset() {
 	*x = CgroupFact{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[3]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -312,7 +529,7 @@ func (x *CgroupFact) String() string {
 func (*CgroupFact) ProtoMessage() {}
 
 func (x *CgroupFact) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[3]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -325,7 +542,7 @@ func (x *CgroupFact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CgroupFact.ProtoReflect.Descriptor instead.
 func (*CgroupFact) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{3}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CgroupFact) GetChange() CgroupFact_Change {
@@ -356,7 +573,106 @@ func (x *CgroupFact) GetTimeUnixNano() int64 {
 	return 0
 }
 
-// InventoryChanges is a batch of changes, applied in order and all at once.
+func (x *CgroupFact) GetHierarchy() string {
+	if x != nil {
+		return x.Hierarchy
+	}
+	return ""
+}
+
+type ProcessFact struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Change             ProcessFact_Change     `protobuf:"varint,1,opt,name=change,proto3,enum=ebpftracer.v1.ProcessFact_Change" json:"change,omitempty"`
+	Pid                uint32                 `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`                                                           // in the host's pid namespace
+	StartMonotonicNano uint64                 `protobuf:"varint,3,opt,name=start_monotonic_nano,json=startMonotonicNano,proto3" json:"start_monotonic_nano,omitempty"` // with pid it is unique while the host is up
+	ParentPid          uint32                 `protobuf:"varint,4,opt,name=parent_pid,json=parentPid,proto3" json:"parent_pid,omitempty"`
+	CgroupId           uint64                 `protobuf:"varint,5,opt,name=cgroup_id,json=cgroupId,proto3" json:"cgroup_id,omitempty"`
+	Executable         string                 `protobuf:"bytes,6,opt,name=executable,proto3" json:"executable,omitempty"`
+	TimeUnixNano       int64                  `protobuf:"varint,7,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *ProcessFact) Reset() {
+	*x = ProcessFact{}
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProcessFact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProcessFact) ProtoMessage() {}
+
+func (x *ProcessFact) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProcessFact.ProtoReflect.Descriptor instead.
+func (*ProcessFact) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ProcessFact) GetChange() ProcessFact_Change {
+	if x != nil {
+		return x.Change
+	}
+	return ProcessFact_CHANGE_UNSPECIFIED
+}
+
+func (x *ProcessFact) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *ProcessFact) GetStartMonotonicNano() uint64 {
+	if x != nil {
+		return x.StartMonotonicNano
+	}
+	return 0
+}
+
+func (x *ProcessFact) GetParentPid() uint32 {
+	if x != nil {
+		return x.ParentPid
+	}
+	return 0
+}
+
+func (x *ProcessFact) GetCgroupId() uint64 {
+	if x != nil {
+		return x.CgroupId
+	}
+	return 0
+}
+
+func (x *ProcessFact) GetExecutable() string {
+	if x != nil {
+		return x.Executable
+	}
+	return ""
+}
+
+func (x *ProcessFact) GetTimeUnixNano() int64 {
+	if x != nil {
+		return x.TimeUnixNano
+	}
+	return 0
+}
+
+// InventoryChanges is a batch of changes, applied in order.
 type InventoryChanges struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Changes       []*InventoryChange     `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
@@ -366,7 +682,7 @@ type InventoryChanges struct {
 
 func (x *InventoryChanges) Reset() {
 	*x = InventoryChanges{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[4]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -378,7 +694,7 @@ func (x *InventoryChanges) String() string {
 func (*InventoryChanges) ProtoMessage() {}
 
 func (x *InventoryChanges) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[4]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -391,7 +707,7 @@ func (x *InventoryChanges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryChanges.ProtoReflect.Descriptor instead.
 func (*InventoryChanges) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{4}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *InventoryChanges) GetChanges() []*InventoryChange {
@@ -401,6 +717,12 @@ func (x *InventoryChanges) GetChanges() []*InventoryChange {
 	return nil
 }
 
+// InventoryChange: the first change of a stream, subscribe apart, is a reset.
+// A snapshot may span batches; what was known before stays in force until its
+// synced, and then what the snapshot did not tell is gone. A second reset starts
+// the snapshot over; a synced without a reset ends the stream with an error. A
+// stream that ends before synced removes nothing: all it told is stale. A
+// description after a removal creates the workload again.
 type InventoryChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Change:
@@ -412,6 +734,7 @@ type InventoryChange struct {
 	//	*InventoryChange_Service
 	//	*InventoryChange_Removed
 	//	*InventoryChange_Lifecycle
+	//	*InventoryChange_Subscribe
 	Change        isInventoryChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -419,7 +742,7 @@ type InventoryChange struct {
 
 func (x *InventoryChange) Reset() {
 	*x = InventoryChange{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[5]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -431,7 +754,7 @@ func (x *InventoryChange) String() string {
 func (*InventoryChange) ProtoMessage() {}
 
 func (x *InventoryChange) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[5]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -444,7 +767,7 @@ func (x *InventoryChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryChange.ProtoReflect.Descriptor instead.
 func (*InventoryChange) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{5}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *InventoryChange) GetChange() isInventoryChange_Change {
@@ -517,22 +840,30 @@ func (x *InventoryChange) GetLifecycle() *Lifecycle {
 	return nil
 }
 
+func (x *InventoryChange) GetSubscribe() *Subscribe {
+	if x != nil {
+		if x, ok := x.Change.(*InventoryChange_Subscribe); ok {
+			return x.Subscribe
+		}
+	}
+	return nil
+}
+
 type isInventoryChange_Change interface {
 	isInventoryChange_Change()
 }
 
 type InventoryChange_Reset_ struct {
-	// reset begins a snapshot: what is not told again before `synced` is gone.
 	Reset_ *Reset `protobuf:"bytes,1,opt,name=reset,proto3,oneof"`
 }
 
 type InventoryChange_Synced struct {
-	// synced ends the snapshot.
 	Synced *Synced `protobuf:"bytes,2,opt,name=synced,proto3,oneof"`
 }
 
 type InventoryChange_Container struct {
-	// A description is whole: it replaces what this plugin said of the same id.
+	// A description is whole: it replaces what this plugin said of the same
+	// workload.
 	Container *Container `protobuf:"bytes,3,opt,name=container,proto3,oneof"`
 }
 
@@ -553,6 +884,10 @@ type InventoryChange_Lifecycle struct {
 	Lifecycle *Lifecycle `protobuf:"bytes,7,opt,name=lifecycle,proto3,oneof"`
 }
 
+type InventoryChange_Subscribe struct {
+	Subscribe *Subscribe `protobuf:"bytes,8,opt,name=subscribe,proto3,oneof"`
+}
+
 func (*InventoryChange_Reset_) isInventoryChange_Change() {}
 
 func (*InventoryChange_Synced) isInventoryChange_Change() {}
@@ -567,15 +902,19 @@ func (*InventoryChange_Removed) isInventoryChange_Change() {}
 
 func (*InventoryChange_Lifecycle) isInventoryChange_Change() {}
 
+func (*InventoryChange_Subscribe) isInventoryChange_Change() {}
+
+// Reset begins a snapshot of these kinds of workload; empty: of all.
 type Reset struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kinds         []WorkloadKind         `protobuf:"varint,1,rep,packed,name=kinds,proto3,enum=ebpftracer.v1.WorkloadKind" json:"kinds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Reset) Reset() {
 	*x = Reset{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[6]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +926,7 @@ func (x *Reset) String() string {
 func (*Reset) ProtoMessage() {}
 
 func (x *Reset) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[6]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,18 +939,27 @@ func (x *Reset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reset.ProtoReflect.Descriptor instead.
 func (*Reset) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{6}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{8}
 }
 
+func (x *Reset) GetKinds() []WorkloadKind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+// Synced ends the snapshot of these kinds of workload; empty: of all.
 type Synced struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kinds         []WorkloadKind         `protobuf:"varint,1,rep,packed,name=kinds,proto3,enum=ebpftracer.v1.WorkloadKind" json:"kinds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[7]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +971,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[7]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,14 +984,129 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{7}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Synced) GetKinds() []WorkloadKind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+// Subscribe asks for host facts.
+type Subscribe struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cgroups       bool                   `protobuf:"varint,1,opt,name=cgroups,proto3" json:"cgroups,omitempty"`
+	Processes     bool                   `protobuf:"varint,2,opt,name=processes,proto3" json:"processes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Subscribe) Reset() {
+	*x = Subscribe{}
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Subscribe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Subscribe) ProtoMessage() {}
+
+func (x *Subscribe) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Subscribe.ProtoReflect.Descriptor instead.
+func (*Subscribe) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Subscribe) GetCgroups() bool {
+	if x != nil {
+		return x.Cgroups
+	}
+	return false
+}
+
+func (x *Subscribe) GetProcesses() bool {
+	if x != nil {
+		return x.Processes
+	}
+	return false
+}
+
+// ContainerRef names a container.
+type ContainerRef struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // whole, as the runtime gives it
+	// scope is where the id is unique, when it is not by itself: "" for 64 hex
+	// digits, else "containerd:NAMESPACE", "oci:/run/runc", ...
+	Scope         string `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContainerRef) Reset() {
+	*x = ContainerRef{}
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerRef) ProtoMessage() {}
+
+func (x *ContainerRef) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerRef.ProtoReflect.Descriptor instead.
+func (*ContainerRef) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ContainerRef) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ContainerRef) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
 }
 
 type Removed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to What:
 	//
-	//	*Removed_ContainerId
+	//	*Removed_Container
 	//	*Removed_PodUid
 	//	*Removed_ServiceUid
 	What          isRemoved_What `protobuf_oneof:"what"`
@@ -653,7 +1116,7 @@ type Removed struct {
 
 func (x *Removed) Reset() {
 	*x = Removed{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[8]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +1128,7 @@ func (x *Removed) String() string {
 func (*Removed) ProtoMessage() {}
 
 func (x *Removed) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[8]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +1141,7 @@ func (x *Removed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removed.ProtoReflect.Descriptor instead.
 func (*Removed) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{8}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Removed) GetWhat() isRemoved_What {
@@ -688,13 +1151,13 @@ func (x *Removed) GetWhat() isRemoved_What {
 	return nil
 }
 
-func (x *Removed) GetContainerId() string {
+func (x *Removed) GetContainer() *ContainerRef {
 	if x != nil {
-		if x, ok := x.What.(*Removed_ContainerId); ok {
-			return x.ContainerId
+		if x, ok := x.What.(*Removed_Container); ok {
+			return x.Container
 		}
 	}
-	return ""
+	return nil
 }
 
 func (x *Removed) GetPodUid() string {
@@ -719,8 +1182,8 @@ type isRemoved_What interface {
 	isRemoved_What()
 }
 
-type Removed_ContainerId struct {
-	ContainerId string `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3,oneof"`
+type Removed_Container struct {
+	Container *ContainerRef `protobuf:"bytes,1,opt,name=container,proto3,oneof"`
 }
 
 type Removed_PodUid struct {
@@ -731,15 +1194,17 @@ type Removed_ServiceUid struct {
 	ServiceUid string `protobuf:"bytes,3,opt,name=service_uid,json=serviceUid,proto3,oneof"`
 }
 
-func (*Removed_ContainerId) isRemoved_What() {}
+func (*Removed_Container) isRemoved_What() {}
 
 func (*Removed_PodUid) isRemoved_What() {}
 
 func (*Removed_ServiceUid) isRemoved_What() {}
 
+// Lifecycle is told by the container's runtime only, not by those who merely know
+// of it.
 type Lifecycle struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	ContainerId string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Container *ContainerRef          `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"` // absent: of no container (an image was pulled)
 	// action: created, started, paused, unpaused, oom, died, removed, pulled
 	Action        string            `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
 	TimeUnixNano  int64             `protobuf:"varint,3,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
@@ -750,7 +1215,7 @@ type Lifecycle struct {
 
 func (x *Lifecycle) Reset() {
 	*x = Lifecycle{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[9]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -762,7 +1227,7 @@ func (x *Lifecycle) String() string {
 func (*Lifecycle) ProtoMessage() {}
 
 func (x *Lifecycle) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[9]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -775,14 +1240,14 @@ func (x *Lifecycle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lifecycle.ProtoReflect.Descriptor instead.
 func (*Lifecycle) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{9}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *Lifecycle) GetContainerId() string {
+func (x *Lifecycle) GetContainer() *ContainerRef {
 	if x != nil {
-		return x.ContainerId
+		return x.Container
 	}
-	return ""
+	return nil
 }
 
 func (x *Lifecycle) GetAction() string {
@@ -814,7 +1279,7 @@ type Container struct {
 	Runtime          string                 `protobuf:"bytes,4,opt,name=runtime,proto3" json:"runtime,omitempty"` // docker, containerd, cri-o, podman, oci
 	State            Container_State        `protobuf:"varint,5,opt,name=state,proto3,enum=ebpftracer.v1.Container_State" json:"state,omitempty"`
 	ExitCode         *int32                 `protobuf:"varint,6,opt,name=exit_code,json=exitCode,proto3,oneof" json:"exit_code,omitempty"`
-	OomKilled        bool                   `protobuf:"varint,7,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
+	OomKilled        *bool                  `protobuf:"varint,7,opt,name=oom_killed,json=oomKilled,proto3,oneof" json:"oom_killed,omitempty"`
 	CreatedUnixNano  int64                  `protobuf:"varint,8,opt,name=created_unix_nano,json=createdUnixNano,proto3" json:"created_unix_nano,omitempty"`
 	StartedUnixNano  int64                  `protobuf:"varint,9,opt,name=started_unix_nano,json=startedUnixNano,proto3" json:"started_unix_nano,omitempty"`
 	FinishedUnixNano int64                  `protobuf:"varint,10,opt,name=finished_unix_nano,json=finishedUnixNano,proto3" json:"finished_unix_nano,omitempty"`
@@ -827,21 +1292,27 @@ type Container struct {
 	Networks         []*Network             `protobuf:"bytes,17,rep,name=networks,proto3" json:"networks,omitempty"`
 	NetworkMode      string                 `protobuf:"bytes,18,opt,name=network_mode,json=networkMode,proto3" json:"network_mode,omitempty"`
 	Hostname         string                 `protobuf:"bytes,19,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	RestartCount     uint32                 `protobuf:"varint,20,opt,name=restart_count,json=restartCount,proto3" json:"restart_count,omitempty"`
+	RestartCount     *uint32                `protobuf:"varint,20,opt,name=restart_count,json=restartCount,proto3,oneof" json:"restart_count,omitempty"`
 	Limits           *Limits                `protobuf:"bytes,21,opt,name=limits,proto3" json:"limits,omitempty"`
 	Security         *Security              `protobuf:"bytes,22,opt,name=security,proto3" json:"security,omitempty"`
 	Pid              uint32                 `protobuf:"varint,23,opt,name=pid,proto3" json:"pid,omitempty"` // the init process in the host's pid namespace; 0: none
 	// cgroup_path is from the root of the default hierarchy; "" when not known.
-	CgroupPath    string `protobuf:"bytes,24,opt,name=cgroup_path,json=cgroupPath,proto3" json:"cgroup_path,omitempty"`
-	PodUid        string `protobuf:"bytes,25,opt,name=pod_uid,json=podUid,proto3" json:"pod_uid,omitempty"`
-	SandboxId     string `protobuf:"bytes,26,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"` // the pod sandbox's container
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	CgroupPath     string            `protobuf:"bytes,24,opt,name=cgroup_path,json=cgroupPath,proto3" json:"cgroup_path,omitempty"`
+	PodUid         string            `protobuf:"bytes,25,opt,name=pod_uid,json=podUid,proto3" json:"pod_uid,omitempty"`
+	SandboxId      string            `protobuf:"bytes,26,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`                // the pod sandbox's container
+	Scope          string            `protobuf:"bytes,27,opt,name=scope,proto3" json:"scope,omitempty"`                                         // with id: a ContainerRef
+	CgroupId       uint64            `protobuf:"varint,28,opt,name=cgroup_id,json=cgroupId,proto3" json:"cgroup_id,omitempty"`                  // on the default hierarchy; 0: not known
+	Truncated      []string          `protobuf:"bytes,29,rep,name=truncated,proto3" json:"truncated,omitempty"`                                 // names of the fields that were shortened
+	Type           string            `protobuf:"bytes,30,opt,name=type,proto3" json:"type,omitempty"`                                           // app, init, ephemeral, sandbox; "": not told
+	KubernetesName string            `protobuf:"bytes,31,opt,name=kubernetes_name,json=kubernetesName,proto3" json:"kubernetes_name,omitempty"` // the name in the pod's specification
+	Annotations    map[string]string `protobuf:"bytes,32,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[10]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +1324,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[10]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +1337,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{10}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Container) GetId() string {
@@ -912,8 +1383,8 @@ func (x *Container) GetExitCode() int32 {
 }
 
 func (x *Container) GetOomKilled() bool {
-	if x != nil {
-		return x.OomKilled
+	if x != nil && x.OomKilled != nil {
+		return *x.OomKilled
 	}
 	return false
 }
@@ -1003,8 +1474,8 @@ func (x *Container) GetHostname() string {
 }
 
 func (x *Container) GetRestartCount() uint32 {
-	if x != nil {
-		return x.RestartCount
+	if x != nil && x.RestartCount != nil {
+		return *x.RestartCount
 	}
 	return 0
 }
@@ -1051,6 +1522,48 @@ func (x *Container) GetSandboxId() string {
 	return ""
 }
 
+func (x *Container) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *Container) GetCgroupId() uint64 {
+	if x != nil {
+		return x.CgroupId
+	}
+	return 0
+}
+
+func (x *Container) GetTruncated() []string {
+	if x != nil {
+		return x.Truncated
+	}
+	return nil
+}
+
+func (x *Container) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Container) GetKubernetesName() string {
+	if x != nil {
+		return x.KubernetesName
+	}
+	return ""
+}
+
+func (x *Container) GetAnnotations() map[string]string {
+	if x != nil {
+		return x.Annotations
+	}
+	return nil
+}
+
 type Image struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // repository as the user wrote it, without tag and digest
@@ -1063,7 +1576,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[11]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1588,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[11]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1601,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{11}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Image) GetName() string {
@@ -1125,14 +1638,14 @@ type Mount struct {
 	Source        string                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
 	Destination   string                 `protobuf:"bytes,3,opt,name=destination,proto3" json:"destination,omitempty"`
 	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"` // of a volume
-	ReadOnly      bool                   `protobuf:"varint,5,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	ReadOnly      *bool                  `protobuf:"varint,5,opt,name=read_only,json=readOnly,proto3,oneof" json:"read_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[12]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1657,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[12]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1670,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{12}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Mount) GetType() string {
@@ -1189,8 +1702,8 @@ func (x *Mount) GetName() string {
 }
 
 func (x *Mount) GetReadOnly() bool {
-	if x != nil {
-		return x.ReadOnly
+	if x != nil && x.ReadOnly != nil {
+		return *x.ReadOnly
 	}
 	return false
 }
@@ -1207,7 +1720,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[13]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1732,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[13]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1745,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{13}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Port) GetProtocol() string {
@@ -1275,7 +1788,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[14]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1800,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[14]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1813,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{14}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Network) GetName() string {
@@ -1331,26 +1844,27 @@ func (x *Network) GetGateway() string {
 	return ""
 }
 
-// Limits: 0 or "" where there is none.
+// Limits: absent where not told, -1 where there is no limit.
 type Limits struct {
 	state                  protoimpl.MessageState `protogen:"open.v1"`
-	CpuQuotaUs             int64                  `protobuf:"varint,1,opt,name=cpu_quota_us,json=cpuQuotaUs,proto3" json:"cpu_quota_us,omitempty"`
-	CpuPeriodUs            int64                  `protobuf:"varint,2,opt,name=cpu_period_us,json=cpuPeriodUs,proto3" json:"cpu_period_us,omitempty"`
-	CpuShares              uint64                 `protobuf:"varint,3,opt,name=cpu_shares,json=cpuShares,proto3" json:"cpu_shares,omitempty"`
+	CpuQuotaUs             *int64                 `protobuf:"varint,1,opt,name=cpu_quota_us,json=cpuQuotaUs,proto3,oneof" json:"cpu_quota_us,omitempty"`
+	CpuPeriodUs            *int64                 `protobuf:"varint,2,opt,name=cpu_period_us,json=cpuPeriodUs,proto3,oneof" json:"cpu_period_us,omitempty"`
+	CpuShares              *int64                 `protobuf:"varint,3,opt,name=cpu_shares,json=cpuShares,proto3,oneof" json:"cpu_shares,omitempty"`
 	Cpuset                 string                 `protobuf:"bytes,4,opt,name=cpuset,proto3" json:"cpuset,omitempty"`
-	MemoryBytes            int64                  `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	MemorySwapBytes        int64                  `protobuf:"varint,6,opt,name=memory_swap_bytes,json=memorySwapBytes,proto3" json:"memory_swap_bytes,omitempty"`
-	MemoryReservationBytes int64                  `protobuf:"varint,7,opt,name=memory_reservation_bytes,json=memoryReservationBytes,proto3" json:"memory_reservation_bytes,omitempty"`
-	Pids                   int64                  `protobuf:"varint,8,opt,name=pids,proto3" json:"pids,omitempty"`
-	BlkioWeight            uint32                 `protobuf:"varint,9,opt,name=blkio_weight,json=blkioWeight,proto3" json:"blkio_weight,omitempty"`
+	MemoryBytes            *int64                 `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3,oneof" json:"memory_bytes,omitempty"`
+	SwapBytes              *int64                 `protobuf:"varint,6,opt,name=swap_bytes,json=swapBytes,proto3,oneof" json:"swap_bytes,omitempty"` // swap alone, as in cgroup v2
+	MemoryReservationBytes *int64                 `protobuf:"varint,7,opt,name=memory_reservation_bytes,json=memoryReservationBytes,proto3,oneof" json:"memory_reservation_bytes,omitempty"`
+	Pids                   *int64                 `protobuf:"varint,8,opt,name=pids,proto3,oneof" json:"pids,omitempty"`
+	BlkioWeight            *int64                 `protobuf:"varint,9,opt,name=blkio_weight,json=blkioWeight,proto3,oneof" json:"blkio_weight,omitempty"`
 	Ulimits                []*Ulimit              `protobuf:"bytes,10,rep,name=ulimits,proto3" json:"ulimits,omitempty"`
+	CpuWeight              *int64                 `protobuf:"varint,11,opt,name=cpu_weight,json=cpuWeight,proto3,oneof" json:"cpu_weight,omitempty"` // cgroup v2
 	unknownFields          protoimpl.UnknownFields
 	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[15]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1876,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[15]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,26 +1889,26 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{15}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Limits) GetCpuQuotaUs() int64 {
-	if x != nil {
-		return x.CpuQuotaUs
+	if x != nil && x.CpuQuotaUs != nil {
+		return *x.CpuQuotaUs
 	}
 	return 0
 }
 
 func (x *Limits) GetCpuPeriodUs() int64 {
-	if x != nil {
-		return x.CpuPeriodUs
+	if x != nil && x.CpuPeriodUs != nil {
+		return *x.CpuPeriodUs
 	}
 	return 0
 }
 
-func (x *Limits) GetCpuShares() uint64 {
-	if x != nil {
-		return x.CpuShares
+func (x *Limits) GetCpuShares() int64 {
+	if x != nil && x.CpuShares != nil {
+		return *x.CpuShares
 	}
 	return 0
 }
@@ -1407,36 +1921,36 @@ func (x *Limits) GetCpuset() string {
 }
 
 func (x *Limits) GetMemoryBytes() int64 {
-	if x != nil {
-		return x.MemoryBytes
+	if x != nil && x.MemoryBytes != nil {
+		return *x.MemoryBytes
 	}
 	return 0
 }
 
-func (x *Limits) GetMemorySwapBytes() int64 {
-	if x != nil {
-		return x.MemorySwapBytes
+func (x *Limits) GetSwapBytes() int64 {
+	if x != nil && x.SwapBytes != nil {
+		return *x.SwapBytes
 	}
 	return 0
 }
 
 func (x *Limits) GetMemoryReservationBytes() int64 {
-	if x != nil {
-		return x.MemoryReservationBytes
+	if x != nil && x.MemoryReservationBytes != nil {
+		return *x.MemoryReservationBytes
 	}
 	return 0
 }
 
 func (x *Limits) GetPids() int64 {
-	if x != nil {
-		return x.Pids
+	if x != nil && x.Pids != nil {
+		return *x.Pids
 	}
 	return 0
 }
 
-func (x *Limits) GetBlkioWeight() uint32 {
-	if x != nil {
-		return x.BlkioWeight
+func (x *Limits) GetBlkioWeight() int64 {
+	if x != nil && x.BlkioWeight != nil {
+		return *x.BlkioWeight
 	}
 	return 0
 }
@@ -1446,6 +1960,13 @@ func (x *Limits) GetUlimits() []*Ulimit {
 		return x.Ulimits
 	}
 	return nil
+}
+
+func (x *Limits) GetCpuWeight() int64 {
+	if x != nil && x.CpuWeight != nil {
+		return *x.CpuWeight
+	}
+	return 0
 }
 
 type Ulimit struct {
@@ -1459,7 +1980,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[16]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1992,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[16]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +2005,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{16}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Ulimit) GetName() string {
@@ -1511,20 +2032,20 @@ func (x *Ulimit) GetHard() int64 {
 type Security struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
 	User                string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	Privileged          bool                   `protobuf:"varint,2,opt,name=privileged,proto3" json:"privileged,omitempty"`
+	Privileged          *bool                  `protobuf:"varint,2,opt,name=privileged,proto3,oneof" json:"privileged,omitempty"`
 	CapabilitiesAdded   []string               `protobuf:"bytes,3,rep,name=capabilities_added,json=capabilitiesAdded,proto3" json:"capabilities_added,omitempty"`
 	CapabilitiesDropped []string               `protobuf:"bytes,4,rep,name=capabilities_dropped,json=capabilitiesDropped,proto3" json:"capabilities_dropped,omitempty"`
 	Seccomp             string                 `protobuf:"bytes,5,opt,name=seccomp,proto3" json:"seccomp,omitempty"`
 	Apparmor            string                 `protobuf:"bytes,6,opt,name=apparmor,proto3" json:"apparmor,omitempty"`
 	Selinux             string                 `protobuf:"bytes,7,opt,name=selinux,proto3" json:"selinux,omitempty"`
-	ReadOnlyRoot        bool                   `protobuf:"varint,8,opt,name=read_only_root,json=readOnlyRoot,proto3" json:"read_only_root,omitempty"`
+	ReadOnlyRoot        *bool                  `protobuf:"varint,8,opt,name=read_only_root,json=readOnlyRoot,proto3,oneof" json:"read_only_root,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Security) Reset() {
 	*x = Security{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[17]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +2057,7 @@ func (x *Security) String() string {
 func (*Security) ProtoMessage() {}
 
 func (x *Security) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[17]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +2070,7 @@ func (x *Security) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Security.ProtoReflect.Descriptor instead.
 func (*Security) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{17}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Security) GetUser() string {
@@ -1560,8 +2081,8 @@ func (x *Security) GetUser() string {
 }
 
 func (x *Security) GetPrivileged() bool {
-	if x != nil {
-		return x.Privileged
+	if x != nil && x.Privileged != nil {
+		return *x.Privileged
 	}
 	return false
 }
@@ -1602,8 +2123,8 @@ func (x *Security) GetSelinux() string {
 }
 
 func (x *Security) GetReadOnlyRoot() bool {
-	if x != nil {
-		return x.ReadOnlyRoot
+	if x != nil && x.ReadOnlyRoot != nil {
+		return *x.ReadOnlyRoot
 	}
 	return false
 }
@@ -1620,14 +2141,15 @@ type Pod struct {
 	Node           string                 `protobuf:"bytes,8,opt,name=node,proto3" json:"node,omitempty"`
 	ServiceAccount string                 `protobuf:"bytes,9,opt,name=service_account,json=serviceAccount,proto3" json:"service_account,omitempty"`
 	ContainerIds   []string               `protobuf:"bytes,10,rep,name=container_ids,json=containerIds,proto3" json:"container_ids,omitempty"`
-	Owner          *Owner                 `protobuf:"bytes,11,opt,name=owner,proto3" json:"owner,omitempty"` // the controller at the top: a Deployment, a StatefulSet
+	Owners         []*Owner               `protobuf:"bytes,11,rep,name=owners,proto3" json:"owners,omitempty"`                                     // controllers, from the nearest to the top
+	HostNetwork    *bool                  `protobuf:"varint,12,opt,name=host_network,json=hostNetwork,proto3,oneof" json:"host_network,omitempty"` // its ips are then the node's
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Pod) Reset() {
 	*x = Pod{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[18]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +2161,7 @@ func (x *Pod) String() string {
 func (*Pod) ProtoMessage() {}
 
 func (x *Pod) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[18]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +2174,7 @@ func (x *Pod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pod.ProtoReflect.Descriptor instead.
 func (*Pod) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{18}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Pod) GetUid() string {
@@ -1725,11 +2247,18 @@ func (x *Pod) GetContainerIds() []string {
 	return nil
 }
 
-func (x *Pod) GetOwner() *Owner {
+func (x *Pod) GetOwners() []*Owner {
 	if x != nil {
-		return x.Owner
+		return x.Owners
 	}
 	return nil
+}
+
+func (x *Pod) GetHostNetwork() bool {
+	if x != nil && x.HostNetwork != nil {
+		return *x.HostNetwork
+	}
+	return false
 }
 
 type Owner struct {
@@ -1742,7 +2271,7 @@ type Owner struct {
 
 func (x *Owner) Reset() {
 	*x = Owner{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[19]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +2283,7 @@ func (x *Owner) String() string {
 func (*Owner) ProtoMessage() {}
 
 func (x *Owner) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[19]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +2296,7 @@ func (x *Owner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Owner.ProtoReflect.Descriptor instead.
 func (*Owner) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{19}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Owner) GetKind() string {
@@ -1790,7 +2319,7 @@ type Service struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Namespace     string                 `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	ClusterIps    []string               `protobuf:"bytes,4,rep,name=cluster_ips,json=clusterIps,proto3" json:"cluster_ips,omitempty"`
-	Ports         []*Port                `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
+	Ports         []*ServicePort         `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
 	PodUids       []string               `protobuf:"bytes,6,rep,name=pod_uids,json=podUids,proto3" json:"pod_uids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1798,7 +2327,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[20]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +2339,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[20]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +2352,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{20}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Service) GetUid() string {
@@ -1854,7 +2383,7 @@ func (x *Service) GetClusterIps() []string {
 	return nil
 }
 
-func (x *Service) GetPorts() []*Port {
+func (x *Service) GetPorts() []*ServicePort {
 	if x != nil {
 		return x.Ports
 	}
@@ -1868,31 +2397,138 @@ func (x *Service) GetPodUids() []string {
 	return nil
 }
 
+type ServicePort struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Protocol      string                 `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Port          uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	TargetPort    string                 `protobuf:"bytes,4,opt,name=target_port,json=targetPort,proto3" json:"target_port,omitempty"` // a number or a name
+	NodePort      uint32                 `protobuf:"varint,5,opt,name=node_port,json=nodePort,proto3" json:"node_port,omitempty"`
+	AppProtocol   string                 `protobuf:"bytes,6,opt,name=app_protocol,json=appProtocol,proto3" json:"app_protocol,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServicePort) Reset() {
+	*x = ServicePort{}
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServicePort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServicePort) ProtoMessage() {}
+
+func (x *ServicePort) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServicePort.ProtoReflect.Descriptor instead.
+func (*ServicePort) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ServicePort) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServicePort) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *ServicePort) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ServicePort) GetTargetPort() string {
+	if x != nil {
+		return x.TargetPort
+	}
+	return ""
+}
+
+func (x *ServicePort) GetNodePort() uint32 {
+	if x != nil {
+		return x.NodePort
+	}
+	return 0
+}
+
+func (x *ServicePort) GetAppProtocol() string {
+	if x != nil {
+		return x.AppProtocol
+	}
+	return ""
+}
+
 var File_sdk_proto_v1_discover_proto protoreflect.FileDescriptor
 
 const file_sdk_proto_v1_discover_proto_rawDesc = "" +
 	"\n" +
-	"\x1bsdk/proto/v1/discover.proto\x12\rebpftracer.v1\"\x0e\n" +
-	"\fProbeRequest\"A\n" +
-	"\rProbeResponse\x12\x18\n" +
+	"\x1bsdk/proto/v1/discover.proto\x12\rebpftracer.v1\"\x0f\n" +
+	"\rDetectRequest\"B\n" +
+	"\x0eDetectResponse\x12\x18\n" +
 	"\apresent\x18\x01 \x01(\bR\apresent\x12\x16\n" +
-	"\x06detail\x18\x02 \x01(\tR\x06detail\"p\n" +
-	"\tHostFacts\x123\n" +
-	"\acgroups\x18\x01 \x03(\v2\x19.ebpftracer.v1.CgroupFactR\acgroups\x12\x16\n" +
-	"\x06listed\x18\x02 \x01(\bR\x06listed\x12\x16\n" +
-	"\x06missed\x18\x03 \x01(\x04R\x06missed\"\xda\x01\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\"R\n" +
+	"\tHostFacts\x12-\n" +
+	"\x05facts\x18\x01 \x03(\v2\x17.ebpftracer.v1.HostFactR\x05facts\x12\x16\n" +
+	"\x06missed\x18\x02 \x01(\x04R\x06missed\"\xde\x01\n" +
+	"\bHostFact\x12,\n" +
+	"\x05reset\x18\x01 \x01(\v2\x14.ebpftracer.v1.ResetH\x00R\x05reset\x12/\n" +
+	"\x06synced\x18\x02 \x01(\v2\x15.ebpftracer.v1.SyncedH\x00R\x06synced\x123\n" +
+	"\x06cgroup\x18\x03 \x01(\v2\x19.ebpftracer.v1.CgroupFactH\x00R\x06cgroup\x126\n" +
+	"\aprocess\x18\x04 \x01(\v2\x1a.ebpftracer.v1.ProcessFactH\x00R\aprocessB\x06\n" +
+	"\x04fact\"\x8c\x02\n" +
 	"\n" +
 	"CgroupFact\x128\n" +
 	"\x06change\x18\x01 \x01(\x0e2 .ebpftracer.v1.CgroupFact.ChangeR\x06change\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12$\n" +
-	"\x0etime_unix_nano\x18\x04 \x01(\x03R\ftimeUnixNano\"H\n" +
+	"\x0etime_unix_nano\x18\x04 \x01(\x03R\ftimeUnixNano\x12\x1c\n" +
+	"\thierarchy\x18\x05 \x01(\tR\thierarchy\"\\\n" +
 	"\x06Change\x12\x16\n" +
 	"\x12CHANGE_UNSPECIFIED\x10\x00\x12\x12\n" +
-	"\x0eCHANGE_CREATED\x10\x01\x12\x12\n" +
-	"\x0eCHANGE_REMOVED\x10\x02\"L\n" +
+	"\x0eCHANGE_PRESENT\x10\x01\x12\x12\n" +
+	"\x0eCHANGE_CREATED\x10\x02\x12\x12\n" +
+	"\x0eCHANGE_REMOVED\x10\x03\"\xe6\x02\n" +
+	"\vProcessFact\x129\n" +
+	"\x06change\x18\x01 \x01(\x0e2!.ebpftracer.v1.ProcessFact.ChangeR\x06change\x12\x10\n" +
+	"\x03pid\x18\x02 \x01(\rR\x03pid\x120\n" +
+	"\x14start_monotonic_nano\x18\x03 \x01(\x04R\x12startMonotonicNano\x12\x1d\n" +
+	"\n" +
+	"parent_pid\x18\x04 \x01(\rR\tparentPid\x12\x1b\n" +
+	"\tcgroup_id\x18\x05 \x01(\x04R\bcgroupId\x12\x1e\n" +
+	"\n" +
+	"executable\x18\x06 \x01(\tR\n" +
+	"executable\x12$\n" +
+	"\x0etime_unix_nano\x18\a \x01(\x03R\ftimeUnixNano\"V\n" +
+	"\x06Change\x12\x16\n" +
+	"\x12CHANGE_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eCHANGE_PRESENT\x10\x01\x12\x0f\n" +
+	"\vCHANGE_EXEC\x10\x02\x12\x0f\n" +
+	"\vCHANGE_EXIT\x10\x03\"L\n" +
 	"\x10InventoryChanges\x128\n" +
-	"\achanges\x18\x01 \x03(\v2\x1e.ebpftracer.v1.InventoryChangeR\achanges\"\xfe\x02\n" +
+	"\achanges\x18\x01 \x03(\v2\x1e.ebpftracer.v1.InventoryChangeR\achanges\"\xb8\x03\n" +
 	"\x0fInventoryChange\x12,\n" +
 	"\x05reset\x18\x01 \x01(\v2\x14.ebpftracer.v1.ResetH\x00R\x05reset\x12/\n" +
 	"\x06synced\x18\x02 \x01(\v2\x15.ebpftracer.v1.SyncedH\x00R\x06synced\x128\n" +
@@ -1900,18 +2536,27 @@ const file_sdk_proto_v1_discover_proto_rawDesc = "" +
 	"\x03pod\x18\x04 \x01(\v2\x12.ebpftracer.v1.PodH\x00R\x03pod\x122\n" +
 	"\aservice\x18\x05 \x01(\v2\x16.ebpftracer.v1.ServiceH\x00R\aservice\x122\n" +
 	"\aremoved\x18\x06 \x01(\v2\x16.ebpftracer.v1.RemovedH\x00R\aremoved\x128\n" +
-	"\tlifecycle\x18\a \x01(\v2\x18.ebpftracer.v1.LifecycleH\x00R\tlifecycleB\b\n" +
-	"\x06change\"\a\n" +
-	"\x05Reset\"\b\n" +
-	"\x06Synced\"t\n" +
-	"\aRemoved\x12#\n" +
-	"\fcontainer_id\x18\x01 \x01(\tH\x00R\vcontainerId\x12\x19\n" +
+	"\tlifecycle\x18\a \x01(\v2\x18.ebpftracer.v1.LifecycleH\x00R\tlifecycle\x128\n" +
+	"\tsubscribe\x18\b \x01(\v2\x18.ebpftracer.v1.SubscribeH\x00R\tsubscribeB\b\n" +
+	"\x06change\":\n" +
+	"\x05Reset\x121\n" +
+	"\x05kinds\x18\x01 \x03(\x0e2\x1b.ebpftracer.v1.WorkloadKindR\x05kinds\";\n" +
+	"\x06Synced\x121\n" +
+	"\x05kinds\x18\x01 \x03(\x0e2\x1b.ebpftracer.v1.WorkloadKindR\x05kinds\"C\n" +
+	"\tSubscribe\x12\x18\n" +
+	"\acgroups\x18\x01 \x01(\bR\acgroups\x12\x1c\n" +
+	"\tprocesses\x18\x02 \x01(\bR\tprocesses\"4\n" +
+	"\fContainerRef\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05scope\x18\x02 \x01(\tR\x05scope\"\x8c\x01\n" +
+	"\aRemoved\x12;\n" +
+	"\tcontainer\x18\x01 \x01(\v2\x1b.ebpftracer.v1.ContainerRefH\x00R\tcontainer\x12\x19\n" +
 	"\apod_uid\x18\x02 \x01(\tH\x00R\x06podUid\x12!\n" +
 	"\vservice_uid\x18\x03 \x01(\tH\x00R\n" +
 	"serviceUidB\x06\n" +
-	"\x04what\"\xf5\x01\n" +
-	"\tLifecycle\x12!\n" +
-	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x16\n" +
+	"\x04what\"\x8d\x02\n" +
+	"\tLifecycle\x129\n" +
+	"\tcontainer\x18\x01 \x01(\v2\x1b.ebpftracer.v1.ContainerRefR\tcontainer\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12$\n" +
 	"\x0etime_unix_nano\x18\x03 \x01(\x03R\ftimeUnixNano\x12H\n" +
 	"\n" +
@@ -1919,16 +2564,16 @@ const file_sdk_proto_v1_discover_proto_rawDesc = "" +
 	"attributes\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa4\t\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xea\v\n" +
 	"\tContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12*\n" +
 	"\x05image\x18\x03 \x01(\v2\x14.ebpftracer.v1.ImageR\x05image\x12\x18\n" +
 	"\aruntime\x18\x04 \x01(\tR\aruntime\x124\n" +
 	"\x05state\x18\x05 \x01(\x0e2\x1e.ebpftracer.v1.Container.StateR\x05state\x12 \n" +
-	"\texit_code\x18\x06 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x1d\n" +
+	"\texit_code\x18\x06 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\"\n" +
 	"\n" +
-	"oom_killed\x18\a \x01(\bR\toomKilled\x12*\n" +
+	"oom_killed\x18\a \x01(\bH\x01R\toomKilled\x88\x01\x01\x12*\n" +
 	"\x11created_unix_nano\x18\b \x01(\x03R\x0fcreatedUnixNano\x12*\n" +
 	"\x11started_unix_nano\x18\t \x01(\x03R\x0fstartedUnixNano\x12,\n" +
 	"\x12finished_unix_nano\x18\n" +
@@ -1943,8 +2588,8 @@ const file_sdk_proto_v1_discover_proto_rawDesc = "" +
 	"\x05ports\x18\x10 \x03(\v2\x13.ebpftracer.v1.PortR\x05ports\x122\n" +
 	"\bnetworks\x18\x11 \x03(\v2\x16.ebpftracer.v1.NetworkR\bnetworks\x12!\n" +
 	"\fnetwork_mode\x18\x12 \x01(\tR\vnetworkMode\x12\x1a\n" +
-	"\bhostname\x18\x13 \x01(\tR\bhostname\x12#\n" +
-	"\rrestart_count\x18\x14 \x01(\rR\frestartCount\x12-\n" +
+	"\bhostname\x18\x13 \x01(\tR\bhostname\x12(\n" +
+	"\rrestart_count\x18\x14 \x01(\rH\x02R\frestartCount\x88\x01\x01\x12-\n" +
 	"\x06limits\x18\x15 \x01(\v2\x15.ebpftracer.v1.LimitsR\x06limits\x123\n" +
 	"\bsecurity\x18\x16 \x01(\v2\x17.ebpftracer.v1.SecurityR\bsecurity\x12\x10\n" +
 	"\x03pid\x18\x17 \x01(\rR\x03pid\x12\x1f\n" +
@@ -1952,8 +2597,17 @@ const file_sdk_proto_v1_discover_proto_rawDesc = "" +
 	"cgroupPath\x12\x17\n" +
 	"\apod_uid\x18\x19 \x01(\tR\x06podUid\x12\x1d\n" +
 	"\n" +
-	"sandbox_id\x18\x1a \x01(\tR\tsandboxId\x1a9\n" +
+	"sandbox_id\x18\x1a \x01(\tR\tsandboxId\x12\x14\n" +
+	"\x05scope\x18\x1b \x01(\tR\x05scope\x12\x1b\n" +
+	"\tcgroup_id\x18\x1c \x01(\x04R\bcgroupId\x12\x1c\n" +
+	"\ttruncated\x18\x1d \x03(\tR\ttruncated\x12\x12\n" +
+	"\x04type\x18\x1e \x01(\tR\x04type\x12'\n" +
+	"\x0fkubernetes_name\x18\x1f \x01(\tR\x0ekubernetesName\x12K\n" +
+	"\vannotations\x18  \x03(\v2).ebpftracer.v1.Container.AnnotationsEntryR\vannotations\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
+	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa2\x01\n" +
 	"\x05State\x12\x15\n" +
@@ -1967,18 +2621,22 @@ const file_sdk_proto_v1_discover_proto_rawDesc = "" +
 	"STATE_DEAD\x10\x06\x12\x12\n" +
 	"\x0eSTATE_REMOVING\x10\aB\f\n" +
 	"\n" +
-	"_exit_code\"U\n" +
+	"_exit_codeB\r\n" +
+	"\v_oom_killedB\x10\n" +
+	"\x0e_restart_count\"U\n" +
 	"\x05Image\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03tag\x18\x02 \x01(\tR\x03tag\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x0e\n" +
-	"\x02id\x18\x04 \x01(\tR\x02id\"\x86\x01\n" +
+	"\x02id\x18\x04 \x01(\tR\x02id\"\x99\x01\n" +
 	"\x05Mount\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12 \n" +
 	"\vdestination\x18\x03 \x01(\tR\vdestination\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\x12\x1b\n" +
-	"\tread_only\x18\x05 \x01(\bR\breadOnly\"\x7f\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12 \n" +
+	"\tread_only\x18\x05 \x01(\bH\x00R\breadOnly\x88\x01\x01B\f\n" +
+	"\n" +
+	"_read_only\"\x7f\n" +
 	"\x04Port\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12%\n" +
 	"\x0econtainer_port\x18\x02 \x01(\rR\rcontainerPort\x12\x1b\n" +
@@ -1988,36 +2646,50 @@ const file_sdk_proto_v1_discover_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
 	"\rinterface_mac\x18\x02 \x01(\tR\finterfaceMac\x12\x10\n" +
 	"\x03ips\x18\x03 \x03(\tR\x03ips\x12\x18\n" +
-	"\agateway\x18\x04 \x01(\tR\agateway\"\xf6\x02\n" +
-	"\x06Limits\x12 \n" +
-	"\fcpu_quota_us\x18\x01 \x01(\x03R\n" +
-	"cpuQuotaUs\x12\"\n" +
-	"\rcpu_period_us\x18\x02 \x01(\x03R\vcpuPeriodUs\x12\x1d\n" +
+	"\agateway\x18\x04 \x01(\tR\agateway\"\xcd\x04\n" +
+	"\x06Limits\x12%\n" +
+	"\fcpu_quota_us\x18\x01 \x01(\x03H\x00R\n" +
+	"cpuQuotaUs\x88\x01\x01\x12'\n" +
+	"\rcpu_period_us\x18\x02 \x01(\x03H\x01R\vcpuPeriodUs\x88\x01\x01\x12\"\n" +
 	"\n" +
-	"cpu_shares\x18\x03 \x01(\x04R\tcpuShares\x12\x16\n" +
-	"\x06cpuset\x18\x04 \x01(\tR\x06cpuset\x12!\n" +
-	"\fmemory_bytes\x18\x05 \x01(\x03R\vmemoryBytes\x12*\n" +
-	"\x11memory_swap_bytes\x18\x06 \x01(\x03R\x0fmemorySwapBytes\x128\n" +
-	"\x18memory_reservation_bytes\x18\a \x01(\x03R\x16memoryReservationBytes\x12\x12\n" +
-	"\x04pids\x18\b \x01(\x03R\x04pids\x12!\n" +
-	"\fblkio_weight\x18\t \x01(\rR\vblkioWeight\x12/\n" +
+	"cpu_shares\x18\x03 \x01(\x03H\x02R\tcpuShares\x88\x01\x01\x12\x16\n" +
+	"\x06cpuset\x18\x04 \x01(\tR\x06cpuset\x12&\n" +
+	"\fmemory_bytes\x18\x05 \x01(\x03H\x03R\vmemoryBytes\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"swap_bytes\x18\x06 \x01(\x03H\x04R\tswapBytes\x88\x01\x01\x12=\n" +
+	"\x18memory_reservation_bytes\x18\a \x01(\x03H\x05R\x16memoryReservationBytes\x88\x01\x01\x12\x17\n" +
+	"\x04pids\x18\b \x01(\x03H\x06R\x04pids\x88\x01\x01\x12&\n" +
+	"\fblkio_weight\x18\t \x01(\x03H\aR\vblkioWeight\x88\x01\x01\x12/\n" +
 	"\aulimits\x18\n" +
-	" \x03(\v2\x15.ebpftracer.v1.UlimitR\aulimits\"D\n" +
+	" \x03(\v2\x15.ebpftracer.v1.UlimitR\aulimits\x12\"\n" +
+	"\n" +
+	"cpu_weight\x18\v \x01(\x03H\bR\tcpuWeight\x88\x01\x01B\x0f\n" +
+	"\r_cpu_quota_usB\x10\n" +
+	"\x0e_cpu_period_usB\r\n" +
+	"\v_cpu_sharesB\x0f\n" +
+	"\r_memory_bytesB\r\n" +
+	"\v_swap_bytesB\x1b\n" +
+	"\x19_memory_reservation_bytesB\a\n" +
+	"\x05_pidsB\x0f\n" +
+	"\r_blkio_weightB\r\n" +
+	"\v_cpu_weight\"D\n" +
 	"\x06Ulimit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x03R\x04soft\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\x03R\x04hard\"\x96\x02\n" +
+	"\x04hard\x18\x03 \x01(\x03R\x04hard\"\xc2\x02\n" +
 	"\bSecurity\x12\x12\n" +
-	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1e\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12#\n" +
 	"\n" +
-	"privileged\x18\x02 \x01(\bR\n" +
-	"privileged\x12-\n" +
+	"privileged\x18\x02 \x01(\bH\x00R\n" +
+	"privileged\x88\x01\x01\x12-\n" +
 	"\x12capabilities_added\x18\x03 \x03(\tR\x11capabilitiesAdded\x121\n" +
 	"\x14capabilities_dropped\x18\x04 \x03(\tR\x13capabilitiesDropped\x12\x18\n" +
 	"\aseccomp\x18\x05 \x01(\tR\aseccomp\x12\x1a\n" +
 	"\bapparmor\x18\x06 \x01(\tR\bapparmor\x12\x18\n" +
-	"\aselinux\x18\a \x01(\tR\aselinux\x12$\n" +
-	"\x0eread_only_root\x18\b \x01(\bR\freadOnlyRoot\"\xf9\x03\n" +
+	"\aselinux\x18\a \x01(\tR\aselinux\x12)\n" +
+	"\x0eread_only_root\x18\b \x01(\bH\x01R\freadOnlyRoot\x88\x01\x01B\r\n" +
+	"\v_privilegedB\x11\n" +
+	"\x0f_read_only_root\"\xb4\x04\n" +
 	"\x03Pod\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -2029,28 +2701,43 @@ const file_sdk_proto_v1_discover_proto_rawDesc = "" +
 	"\x04node\x18\b \x01(\tR\x04node\x12'\n" +
 	"\x0fservice_account\x18\t \x01(\tR\x0eserviceAccount\x12#\n" +
 	"\rcontainer_ids\x18\n" +
-	" \x03(\tR\fcontainerIds\x12*\n" +
-	"\x05owner\x18\v \x01(\v2\x14.ebpftracer.v1.OwnerR\x05owner\x1a9\n" +
+	" \x03(\tR\fcontainerIds\x12,\n" +
+	"\x06owners\x18\v \x03(\v2\x14.ebpftracer.v1.OwnerR\x06owners\x12&\n" +
+	"\fhost_network\x18\f \x01(\bH\x00R\vhostNetwork\x88\x01\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"/\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0f\n" +
+	"\r_host_network\"/\n" +
 	"\x05Owner\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\xb4\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xbb\x01\n" +
 	"\aService\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
 	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x1f\n" +
 	"\vcluster_ips\x18\x04 \x03(\tR\n" +
-	"clusterIps\x12)\n" +
-	"\x05ports\x18\x05 \x03(\v2\x13.ebpftracer.v1.PortR\x05ports\x12\x19\n" +
-	"\bpod_uids\x18\x06 \x03(\tR\apodUids2\x9b\x01\n" +
+	"clusterIps\x120\n" +
+	"\x05ports\x18\x05 \x03(\v2\x1a.ebpftracer.v1.ServicePortR\x05ports\x12\x19\n" +
+	"\bpod_uids\x18\x06 \x03(\tR\apodUids\"\xb2\x01\n" +
+	"\vServicePort\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x1f\n" +
+	"\vtarget_port\x18\x04 \x01(\tR\n" +
+	"targetPort\x12\x1b\n" +
+	"\tnode_port\x18\x05 \x01(\rR\bnodePort\x12!\n" +
+	"\fapp_protocol\x18\x06 \x01(\tR\vappProtocol*|\n" +
+	"\fWorkloadKind\x12\x1d\n" +
+	"\x19WORKLOAD_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17WORKLOAD_KIND_CONTAINER\x10\x01\x12\x15\n" +
+	"\x11WORKLOAD_KIND_POD\x10\x02\x12\x19\n" +
+	"\x15WORKLOAD_KIND_SERVICE\x10\x032\x9e\x01\n" +
 	"\n" +
-	"Discoverer\x12B\n" +
-	"\x05Probe\x12\x1b.ebpftracer.v1.ProbeRequest\x1a\x1c.ebpftracer.v1.ProbeResponse\x12I\n" +
+	"Discoverer\x12E\n" +
+	"\x06Detect\x12\x1c.ebpftracer.v1.DetectRequest\x1a\x1d.ebpftracer.v1.DetectResponse\x12I\n" +
 	"\bDiscover\x12\x18.ebpftracer.v1.HostFacts\x1a\x1f.ebpftracer.v1.InventoryChanges(\x010\x01B9Z7github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1;protov1b\x06proto3"
 
 var (
@@ -2065,71 +2752,90 @@ func file_sdk_proto_v1_discover_proto_rawDescGZIP() []byte {
 	return file_sdk_proto_v1_discover_proto_rawDescData
 }
 
-var file_sdk_proto_v1_discover_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sdk_proto_v1_discover_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_sdk_proto_v1_discover_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_sdk_proto_v1_discover_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_sdk_proto_v1_discover_proto_goTypes = []any{
-	(CgroupFact_Change)(0),   // 0: ebpftracer.v1.CgroupFact.Change
-	(Container_State)(0),     // 1: ebpftracer.v1.Container.State
-	(*ProbeRequest)(nil),     // 2: ebpftracer.v1.ProbeRequest
-	(*ProbeResponse)(nil),    // 3: ebpftracer.v1.ProbeResponse
-	(*HostFacts)(nil),        // 4: ebpftracer.v1.HostFacts
-	(*CgroupFact)(nil),       // 5: ebpftracer.v1.CgroupFact
-	(*InventoryChanges)(nil), // 6: ebpftracer.v1.InventoryChanges
-	(*InventoryChange)(nil),  // 7: ebpftracer.v1.InventoryChange
-	(*Reset)(nil),            // 8: ebpftracer.v1.Reset
-	(*Synced)(nil),           // 9: ebpftracer.v1.Synced
-	(*Removed)(nil),          // 10: ebpftracer.v1.Removed
-	(*Lifecycle)(nil),        // 11: ebpftracer.v1.Lifecycle
-	(*Container)(nil),        // 12: ebpftracer.v1.Container
-	(*Image)(nil),            // 13: ebpftracer.v1.Image
-	(*Mount)(nil),            // 14: ebpftracer.v1.Mount
-	(*Port)(nil),             // 15: ebpftracer.v1.Port
-	(*Network)(nil),          // 16: ebpftracer.v1.Network
-	(*Limits)(nil),           // 17: ebpftracer.v1.Limits
-	(*Ulimit)(nil),           // 18: ebpftracer.v1.Ulimit
-	(*Security)(nil),         // 19: ebpftracer.v1.Security
-	(*Pod)(nil),              // 20: ebpftracer.v1.Pod
-	(*Owner)(nil),            // 21: ebpftracer.v1.Owner
-	(*Service)(nil),          // 22: ebpftracer.v1.Service
-	nil,                      // 23: ebpftracer.v1.Lifecycle.AttributesEntry
-	nil,                      // 24: ebpftracer.v1.Container.LabelsEntry
-	nil,                      // 25: ebpftracer.v1.Pod.LabelsEntry
-	nil,                      // 26: ebpftracer.v1.Pod.AnnotationsEntry
+	(WorkloadKind)(0),        // 0: ebpftracer.v1.WorkloadKind
+	(CgroupFact_Change)(0),   // 1: ebpftracer.v1.CgroupFact.Change
+	(ProcessFact_Change)(0),  // 2: ebpftracer.v1.ProcessFact.Change
+	(Container_State)(0),     // 3: ebpftracer.v1.Container.State
+	(*DetectRequest)(nil),    // 4: ebpftracer.v1.DetectRequest
+	(*DetectResponse)(nil),   // 5: ebpftracer.v1.DetectResponse
+	(*HostFacts)(nil),        // 6: ebpftracer.v1.HostFacts
+	(*HostFact)(nil),         // 7: ebpftracer.v1.HostFact
+	(*CgroupFact)(nil),       // 8: ebpftracer.v1.CgroupFact
+	(*ProcessFact)(nil),      // 9: ebpftracer.v1.ProcessFact
+	(*InventoryChanges)(nil), // 10: ebpftracer.v1.InventoryChanges
+	(*InventoryChange)(nil),  // 11: ebpftracer.v1.InventoryChange
+	(*Reset)(nil),            // 12: ebpftracer.v1.Reset
+	(*Synced)(nil),           // 13: ebpftracer.v1.Synced
+	(*Subscribe)(nil),        // 14: ebpftracer.v1.Subscribe
+	(*ContainerRef)(nil),     // 15: ebpftracer.v1.ContainerRef
+	(*Removed)(nil),          // 16: ebpftracer.v1.Removed
+	(*Lifecycle)(nil),        // 17: ebpftracer.v1.Lifecycle
+	(*Container)(nil),        // 18: ebpftracer.v1.Container
+	(*Image)(nil),            // 19: ebpftracer.v1.Image
+	(*Mount)(nil),            // 20: ebpftracer.v1.Mount
+	(*Port)(nil),             // 21: ebpftracer.v1.Port
+	(*Network)(nil),          // 22: ebpftracer.v1.Network
+	(*Limits)(nil),           // 23: ebpftracer.v1.Limits
+	(*Ulimit)(nil),           // 24: ebpftracer.v1.Ulimit
+	(*Security)(nil),         // 25: ebpftracer.v1.Security
+	(*Pod)(nil),              // 26: ebpftracer.v1.Pod
+	(*Owner)(nil),            // 27: ebpftracer.v1.Owner
+	(*Service)(nil),          // 28: ebpftracer.v1.Service
+	(*ServicePort)(nil),      // 29: ebpftracer.v1.ServicePort
+	nil,                      // 30: ebpftracer.v1.Lifecycle.AttributesEntry
+	nil,                      // 31: ebpftracer.v1.Container.LabelsEntry
+	nil,                      // 32: ebpftracer.v1.Container.AnnotationsEntry
+	nil,                      // 33: ebpftracer.v1.Pod.LabelsEntry
+	nil,                      // 34: ebpftracer.v1.Pod.AnnotationsEntry
 }
 var file_sdk_proto_v1_discover_proto_depIdxs = []int32{
-	5,  // 0: ebpftracer.v1.HostFacts.cgroups:type_name -> ebpftracer.v1.CgroupFact
-	0,  // 1: ebpftracer.v1.CgroupFact.change:type_name -> ebpftracer.v1.CgroupFact.Change
-	7,  // 2: ebpftracer.v1.InventoryChanges.changes:type_name -> ebpftracer.v1.InventoryChange
-	8,  // 3: ebpftracer.v1.InventoryChange.reset:type_name -> ebpftracer.v1.Reset
-	9,  // 4: ebpftracer.v1.InventoryChange.synced:type_name -> ebpftracer.v1.Synced
-	12, // 5: ebpftracer.v1.InventoryChange.container:type_name -> ebpftracer.v1.Container
-	20, // 6: ebpftracer.v1.InventoryChange.pod:type_name -> ebpftracer.v1.Pod
-	22, // 7: ebpftracer.v1.InventoryChange.service:type_name -> ebpftracer.v1.Service
-	10, // 8: ebpftracer.v1.InventoryChange.removed:type_name -> ebpftracer.v1.Removed
-	11, // 9: ebpftracer.v1.InventoryChange.lifecycle:type_name -> ebpftracer.v1.Lifecycle
-	23, // 10: ebpftracer.v1.Lifecycle.attributes:type_name -> ebpftracer.v1.Lifecycle.AttributesEntry
-	13, // 11: ebpftracer.v1.Container.image:type_name -> ebpftracer.v1.Image
-	1,  // 12: ebpftracer.v1.Container.state:type_name -> ebpftracer.v1.Container.State
-	24, // 13: ebpftracer.v1.Container.labels:type_name -> ebpftracer.v1.Container.LabelsEntry
-	14, // 14: ebpftracer.v1.Container.mounts:type_name -> ebpftracer.v1.Mount
-	15, // 15: ebpftracer.v1.Container.ports:type_name -> ebpftracer.v1.Port
-	16, // 16: ebpftracer.v1.Container.networks:type_name -> ebpftracer.v1.Network
-	17, // 17: ebpftracer.v1.Container.limits:type_name -> ebpftracer.v1.Limits
-	19, // 18: ebpftracer.v1.Container.security:type_name -> ebpftracer.v1.Security
-	18, // 19: ebpftracer.v1.Limits.ulimits:type_name -> ebpftracer.v1.Ulimit
-	25, // 20: ebpftracer.v1.Pod.labels:type_name -> ebpftracer.v1.Pod.LabelsEntry
-	26, // 21: ebpftracer.v1.Pod.annotations:type_name -> ebpftracer.v1.Pod.AnnotationsEntry
-	21, // 22: ebpftracer.v1.Pod.owner:type_name -> ebpftracer.v1.Owner
-	15, // 23: ebpftracer.v1.Service.ports:type_name -> ebpftracer.v1.Port
-	2,  // 24: ebpftracer.v1.Discoverer.Probe:input_type -> ebpftracer.v1.ProbeRequest
-	4,  // 25: ebpftracer.v1.Discoverer.Discover:input_type -> ebpftracer.v1.HostFacts
-	3,  // 26: ebpftracer.v1.Discoverer.Probe:output_type -> ebpftracer.v1.ProbeResponse
-	6,  // 27: ebpftracer.v1.Discoverer.Discover:output_type -> ebpftracer.v1.InventoryChanges
-	26, // [26:28] is the sub-list for method output_type
-	24, // [24:26] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	7,  // 0: ebpftracer.v1.HostFacts.facts:type_name -> ebpftracer.v1.HostFact
+	12, // 1: ebpftracer.v1.HostFact.reset:type_name -> ebpftracer.v1.Reset
+	13, // 2: ebpftracer.v1.HostFact.synced:type_name -> ebpftracer.v1.Synced
+	8,  // 3: ebpftracer.v1.HostFact.cgroup:type_name -> ebpftracer.v1.CgroupFact
+	9,  // 4: ebpftracer.v1.HostFact.process:type_name -> ebpftracer.v1.ProcessFact
+	1,  // 5: ebpftracer.v1.CgroupFact.change:type_name -> ebpftracer.v1.CgroupFact.Change
+	2,  // 6: ebpftracer.v1.ProcessFact.change:type_name -> ebpftracer.v1.ProcessFact.Change
+	11, // 7: ebpftracer.v1.InventoryChanges.changes:type_name -> ebpftracer.v1.InventoryChange
+	12, // 8: ebpftracer.v1.InventoryChange.reset:type_name -> ebpftracer.v1.Reset
+	13, // 9: ebpftracer.v1.InventoryChange.synced:type_name -> ebpftracer.v1.Synced
+	18, // 10: ebpftracer.v1.InventoryChange.container:type_name -> ebpftracer.v1.Container
+	26, // 11: ebpftracer.v1.InventoryChange.pod:type_name -> ebpftracer.v1.Pod
+	28, // 12: ebpftracer.v1.InventoryChange.service:type_name -> ebpftracer.v1.Service
+	16, // 13: ebpftracer.v1.InventoryChange.removed:type_name -> ebpftracer.v1.Removed
+	17, // 14: ebpftracer.v1.InventoryChange.lifecycle:type_name -> ebpftracer.v1.Lifecycle
+	14, // 15: ebpftracer.v1.InventoryChange.subscribe:type_name -> ebpftracer.v1.Subscribe
+	0,  // 16: ebpftracer.v1.Reset.kinds:type_name -> ebpftracer.v1.WorkloadKind
+	0,  // 17: ebpftracer.v1.Synced.kinds:type_name -> ebpftracer.v1.WorkloadKind
+	15, // 18: ebpftracer.v1.Removed.container:type_name -> ebpftracer.v1.ContainerRef
+	15, // 19: ebpftracer.v1.Lifecycle.container:type_name -> ebpftracer.v1.ContainerRef
+	30, // 20: ebpftracer.v1.Lifecycle.attributes:type_name -> ebpftracer.v1.Lifecycle.AttributesEntry
+	19, // 21: ebpftracer.v1.Container.image:type_name -> ebpftracer.v1.Image
+	3,  // 22: ebpftracer.v1.Container.state:type_name -> ebpftracer.v1.Container.State
+	31, // 23: ebpftracer.v1.Container.labels:type_name -> ebpftracer.v1.Container.LabelsEntry
+	20, // 24: ebpftracer.v1.Container.mounts:type_name -> ebpftracer.v1.Mount
+	21, // 25: ebpftracer.v1.Container.ports:type_name -> ebpftracer.v1.Port
+	22, // 26: ebpftracer.v1.Container.networks:type_name -> ebpftracer.v1.Network
+	23, // 27: ebpftracer.v1.Container.limits:type_name -> ebpftracer.v1.Limits
+	25, // 28: ebpftracer.v1.Container.security:type_name -> ebpftracer.v1.Security
+	32, // 29: ebpftracer.v1.Container.annotations:type_name -> ebpftracer.v1.Container.AnnotationsEntry
+	24, // 30: ebpftracer.v1.Limits.ulimits:type_name -> ebpftracer.v1.Ulimit
+	33, // 31: ebpftracer.v1.Pod.labels:type_name -> ebpftracer.v1.Pod.LabelsEntry
+	34, // 32: ebpftracer.v1.Pod.annotations:type_name -> ebpftracer.v1.Pod.AnnotationsEntry
+	27, // 33: ebpftracer.v1.Pod.owners:type_name -> ebpftracer.v1.Owner
+	29, // 34: ebpftracer.v1.Service.ports:type_name -> ebpftracer.v1.ServicePort
+	4,  // 35: ebpftracer.v1.Discoverer.Detect:input_type -> ebpftracer.v1.DetectRequest
+	6,  // 36: ebpftracer.v1.Discoverer.Discover:input_type -> ebpftracer.v1.HostFacts
+	5,  // 37: ebpftracer.v1.Discoverer.Detect:output_type -> ebpftracer.v1.DetectResponse
+	10, // 38: ebpftracer.v1.Discoverer.Discover:output_type -> ebpftracer.v1.InventoryChanges
+	37, // [37:39] is the sub-list for method output_type
+	35, // [35:37] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_sdk_proto_v1_discover_proto_init() }
@@ -2137,7 +2843,13 @@ func file_sdk_proto_v1_discover_proto_init() {
 	if File_sdk_proto_v1_discover_proto != nil {
 		return
 	}
-	file_sdk_proto_v1_discover_proto_msgTypes[5].OneofWrappers = []any{
+	file_sdk_proto_v1_discover_proto_msgTypes[3].OneofWrappers = []any{
+		(*HostFact_Reset_)(nil),
+		(*HostFact_Synced)(nil),
+		(*HostFact_Cgroup)(nil),
+		(*HostFact_Process)(nil),
+	}
+	file_sdk_proto_v1_discover_proto_msgTypes[7].OneofWrappers = []any{
 		(*InventoryChange_Reset_)(nil),
 		(*InventoryChange_Synced)(nil),
 		(*InventoryChange_Container)(nil),
@@ -2145,20 +2857,25 @@ func file_sdk_proto_v1_discover_proto_init() {
 		(*InventoryChange_Service)(nil),
 		(*InventoryChange_Removed)(nil),
 		(*InventoryChange_Lifecycle)(nil),
+		(*InventoryChange_Subscribe)(nil),
 	}
-	file_sdk_proto_v1_discover_proto_msgTypes[8].OneofWrappers = []any{
-		(*Removed_ContainerId)(nil),
+	file_sdk_proto_v1_discover_proto_msgTypes[12].OneofWrappers = []any{
+		(*Removed_Container)(nil),
 		(*Removed_PodUid)(nil),
 		(*Removed_ServiceUid)(nil),
 	}
-	file_sdk_proto_v1_discover_proto_msgTypes[10].OneofWrappers = []any{}
+	file_sdk_proto_v1_discover_proto_msgTypes[14].OneofWrappers = []any{}
+	file_sdk_proto_v1_discover_proto_msgTypes[16].OneofWrappers = []any{}
+	file_sdk_proto_v1_discover_proto_msgTypes[19].OneofWrappers = []any{}
+	file_sdk_proto_v1_discover_proto_msgTypes[21].OneofWrappers = []any{}
+	file_sdk_proto_v1_discover_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sdk_proto_v1_discover_proto_rawDesc), len(file_sdk_proto_v1_discover_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   25,
+			NumEnums:      4,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

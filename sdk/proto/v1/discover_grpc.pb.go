@@ -21,7 +21,7 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Discoverer_Probe_FullMethodName    = "/ebpftracer.v1.Discoverer/Probe"
+	Discoverer_Detect_FullMethodName   = "/ebpftracer.v1.Discoverer/Detect"
 	Discoverer_Discover_FullMethodName = "/ebpftracer.v1.Discoverer/Discover"
 )
 
@@ -31,10 +31,10 @@ const (
 //
 // Discoverer finds the workloads of one runtime or orchestrator.
 type DiscovererClient interface {
-	// Probe tells cheaply whether the runtime is on this host.
-	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error)
-	// Discover runs for the life of the plugin. The host sends facts; the plugin
-	// sends a snapshot, then `synced`, then changes as they happen.
+	// Detect tells cheaply whether the runtime is on this host.
+	Detect(ctx context.Context, in *DetectRequest, opts ...grpc.CallOption) (*DetectResponse, error)
+	// Discover runs for the life of the plugin. The plugin sends a snapshot, then
+	// changes as they happen; the host sends the facts subscribed to.
 	Discover(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HostFacts, InventoryChanges], error)
 }
 
@@ -46,10 +46,10 @@ func NewDiscovererClient(cc grpc.ClientConnInterface) DiscovererClient {
 	return &discovererClient{cc}
 }
 
-func (c *discovererClient) Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error) {
+func (c *discovererClient) Detect(ctx context.Context, in *DetectRequest, opts ...grpc.CallOption) (*DetectResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ProbeResponse)
-	err := c.cc.Invoke(ctx, Discoverer_Probe_FullMethodName, in, out, cOpts...)
+	out := new(DetectResponse)
+	err := c.cc.Invoke(ctx, Discoverer_Detect_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -75,10 +75,10 @@ type Discoverer_DiscoverClient = grpc.BidiStreamingClient[HostFacts, InventoryCh
 //
 // Discoverer finds the workloads of one runtime or orchestrator.
 type DiscovererServer interface {
-	// Probe tells cheaply whether the runtime is on this host.
-	Probe(context.Context, *ProbeRequest) (*ProbeResponse, error)
-	// Discover runs for the life of the plugin. The host sends facts; the plugin
-	// sends a snapshot, then `synced`, then changes as they happen.
+	// Detect tells cheaply whether the runtime is on this host.
+	Detect(context.Context, *DetectRequest) (*DetectResponse, error)
+	// Discover runs for the life of the plugin. The plugin sends a snapshot, then
+	// changes as they happen; the host sends the facts subscribed to.
 	Discover(grpc.BidiStreamingServer[HostFacts, InventoryChanges]) error
 	mustEmbedUnimplementedDiscovererServer()
 }
@@ -90,8 +90,8 @@ type DiscovererServer interface {
 // pointer dereference when methods are called.
 type UnimplementedDiscovererServer struct{}
 
-func (UnimplementedDiscovererServer) Probe(context.Context, *ProbeRequest) (*ProbeResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Probe not implemented")
+func (UnimplementedDiscovererServer) Detect(context.Context, *DetectRequest) (*DetectResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Detect not implemented")
 }
 func (UnimplementedDiscovererServer) Discover(grpc.BidiStreamingServer[HostFacts, InventoryChanges]) error {
 	return status.Error(codes.Unimplemented, "method Discover not implemented")
@@ -117,20 +117,20 @@ func RegisterDiscovererServer(s grpc.ServiceRegistrar, srv DiscovererServer) {
 	s.RegisterService(&Discoverer_ServiceDesc, srv)
 }
 
-func _Discoverer_Probe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ProbeRequest)
+func _Discoverer_Detect_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DetectRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(DiscovererServer).Probe(ctx, in)
+		return srv.(DiscovererServer).Detect(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: Discoverer_Probe_FullMethodName,
+		FullMethod: Discoverer_Detect_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(DiscovererServer).Probe(ctx, req.(*ProbeRequest))
+		return srv.(DiscovererServer).Detect(ctx, req.(*DetectRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -150,8 +150,8 @@ var Discoverer_ServiceDesc = grpc.ServiceDesc{
 	HandlerType: (*DiscovererServer)(nil),
 	Methods: []grpc.MethodDesc{
 		{
-			MethodName: "Probe",
-			Handler:    _Discoverer_Probe_Handler,
+			MethodName: "Detect",
+			Handler:    _Discoverer_Detect_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

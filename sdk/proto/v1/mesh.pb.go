@@ -78,97 +78,18 @@ func (MeshFact_Role) EnumDescriptor() ([]byte, []int) {
 	return file_sdk_proto_v1_mesh_proto_rawDescGZIP(), []int{3, 0}
 }
 
-// WorkloadChanges is a batch of the merged inventory: first every workload,
-// then synced = true, then changes.
-type WorkloadChanges struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Containers    []*Container           `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"` // new or changed, whole
-	Pods          []*Pod                 `protobuf:"bytes,2,rep,name=pods,proto3" json:"pods,omitempty"`             // new or changed, whole
-	Removed       []*Removed             `protobuf:"bytes,3,rep,name=removed,proto3" json:"removed,omitempty"`       // applied after the others of the batch
-	Reset_        bool                   `protobuf:"varint,4,opt,name=reset,proto3" json:"reset,omitempty"`          // before the others: forget all workloads
-	Synced        bool                   `protobuf:"varint,5,opt,name=synced,proto3" json:"synced,omitempty"`        // after the others: the list is whole
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *WorkloadChanges) Reset() {
-	*x = WorkloadChanges{}
-	mi := &file_sdk_proto_v1_mesh_proto_msgTypes[0]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *WorkloadChanges) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*WorkloadChanges) ProtoMessage() {}
-
-func (x *WorkloadChanges) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_mesh_proto_msgTypes[0]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use WorkloadChanges.ProtoReflect.Descriptor instead.
-func (*WorkloadChanges) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_mesh_proto_rawDescGZIP(), []int{0}
-}
-
-func (x *WorkloadChanges) GetContainers() []*Container {
-	if x != nil {
-		return x.Containers
-	}
-	return nil
-}
-
-func (x *WorkloadChanges) GetPods() []*Pod {
-	if x != nil {
-		return x.Pods
-	}
-	return nil
-}
-
-func (x *WorkloadChanges) GetRemoved() []*Removed {
-	if x != nil {
-		return x.Removed
-	}
-	return nil
-}
-
-func (x *WorkloadChanges) GetReset_() bool {
-	if x != nil {
-		return x.Reset_
-	}
-	return false
-}
-
-func (x *WorkloadChanges) GetSynced() bool {
-	if x != nil {
-		return x.Synced
-	}
-	return false
-}
-
+// MeshChanges is a batch of changes, applied in order, by the rules of
+// InventoryChange.
 type MeshChanges struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Facts         []*MeshFact            `protobuf:"bytes,1,rep,name=facts,proto3" json:"facts,omitempty"`     // whole: replaces the fact of the workload
-	Removed       []*WorkloadRef         `protobuf:"bytes,2,rep,name=removed,proto3" json:"removed,omitempty"` // applied after facts
-	Reset_        bool                   `protobuf:"varint,3,opt,name=reset,proto3" json:"reset,omitempty"`    // before the others: a new list begins
-	Synced        bool                   `protobuf:"varint,4,opt,name=synced,proto3" json:"synced,omitempty"`  // after the others: facts not told since reset are gone
+	Changes       []*MeshChange          `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MeshChanges) Reset() {
 	*x = MeshChanges{}
-	mi := &file_sdk_proto_v1_mesh_proto_msgTypes[1]
+	mi := &file_sdk_proto_v1_mesh_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -180,7 +101,7 @@ func (x *MeshChanges) String() string {
 func (*MeshChanges) ProtoMessage() {}
 
 func (x *MeshChanges) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_mesh_proto_msgTypes[1]
+	mi := &file_sdk_proto_v1_mesh_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -193,42 +114,135 @@ func (x *MeshChanges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshChanges.ProtoReflect.Descriptor instead.
 func (*MeshChanges) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_mesh_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *MeshChanges) GetChanges() []*MeshChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type MeshChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Change:
+	//
+	//	*MeshChange_Reset_
+	//	*MeshChange_Synced
+	//	*MeshChange_Fact
+	//	*MeshChange_Removed
+	Change        isMeshChange_Change `protobuf_oneof:"change"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeshChange) Reset() {
+	*x = MeshChange{}
+	mi := &file_sdk_proto_v1_mesh_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeshChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeshChange) ProtoMessage() {}
+
+func (x *MeshChange) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_mesh_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeshChange.ProtoReflect.Descriptor instead.
+func (*MeshChange) Descriptor() ([]byte, []int) {
 	return file_sdk_proto_v1_mesh_proto_rawDescGZIP(), []int{1}
 }
 
-func (x *MeshChanges) GetFacts() []*MeshFact {
+func (x *MeshChange) GetChange() isMeshChange_Change {
 	if x != nil {
-		return x.Facts
+		return x.Change
 	}
 	return nil
 }
 
-func (x *MeshChanges) GetRemoved() []*WorkloadRef {
+func (x *MeshChange) GetReset_() *Reset {
 	if x != nil {
-		return x.Removed
+		if x, ok := x.Change.(*MeshChange_Reset_); ok {
+			return x.Reset_
+		}
 	}
 	return nil
 }
 
-func (x *MeshChanges) GetReset_() bool {
+func (x *MeshChange) GetSynced() *Synced {
 	if x != nil {
-		return x.Reset_
+		if x, ok := x.Change.(*MeshChange_Synced); ok {
+			return x.Synced
+		}
 	}
-	return false
+	return nil
 }
 
-func (x *MeshChanges) GetSynced() bool {
+func (x *MeshChange) GetFact() *MeshFact {
 	if x != nil {
-		return x.Synced
+		if x, ok := x.Change.(*MeshChange_Fact); ok {
+			return x.Fact
+		}
 	}
-	return false
+	return nil
 }
+
+func (x *MeshChange) GetRemoved() *WorkloadRef {
+	if x != nil {
+		if x, ok := x.Change.(*MeshChange_Removed); ok {
+			return x.Removed
+		}
+	}
+	return nil
+}
+
+type isMeshChange_Change interface {
+	isMeshChange_Change()
+}
+
+type MeshChange_Reset_ struct {
+	Reset_ *Reset `protobuf:"bytes,1,opt,name=reset,proto3,oneof"`
+}
+
+type MeshChange_Synced struct {
+	Synced *Synced `protobuf:"bytes,2,opt,name=synced,proto3,oneof"`
+}
+
+type MeshChange_Fact struct {
+	Fact *MeshFact `protobuf:"bytes,3,opt,name=fact,proto3,oneof"` // whole: replaces the fact of the same workload
+}
+
+type MeshChange_Removed struct {
+	Removed *WorkloadRef `protobuf:"bytes,4,opt,name=removed,proto3,oneof"`
+}
+
+func (*MeshChange_Reset_) isMeshChange_Change() {}
+
+func (*MeshChange_Synced) isMeshChange_Change() {}
+
+func (*MeshChange_Fact) isMeshChange_Change() {}
+
+func (*MeshChange_Removed) isMeshChange_Change() {}
 
 type WorkloadRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Workload:
 	//
-	//	*WorkloadRef_ContainerId
+	//	*WorkloadRef_Container
 	//	*WorkloadRef_PodUid
 	Workload      isWorkloadRef_Workload `protobuf_oneof:"workload"`
 	unknownFields protoimpl.UnknownFields
@@ -272,13 +286,13 @@ func (x *WorkloadRef) GetWorkload() isWorkloadRef_Workload {
 	return nil
 }
 
-func (x *WorkloadRef) GetContainerId() string {
+func (x *WorkloadRef) GetContainer() *ContainerRef {
 	if x != nil {
-		if x, ok := x.Workload.(*WorkloadRef_ContainerId); ok {
-			return x.ContainerId
+		if x, ok := x.Workload.(*WorkloadRef_Container); ok {
+			return x.Container
 		}
 	}
-	return ""
+	return nil
 }
 
 func (x *WorkloadRef) GetPodUid() string {
@@ -294,15 +308,15 @@ type isWorkloadRef_Workload interface {
 	isWorkloadRef_Workload()
 }
 
-type WorkloadRef_ContainerId struct {
-	ContainerId string `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3,oneof"`
+type WorkloadRef_Container struct {
+	Container *ContainerRef `protobuf:"bytes,1,opt,name=container,proto3,oneof"`
 }
 
 type WorkloadRef_PodUid struct {
 	PodUid string `protobuf:"bytes,2,opt,name=pod_uid,json=podUid,proto3,oneof"`
 }
 
-func (*WorkloadRef_ContainerId) isWorkloadRef_Workload() {}
+func (*WorkloadRef_Container) isWorkloadRef_Workload() {}
 
 func (*WorkloadRef_PodUid) isWorkloadRef_Workload() {}
 
@@ -422,22 +436,18 @@ var File_sdk_proto_v1_mesh_proto protoreflect.FileDescriptor
 
 const file_sdk_proto_v1_mesh_proto_rawDesc = "" +
 	"\n" +
-	"\x17sdk/proto/v1/mesh.proto\x12\rebpftracer.v1\x1a\x1bsdk/proto/v1/discover.proto\"\xd3\x01\n" +
-	"\x0fWorkloadChanges\x128\n" +
+	"\x17sdk/proto/v1/mesh.proto\x12\rebpftracer.v1\x1a\x1bsdk/proto/v1/discover.proto\"B\n" +
+	"\vMeshChanges\x123\n" +
+	"\achanges\x18\x01 \x03(\v2\x19.ebpftracer.v1.MeshChangeR\achanges\"\xdc\x01\n" +
 	"\n" +
-	"containers\x18\x01 \x03(\v2\x18.ebpftracer.v1.ContainerR\n" +
-	"containers\x12&\n" +
-	"\x04pods\x18\x02 \x03(\v2\x12.ebpftracer.v1.PodR\x04pods\x120\n" +
-	"\aremoved\x18\x03 \x03(\v2\x16.ebpftracer.v1.RemovedR\aremoved\x12\x14\n" +
-	"\x05reset\x18\x04 \x01(\bR\x05reset\x12\x16\n" +
-	"\x06synced\x18\x05 \x01(\bR\x06synced\"\xa0\x01\n" +
-	"\vMeshChanges\x12-\n" +
-	"\x05facts\x18\x01 \x03(\v2\x17.ebpftracer.v1.MeshFactR\x05facts\x124\n" +
-	"\aremoved\x18\x02 \x03(\v2\x1a.ebpftracer.v1.WorkloadRefR\aremoved\x12\x14\n" +
-	"\x05reset\x18\x03 \x01(\bR\x05reset\x12\x16\n" +
-	"\x06synced\x18\x04 \x01(\bR\x06synced\"Y\n" +
-	"\vWorkloadRef\x12#\n" +
-	"\fcontainer_id\x18\x01 \x01(\tH\x00R\vcontainerId\x12\x19\n" +
+	"MeshChange\x12,\n" +
+	"\x05reset\x18\x01 \x01(\v2\x14.ebpftracer.v1.ResetH\x00R\x05reset\x12/\n" +
+	"\x06synced\x18\x02 \x01(\v2\x15.ebpftracer.v1.SyncedH\x00R\x06synced\x12-\n" +
+	"\x04fact\x18\x03 \x01(\v2\x17.ebpftracer.v1.MeshFactH\x00R\x04fact\x126\n" +
+	"\aremoved\x18\x04 \x01(\v2\x1a.ebpftracer.v1.WorkloadRefH\x00R\aremovedB\b\n" +
+	"\x06change\"q\n" +
+	"\vWorkloadRef\x12;\n" +
+	"\tcontainer\x18\x01 \x01(\v2\x1b.ebpftracer.v1.ContainerRefH\x00R\tcontainer\x12\x19\n" +
 	"\apod_uid\x18\x02 \x01(\tH\x00R\x06podUidB\n" +
 	"\n" +
 	"\bworkload\"\x8e\x04\n" +
@@ -463,9 +473,9 @@ const file_sdk_proto_v1_mesh_proto_rawDesc = "" +
 	"\rROLE_WORKLOAD\x10\x01\x12\x10\n" +
 	"\fROLE_SIDECAR\x10\x02\x12\x10\n" +
 	"\fROLE_GATEWAY\x10\x03\x12\x16\n" +
-	"\x12ROLE_CONTROL_PLANE\x10\x042T\n" +
-	"\bDetector\x12H\n" +
-	"\x06Detect\x12\x1e.ebpftracer.v1.WorkloadChanges\x1a\x1a.ebpftracer.v1.MeshChanges(\x010\x01B9Z7github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1;protov1b\x06proto3"
+	"\x12ROLE_CONTROL_PLANE\x10\x042U\n" +
+	"\bDetector\x12I\n" +
+	"\x06Detect\x12\x1f.ebpftracer.v1.InventoryChanges\x1a\x1a.ebpftracer.v1.MeshChanges(\x010\x01B9Z7github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1;protov1b\x06proto3"
 
 var (
 	file_sdk_proto_v1_mesh_proto_rawDescOnce sync.Once
@@ -482,32 +492,34 @@ func file_sdk_proto_v1_mesh_proto_rawDescGZIP() []byte {
 var file_sdk_proto_v1_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_sdk_proto_v1_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_sdk_proto_v1_mesh_proto_goTypes = []any{
-	(MeshFact_Role)(0),      // 0: ebpftracer.v1.MeshFact.Role
-	(*WorkloadChanges)(nil), // 1: ebpftracer.v1.WorkloadChanges
-	(*MeshChanges)(nil),     // 2: ebpftracer.v1.MeshChanges
-	(*WorkloadRef)(nil),     // 3: ebpftracer.v1.WorkloadRef
-	(*MeshFact)(nil),        // 4: ebpftracer.v1.MeshFact
-	nil,                     // 5: ebpftracer.v1.MeshFact.AttributesEntry
-	(*Container)(nil),       // 6: ebpftracer.v1.Container
-	(*Pod)(nil),             // 7: ebpftracer.v1.Pod
-	(*Removed)(nil),         // 8: ebpftracer.v1.Removed
+	(MeshFact_Role)(0),       // 0: ebpftracer.v1.MeshFact.Role
+	(*MeshChanges)(nil),      // 1: ebpftracer.v1.MeshChanges
+	(*MeshChange)(nil),       // 2: ebpftracer.v1.MeshChange
+	(*WorkloadRef)(nil),      // 3: ebpftracer.v1.WorkloadRef
+	(*MeshFact)(nil),         // 4: ebpftracer.v1.MeshFact
+	nil,                      // 5: ebpftracer.v1.MeshFact.AttributesEntry
+	(*Reset)(nil),            // 6: ebpftracer.v1.Reset
+	(*Synced)(nil),           // 7: ebpftracer.v1.Synced
+	(*ContainerRef)(nil),     // 8: ebpftracer.v1.ContainerRef
+	(*InventoryChanges)(nil), // 9: ebpftracer.v1.InventoryChanges
 }
 var file_sdk_proto_v1_mesh_proto_depIdxs = []int32{
-	6, // 0: ebpftracer.v1.WorkloadChanges.containers:type_name -> ebpftracer.v1.Container
-	7, // 1: ebpftracer.v1.WorkloadChanges.pods:type_name -> ebpftracer.v1.Pod
-	8, // 2: ebpftracer.v1.WorkloadChanges.removed:type_name -> ebpftracer.v1.Removed
-	4, // 3: ebpftracer.v1.MeshChanges.facts:type_name -> ebpftracer.v1.MeshFact
-	3, // 4: ebpftracer.v1.MeshChanges.removed:type_name -> ebpftracer.v1.WorkloadRef
-	3, // 5: ebpftracer.v1.MeshFact.workload:type_name -> ebpftracer.v1.WorkloadRef
-	0, // 6: ebpftracer.v1.MeshFact.role:type_name -> ebpftracer.v1.MeshFact.Role
-	5, // 7: ebpftracer.v1.MeshFact.attributes:type_name -> ebpftracer.v1.MeshFact.AttributesEntry
-	1, // 8: ebpftracer.v1.Detector.Detect:input_type -> ebpftracer.v1.WorkloadChanges
-	2, // 9: ebpftracer.v1.Detector.Detect:output_type -> ebpftracer.v1.MeshChanges
-	9, // [9:10] is the sub-list for method output_type
-	8, // [8:9] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	2,  // 0: ebpftracer.v1.MeshChanges.changes:type_name -> ebpftracer.v1.MeshChange
+	6,  // 1: ebpftracer.v1.MeshChange.reset:type_name -> ebpftracer.v1.Reset
+	7,  // 2: ebpftracer.v1.MeshChange.synced:type_name -> ebpftracer.v1.Synced
+	4,  // 3: ebpftracer.v1.MeshChange.fact:type_name -> ebpftracer.v1.MeshFact
+	3,  // 4: ebpftracer.v1.MeshChange.removed:type_name -> ebpftracer.v1.WorkloadRef
+	8,  // 5: ebpftracer.v1.WorkloadRef.container:type_name -> ebpftracer.v1.ContainerRef
+	3,  // 6: ebpftracer.v1.MeshFact.workload:type_name -> ebpftracer.v1.WorkloadRef
+	0,  // 7: ebpftracer.v1.MeshFact.role:type_name -> ebpftracer.v1.MeshFact.Role
+	5,  // 8: ebpftracer.v1.MeshFact.attributes:type_name -> ebpftracer.v1.MeshFact.AttributesEntry
+	9,  // 9: ebpftracer.v1.Detector.Detect:input_type -> ebpftracer.v1.InventoryChanges
+	1,  // 10: ebpftracer.v1.Detector.Detect:output_type -> ebpftracer.v1.MeshChanges
+	10, // [10:11] is the sub-list for method output_type
+	9,  // [9:10] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_sdk_proto_v1_mesh_proto_init() }
@@ -516,8 +528,14 @@ func file_sdk_proto_v1_mesh_proto_init() {
 		return
 	}
 	file_sdk_proto_v1_discover_proto_init()
+	file_sdk_proto_v1_mesh_proto_msgTypes[1].OneofWrappers = []any{
+		(*MeshChange_Reset_)(nil),
+		(*MeshChange_Synced)(nil),
+		(*MeshChange_Fact)(nil),
+		(*MeshChange_Removed)(nil),
+	}
 	file_sdk_proto_v1_mesh_proto_msgTypes[2].OneofWrappers = []any{
-		(*WorkloadRef_ContainerId)(nil),
+		(*WorkloadRef_Container)(nil),
 		(*WorkloadRef_PodUid)(nil),
 	}
 	type x struct{}

@@ -30,8 +30,12 @@ const (
 //
 // Detector tells which workloads are in a service mesh, and as whom.
 type DetectorClient interface {
-	// Detect runs for the life of the plugin: workloads in, mesh facts out.
-	Detect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WorkloadChanges, MeshChanges], error)
+	// Detect runs for the life of the plugin: the merged inventory in, by the
+	// rules of InventoryChange but without lifecycle and subscribe; mesh facts
+	// out. Environment and arguments are left out unless the manifest asks for
+	// them, and then redacted. No change is lost to a slow detector: what it did
+	// not read in time is told again as it then stands.
+	Detect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[InventoryChanges, MeshChanges], error)
 }
 
 type detectorClient struct {
@@ -42,18 +46,18 @@ func NewDetectorClient(cc grpc.ClientConnInterface) DetectorClient {
 	return &detectorClient{cc}
 }
 
-func (c *detectorClient) Detect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WorkloadChanges, MeshChanges], error) {
+func (c *detectorClient) Detect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[InventoryChanges, MeshChanges], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Detector_ServiceDesc.Streams[0], Detector_Detect_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[WorkloadChanges, MeshChanges]{ClientStream: stream}
+	x := &grpc.GenericClientStream[InventoryChanges, MeshChanges]{ClientStream: stream}
 	return x, nil
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Detector_DetectClient = grpc.BidiStreamingClient[WorkloadChanges, MeshChanges]
+type Detector_DetectClient = grpc.BidiStreamingClient[InventoryChanges, MeshChanges]
 
 // DetectorServer is the server API for Detector service.
 // All implementations must embed UnimplementedDetectorServer
@@ -61,8 +65,12 @@ type Detector_DetectClient = grpc.BidiStreamingClient[WorkloadChanges, MeshChang
 //
 // Detector tells which workloads are in a service mesh, and as whom.
 type DetectorServer interface {
-	// Detect runs for the life of the plugin: workloads in, mesh facts out.
-	Detect(grpc.BidiStreamingServer[WorkloadChanges, MeshChanges]) error
+	// Detect runs for the life of the plugin: the merged inventory in, by the
+	// rules of InventoryChange but without lifecycle and subscribe; mesh facts
+	// out. Environment and arguments are left out unless the manifest asks for
+	// them, and then redacted. No change is lost to a slow detector: what it did
+	// not read in time is told again as it then stands.
+	Detect(grpc.BidiStreamingServer[InventoryChanges, MeshChanges]) error
 	mustEmbedUnimplementedDetectorServer()
 }
 
@@ -73,7 +81,7 @@ type DetectorServer interface {
 // pointer dereference when methods are called.
 type UnimplementedDetectorServer struct{}
 
-func (UnimplementedDetectorServer) Detect(grpc.BidiStreamingServer[WorkloadChanges, MeshChanges]) error {
+func (UnimplementedDetectorServer) Detect(grpc.BidiStreamingServer[InventoryChanges, MeshChanges]) error {
 	return status.Error(codes.Unimplemented, "method Detect not implemented")
 }
 func (UnimplementedDetectorServer) mustEmbedUnimplementedDetectorServer() {}
@@ -98,11 +106,11 @@ func RegisterDetectorServer(s grpc.ServiceRegistrar, srv DetectorServer) {
 }
 
 func _Detector_Detect_Handler(srv interface{}, stream grpc.ServerStream) error {
-	return srv.(DetectorServer).Detect(&grpc.GenericServerStream[WorkloadChanges, MeshChanges]{ServerStream: stream})
+	return srv.(DetectorServer).Detect(&grpc.GenericServerStream[InventoryChanges, MeshChanges]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Detector_DetectServer = grpc.BidiStreamingServer[WorkloadChanges, MeshChanges]
+type Detector_DetectServer = grpc.BidiStreamingServer[InventoryChanges, MeshChanges]
 
 // Detector_ServiceDesc is the grpc.ServiceDesc for Detector service.
 // It's only intended for direct use with grpc.RegisterService,

@@ -23,13 +23,140 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Answer to one report. Neither policy nor keep: refused.
+type Answer struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	ReportSequence uint64                 `protobuf:"varint,1,opt,name=report_sequence,json=reportSequence,proto3" json:"report_sequence,omitempty"` // 0: the start, before the first report
+	// Types that are valid to be assigned to Answer:
+	//
+	//	*Answer_Policy
+	//	*Answer_Keep
+	Answer        isAnswer_Answer `protobuf_oneof:"answer"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Answer) GetReportSequence() uint64 {
+	if x != nil {
+		return x.ReportSequence
+	}
+	return 0
+}
+
+func (x *Answer) GetAnswer() isAnswer_Answer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *Answer) GetPolicy() *Policy {
+	if x != nil {
+		if x, ok := x.Answer.(*Answer_Policy); ok {
+			return x.Policy
+		}
+	}
+	return nil
+}
+
+func (x *Answer) GetKeep() *Keep {
+	if x != nil {
+		if x, ok := x.Answer.(*Answer_Keep); ok {
+			return x.Keep
+		}
+	}
+	return nil
+}
+
+type isAnswer_Answer interface {
+	isAnswer_Answer()
+}
+
+type Answer_Policy struct {
+	Policy *Policy `protobuf:"bytes,2,opt,name=policy,proto3,oneof"`
+}
+
+type Answer_Keep struct {
+	Keep *Keep `protobuf:"bytes,3,opt,name=keep,proto3,oneof"`
+}
+
+func (*Answer_Policy) isAnswer_Answer() {}
+
+func (*Answer_Keep) isAnswer_Answer() {}
+
+// Keep the last accepted policy, and renew its TTL.
+type Keep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Keep) Reset() {
+	*x = Keep{}
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Keep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Keep) ProtoMessage() {}
+
+func (x *Keep) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Keep.ProtoReflect.Descriptor instead.
+func (*Keep) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{1}
+}
+
 // Class names events that are decided alike: kind x priority x group.
 type Class struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// kind: process.fork, process.exec, process.exit, network.connect, ...
-	// In a policy "" matches every kind.
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	// priority: debug, info, warning, error, critical. In a policy "" matches all.
+	// priority: debug, info, warning, error, critical
 	Priority string `protobuf:"bytes,2,opt,name=priority,proto3" json:"priority,omitempty"`
 	// group is a workload group that has a row of its own; "" is the pooled row.
 	Group         string `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"`
@@ -39,7 +166,7 @@ type Class struct {
 
 func (x *Class) Reset() {
 	*x = Class{}
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[0]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -51,7 +178,7 @@ func (x *Class) String() string {
 func (*Class) ProtoMessage() {}
 
 func (x *Class) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[0]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -64,7 +191,7 @@ func (x *Class) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Class.ProtoReflect.Descriptor instead.
 func (*Class) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{0}
+	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Class) GetKind() string {
@@ -88,30 +215,97 @@ func (x *Class) GetGroup() string {
 	return ""
 }
 
-// Report is the load since the last one. Counts are differences over the
-// interval; outcomes never exceed seen.
+// ClassPattern matches classes. An absent field matches any; group "" that is
+// present matches the pooled rows.
+type ClassPattern struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          *string                `protobuf:"bytes,1,opt,name=kind,proto3,oneof" json:"kind,omitempty"`
+	Priority      *string                `protobuf:"bytes,2,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
+	Group         *string                `protobuf:"bytes,3,opt,name=group,proto3,oneof" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClassPattern) Reset() {
+	*x = ClassPattern{}
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClassPattern) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClassPattern) ProtoMessage() {}
+
+func (x *ClassPattern) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClassPattern.ProtoReflect.Descriptor instead.
+func (*ClassPattern) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ClassPattern) GetKind() string {
+	if x != nil && x.Kind != nil {
+		return *x.Kind
+	}
+	return ""
+}
+
+func (x *ClassPattern) GetPriority() string {
+	if x != nil && x.Priority != nil {
+		return *x.Priority
+	}
+	return ""
+}
+
+func (x *ClassPattern) GetGroup() string {
+	if x != nil && x.Group != nil {
+		return *x.Group
+	}
+	return ""
+}
+
+// Report is the load since the last one. Counts are differences. At the edges of
+// an interval an outcome may be reported one interval after its seen; over the
+// stream, outcomes exceed seen by no more than what was in flight when the
+// stream began. A class that is absent saw nothing. A class appears once for
+// each generation that decided one of its events.
 type Report struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
-	Sequence     uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Sequence     uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"` // from 1 in each stream
 	TimeUnixNano int64                  `protobuf:"varint,2,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
-	IntervalNano int64                  `protobuf:"varint,3,opt,name=interval_nano,json=intervalNano,proto3" json:"interval_nano,omitempty"`
+	IntervalNano int64                  `protobuf:"varint,3,opt,name=interval_nano,json=intervalNano,proto3" json:"interval_nano,omitempty"` // of the monotonic clock
 	// generation of the policy that was in force when the interval ended.
 	Generation uint32          `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
 	Classes    []*ClassLoad    `protobuf:"bytes,5,rep,name=classes,proto3" json:"classes,omitempty"`
 	Host       *HostLoad       `protobuf:"bytes,6,opt,name=host,proto3" json:"host,omitempty"`
 	Workloads  []*WorkloadLoad `protobuf:"bytes,7,rep,name=workloads,proto3" json:"workloads,omitempty"`
 	Queues     []*QueueDepth   `protobuf:"bytes,8,rep,name=queues,proto3" json:"queues,omitempty"`
-	// reports_missed counts reports dropped because the sampler read too slowly.
-	ReportsMissed uint64 `protobuf:"varint,9,opt,name=reports_missed,json=reportsMissed,proto3" json:"reports_missed,omitempty"`
+	// merged is the number of intervals in this report beyond the first.
+	Merged uint64 `protobuf:"varint,9,opt,name=merged,proto3" json:"merged,omitempty"`
 	// policies says what became of the sampler's policies since the last report.
-	Policies      []*PolicyResult `protobuf:"bytes,10,rep,name=policies,proto3" json:"policies,omitempty"`
+	Policies []*PolicyResult `protobuf:"bytes,10,rep,name=policies,proto3" json:"policies,omitempty"`
+	// rows that a policy can give to promoted groups; 0: none, pooled rows only.
+	RowCapacity   uint32 `protobuf:"varint,11,opt,name=row_capacity,json=rowCapacity,proto3" json:"row_capacity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[1]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -123,7 +317,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[1]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -136,7 +330,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{1}
+	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Report) GetSequence() uint64 {
@@ -195,9 +389,9 @@ func (x *Report) GetQueues() []*QueueDepth {
 	return nil
 }
 
-func (x *Report) GetReportsMissed() uint64 {
+func (x *Report) GetMerged() uint64 {
 	if x != nil {
-		return x.ReportsMissed
+		return x.Merged
 	}
 	return 0
 }
@@ -207,6 +401,13 @@ func (x *Report) GetPolicies() []*PolicyResult {
 		return x.Policies
 	}
 	return nil
+}
+
+func (x *Report) GetRowCapacity() uint32 {
+	if x != nil {
+		return x.RowCapacity
+	}
+	return 0
 }
 
 type ClassLoad struct {
@@ -219,13 +420,14 @@ type ClassLoad struct {
 	Lost          uint64                 `protobuf:"varint,6,opt,name=lost,proto3" json:"lost,omitempty"`
 	Bytes         uint64                 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`              // of kept events, in the kernel's ring
 	Probability   float64                `protobuf:"fixed64,8,opt,name=probability,proto3" json:"probability,omitempty"` // in force at the end of the interval
+	Generation    uint32                 `protobuf:"varint,9,opt,name=generation,proto3" json:"generation,omitempty"`    // that these counts were decided under
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClassLoad) Reset() {
 	*x = ClassLoad{}
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[2]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -237,7 +439,7 @@ func (x *ClassLoad) String() string {
 func (*ClassLoad) ProtoMessage() {}
 
 func (x *ClassLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[2]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -250,7 +452,7 @@ func (x *ClassLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassLoad.ProtoReflect.Descriptor instead.
 func (*ClassLoad) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{2}
+	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ClassLoad) GetClass() *Class {
@@ -309,19 +511,28 @@ func (x *ClassLoad) GetProbability() float64 {
 	return 0
 }
 
-// HostLoad: shares are 0 to 1 of the whole host.
+func (x *ClassLoad) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// HostLoad: utilizations are 0 to 1 of the whole host; the daemon's figures are
+// those of its own process, without its plugins. What has no earlier reading to
+// compare with is absent.
 type HostLoad struct {
 	state                 protoimpl.MessageState `protogen:"open.v1"`
-	Cpu                   float64                `protobuf:"fixed64,1,opt,name=cpu,proto3" json:"cpu,omitempty"`
-	DaemonCpu             float64                `protobuf:"fixed64,2,opt,name=daemon_cpu,json=daemonCpu,proto3" json:"daemon_cpu,omitempty"` // in cores
+	CpuUtilization        *float64               `protobuf:"fixed64,1,opt,name=cpu_utilization,json=cpuUtilization,proto3,oneof" json:"cpu_utilization,omitempty"`
+	DaemonCpuCores        *float64               `protobuf:"fixed64,2,opt,name=daemon_cpu_cores,json=daemonCpuCores,proto3,oneof" json:"daemon_cpu_cores,omitempty"`
 	MemoryTotalBytes      uint64                 `protobuf:"varint,3,opt,name=memory_total_bytes,json=memoryTotalBytes,proto3" json:"memory_total_bytes,omitempty"`
 	MemoryAvailableBytes  uint64                 `protobuf:"varint,4,opt,name=memory_available_bytes,json=memoryAvailableBytes,proto3" json:"memory_available_bytes,omitempty"`
 	DaemonMemoryBytes     uint64                 `protobuf:"varint,5,opt,name=daemon_memory_bytes,json=daemonMemoryBytes,proto3" json:"daemon_memory_bytes,omitempty"`
 	PressureCpu           *Pressure              `protobuf:"bytes,6,opt,name=pressure_cpu,json=pressureCpu,proto3,oneof" json:"pressure_cpu,omitempty"`
 	PressureMemory        *Pressure              `protobuf:"bytes,7,opt,name=pressure_memory,json=pressureMemory,proto3,oneof" json:"pressure_memory,omitempty"`
 	PressureIo            *Pressure              `protobuf:"bytes,8,opt,name=pressure_io,json=pressureIo,proto3,oneof" json:"pressure_io,omitempty"`
-	NetworkBytesPerSecond uint64                 `protobuf:"varint,9,opt,name=network_bytes_per_second,json=networkBytesPerSecond,proto3" json:"network_bytes_per_second,omitempty"`
-	DiskBytesPerSecond    uint64                 `protobuf:"varint,10,opt,name=disk_bytes_per_second,json=diskBytesPerSecond,proto3" json:"disk_bytes_per_second,omitempty"`
+	NetworkBytesPerSecond *float64               `protobuf:"fixed64,9,opt,name=network_bytes_per_second,json=networkBytesPerSecond,proto3,oneof" json:"network_bytes_per_second,omitempty"`
+	DiskBytesPerSecond    *float64               `protobuf:"fixed64,10,opt,name=disk_bytes_per_second,json=diskBytesPerSecond,proto3,oneof" json:"disk_bytes_per_second,omitempty"`
 	Cpus                  uint32                 `protobuf:"varint,11,opt,name=cpus,proto3" json:"cpus,omitempty"`
 	// network_utilization is the busiest interface's share of its link speed,
 	// disk_utilization the busiest disk's share of time with I/O under way;
@@ -334,7 +545,7 @@ type HostLoad struct {
 
 func (x *HostLoad) Reset() {
 	*x = HostLoad{}
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[3]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -346,7 +557,7 @@ func (x *HostLoad) String() string {
 func (*HostLoad) ProtoMessage() {}
 
 func (x *HostLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[3]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -359,19 +570,19 @@ func (x *HostLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostLoad.ProtoReflect.Descriptor instead.
 func (*HostLoad) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{3}
+	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{6}
 }
 
-func (x *HostLoad) GetCpu() float64 {
-	if x != nil {
-		return x.Cpu
+func (x *HostLoad) GetCpuUtilization() float64 {
+	if x != nil && x.CpuUtilization != nil {
+		return *x.CpuUtilization
 	}
 	return 0
 }
 
-func (x *HostLoad) GetDaemonCpu() float64 {
-	if x != nil {
-		return x.DaemonCpu
+func (x *HostLoad) GetDaemonCpuCores() float64 {
+	if x != nil && x.DaemonCpuCores != nil {
+		return *x.DaemonCpuCores
 	}
 	return 0
 }
@@ -418,16 +629,16 @@ func (x *HostLoad) GetPressureIo() *Pressure {
 	return nil
 }
 
-func (x *HostLoad) GetNetworkBytesPerSecond() uint64 {
-	if x != nil {
-		return x.NetworkBytesPerSecond
+func (x *HostLoad) GetNetworkBytesPerSecond() float64 {
+	if x != nil && x.NetworkBytesPerSecond != nil {
+		return *x.NetworkBytesPerSecond
 	}
 	return 0
 }
 
-func (x *HostLoad) GetDiskBytesPerSecond() uint64 {
-	if x != nil {
-		return x.DiskBytesPerSecond
+func (x *HostLoad) GetDiskBytesPerSecond() float64 {
+	if x != nil && x.DiskBytesPerSecond != nil {
+		return *x.DiskBytesPerSecond
 	}
 	return 0
 }
@@ -463,7 +674,7 @@ type Pressure struct {
 
 func (x *Pressure) Reset() {
 	*x = Pressure{}
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[4]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +686,7 @@ func (x *Pressure) String() string {
 func (*Pressure) ProtoMessage() {}
 
 func (x *Pressure) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[4]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +699,7 @@ func (x *Pressure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pressure.ProtoReflect.Descriptor instead.
 func (*Pressure) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{4}
+	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Pressure) GetSome() float64 {
@@ -500,7 +711,7 @@ func (x *Pressure) GetSome() float64 {
 
 type WorkloadLoad struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	Container     *ContainerRef          `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
 	Group         string                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
 	Seen          uint64                 `protobuf:"varint,3,opt,name=seen,proto3" json:"seen,omitempty"`
 	Kept          uint64                 `protobuf:"varint,4,opt,name=kept,proto3" json:"kept,omitempty"`
@@ -510,7 +721,7 @@ type WorkloadLoad struct {
 
 func (x *WorkloadLoad) Reset() {
 	*x = WorkloadLoad{}
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[5]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +733,7 @@ func (x *WorkloadLoad) String() string {
 func (*WorkloadLoad) ProtoMessage() {}
 
 func (x *WorkloadLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[5]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,14 +746,14 @@ func (x *WorkloadLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadLoad.ProtoReflect.Descriptor instead.
 func (*WorkloadLoad) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{5}
+	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *WorkloadLoad) GetContainerId() string {
+func (x *WorkloadLoad) GetContainer() *ContainerRef {
 	if x != nil {
-		return x.ContainerId
+		return x.Container
 	}
-	return ""
+	return nil
 }
 
 func (x *WorkloadLoad) GetGroup() string {
@@ -577,7 +788,7 @@ type QueueDepth struct {
 
 func (x *QueueDepth) Reset() {
 	*x = QueueDepth{}
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[6]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -589,7 +800,7 @@ func (x *QueueDepth) String() string {
 func (*QueueDepth) ProtoMessage() {}
 
 func (x *QueueDepth) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[6]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -602,7 +813,7 @@ func (x *QueueDepth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueDepth.ProtoReflect.Descriptor instead.
 func (*QueueDepth) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{6}
+	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *QueueDepth) GetQueue() string {
@@ -628,7 +839,7 @@ func (x *QueueDepth) GetCapacity() uint64 {
 
 type PolicyResult struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
-	ReportSequence uint64                 `protobuf:"varint,1,opt,name=report_sequence,json=reportSequence,proto3" json:"report_sequence,omitempty"` // the policy's
+	PolicySequence uint64                 `protobuf:"varint,1,opt,name=policy_sequence,json=policySequence,proto3" json:"policy_sequence,omitempty"`
 	Accepted       bool                   `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	Generation     uint32                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"` // given to it, when accepted
 	Reason         string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`          // why it was refused or clamped
@@ -638,7 +849,7 @@ type PolicyResult struct {
 
 func (x *PolicyResult) Reset() {
 	*x = PolicyResult{}
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[7]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +861,7 @@ func (x *PolicyResult) String() string {
 func (*PolicyResult) ProtoMessage() {}
 
 func (x *PolicyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[7]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,12 +874,12 @@ func (x *PolicyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyResult.ProtoReflect.Descriptor instead.
 func (*PolicyResult) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{7}
+	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *PolicyResult) GetReportSequence() uint64 {
+func (x *PolicyResult) GetPolicySequence() uint64 {
 	if x != nil {
-		return x.ReportSequence
+		return x.PolicySequence
 	}
 	return 0
 }
@@ -697,27 +908,29 @@ func (x *PolicyResult) GetReason() string {
 // Policy is a whole decision table. The core clamps it, gives it a generation
 // and compiles it into the kernel's maps.
 type Policy struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// report_sequence is the report that it answers.
-	ReportSequence uint64 `protobuf:"varint,1,opt,name=report_sequence,json=reportSequence,proto3" json:"report_sequence,omitempty"`
-	// rules: the first that matches a class decides it.
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Sequence uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"` // the sampler's own, rising
+	// rules: the first that matches a class decides it. Cgroup events, and what
+	// the core always keeps, are not theirs to decide.
 	Rules []*Rule `protobuf:"bytes,2,rep,name=rules,proto3" json:"rules,omitempty"`
-	// default_probability is for classes that no rule matches. Required: 0 is
-	// refused unless explicit_zero is set, so that an empty message is harmless.
-	DefaultProbability float64 `protobuf:"fixed64,3,opt,name=default_probability,json=defaultProbability,proto3" json:"default_probability,omitempty"`
-	ExplicitZero       bool    `protobuf:"varint,4,opt,name=explicit_zero,json=explicitZero,proto3" json:"explicit_zero,omitempty"`
+	// default_probability is for classes that no rule matches. Absent: the policy
+	// is refused, so that an empty message is harmless.
+	DefaultProbability *float64 `protobuf:"fixed64,3,opt,name=default_probability,json=defaultProbability,proto3,oneof" json:"default_probability,omitempty"`
 	// ttl_nano after which, without another policy, the built-in row applies;
 	// 0: 10 s. The core clamps it to 1 s .. 5 min.
 	TtlNano int64 `protobuf:"varint,5,opt,name=ttl_nano,json=ttlNano,proto3" json:"ttl_nano,omitempty"`
 	// reason is shown by `get stats`: "high load: 23,000 events/s".
-	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// budget of kept events a second for the kernel's valve; absent: the core's
+	// own. The core clamps it to its own.
+	BudgetEventsPerSecond *float64 `protobuf:"fixed64,7,opt,name=budget_events_per_second,json=budgetEventsPerSecond,proto3,oneof" json:"budget_events_per_second,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[8]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +942,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[8]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,12 +955,12 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{8}
+	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *Policy) GetReportSequence() uint64 {
+func (x *Policy) GetSequence() uint64 {
 	if x != nil {
-		return x.ReportSequence
+		return x.Sequence
 	}
 	return 0
 }
@@ -760,17 +973,10 @@ func (x *Policy) GetRules() []*Rule {
 }
 
 func (x *Policy) GetDefaultProbability() float64 {
-	if x != nil {
-		return x.DefaultProbability
+	if x != nil && x.DefaultProbability != nil {
+		return *x.DefaultProbability
 	}
 	return 0
-}
-
-func (x *Policy) GetExplicitZero() bool {
-	if x != nil {
-		return x.ExplicitZero
-	}
-	return false
 }
 
 func (x *Policy) GetTtlNano() int64 {
@@ -787,17 +993,26 @@ func (x *Policy) GetReason() string {
 	return ""
 }
 
+func (x *Policy) GetBudgetEventsPerSecond() float64 {
+	if x != nil && x.BudgetEventsPerSecond != nil {
+		return *x.BudgetEventsPerSecond
+	}
+	return 0
+}
+
 type Rule struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Class         *Class                 `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"`
-	Probability   float64                `protobuf:"fixed64,2,opt,name=probability,proto3" json:"probability,omitempty"` // of keeping an event, 0 to 1
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Match *ClassPattern          `protobuf:"bytes,1,opt,name=match,proto3" json:"match,omitempty"` // absent: the policy is refused
+	// probability of keeping an event. Absent or not finite: the policy is
+	// refused; outside 0 to 1: clamped, and told in PolicyResult.
+	Probability   *float64 `protobuf:"fixed64,2,opt,name=probability,proto3,oneof" json:"probability,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[9]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +1024,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[9]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,19 +1037,19 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{9}
+	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *Rule) GetClass() *Class {
+func (x *Rule) GetMatch() *ClassPattern {
 	if x != nil {
-		return x.Class
+		return x.Match
 	}
 	return nil
 }
 
 func (x *Rule) GetProbability() float64 {
-	if x != nil {
-		return x.Probability
+	if x != nil && x.Probability != nil {
+		return *x.Probability
 	}
 	return 0
 }
@@ -843,11 +1058,24 @@ var File_sdk_proto_v1_sampling_proto protoreflect.FileDescriptor
 
 const file_sdk_proto_v1_sampling_proto_rawDesc = "" +
 	"\n" +
-	"\x1bsdk/proto/v1/sampling.proto\x12\rebpftracer.v1\"M\n" +
+	"\x1bsdk/proto/v1/sampling.proto\x12\rebpftracer.v1\x1a\x1bsdk/proto/v1/discover.proto\"\x97\x01\n" +
+	"\x06Answer\x12'\n" +
+	"\x0freport_sequence\x18\x01 \x01(\x04R\x0ereportSequence\x12/\n" +
+	"\x06policy\x18\x02 \x01(\v2\x15.ebpftracer.v1.PolicyH\x00R\x06policy\x12)\n" +
+	"\x04keep\x18\x03 \x01(\v2\x13.ebpftracer.v1.KeepH\x00R\x04keepB\b\n" +
+	"\x06answer\"\x06\n" +
+	"\x04Keep\"M\n" +
 	"\x05Class\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1a\n" +
 	"\bpriority\x18\x02 \x01(\tR\bpriority\x12\x14\n" +
-	"\x05group\x18\x03 \x01(\tR\x05group\"\xbe\x03\n" +
+	"\x05group\x18\x03 \x01(\tR\x05group\"\x83\x01\n" +
+	"\fClassPattern\x12\x17\n" +
+	"\x04kind\x18\x01 \x01(\tH\x00R\x04kind\x88\x01\x01\x12\x1f\n" +
+	"\bpriority\x18\x02 \x01(\tH\x01R\bpriority\x88\x01\x01\x12\x19\n" +
+	"\x05group\x18\x03 \x01(\tH\x02R\x05group\x88\x01\x01B\a\n" +
+	"\x05_kindB\v\n" +
+	"\t_priorityB\b\n" +
+	"\x06_group\"\xd2\x03\n" +
 	"\x06Report\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12$\n" +
 	"\x0etime_unix_nano\x18\x02 \x01(\x03R\ftimeUnixNano\x12#\n" +
@@ -858,10 +1086,11 @@ const file_sdk_proto_v1_sampling_proto_rawDesc = "" +
 	"\aclasses\x18\x05 \x03(\v2\x18.ebpftracer.v1.ClassLoadR\aclasses\x12+\n" +
 	"\x04host\x18\x06 \x01(\v2\x17.ebpftracer.v1.HostLoadR\x04host\x129\n" +
 	"\tworkloads\x18\a \x03(\v2\x1b.ebpftracer.v1.WorkloadLoadR\tworkloads\x121\n" +
-	"\x06queues\x18\b \x03(\v2\x19.ebpftracer.v1.QueueDepthR\x06queues\x12%\n" +
-	"\x0ereports_missed\x18\t \x01(\x04R\rreportsMissed\x127\n" +
+	"\x06queues\x18\b \x03(\v2\x19.ebpftracer.v1.QueueDepthR\x06queues\x12\x16\n" +
+	"\x06merged\x18\t \x01(\x04R\x06merged\x127\n" +
 	"\bpolicies\x18\n" +
-	" \x03(\v2\x1b.ebpftracer.v1.PolicyResultR\bpolicies\"\xe8\x01\n" +
+	" \x03(\v2\x1b.ebpftracer.v1.PolicyResultR\bpolicies\x12!\n" +
+	"\frow_capacity\x18\v \x01(\rR\vrowCapacity\"\x88\x02\n" +
 	"\tClassLoad\x12*\n" +
 	"\x05class\x18\x01 \x01(\v2\x14.ebpftracer.v1.ClassR\x05class\x12\x12\n" +
 	"\x04seen\x18\x02 \x01(\x04R\x04seen\x12\x12\n" +
@@ -871,33 +1100,39 @@ const file_sdk_proto_v1_sampling_proto_rawDesc = "" +
 	"\bfiltered\x18\x05 \x01(\x04R\bfiltered\x12\x12\n" +
 	"\x04lost\x18\x06 \x01(\x04R\x04lost\x12\x14\n" +
 	"\x05bytes\x18\a \x01(\x04R\x05bytes\x12 \n" +
-	"\vprobability\x18\b \x01(\x01R\vprobability\"\xde\x05\n" +
-	"\bHostLoad\x12\x10\n" +
-	"\x03cpu\x18\x01 \x01(\x01R\x03cpu\x12\x1d\n" +
+	"\vprobability\x18\b \x01(\x01R\vprobability\x12\x1e\n" +
 	"\n" +
-	"daemon_cpu\x18\x02 \x01(\x01R\tdaemonCpu\x12,\n" +
+	"generation\x18\t \x01(\rR\n" +
+	"generation\"\xf4\x06\n" +
+	"\bHostLoad\x12,\n" +
+	"\x0fcpu_utilization\x18\x01 \x01(\x01H\x00R\x0ecpuUtilization\x88\x01\x01\x12-\n" +
+	"\x10daemon_cpu_cores\x18\x02 \x01(\x01H\x01R\x0edaemonCpuCores\x88\x01\x01\x12,\n" +
 	"\x12memory_total_bytes\x18\x03 \x01(\x04R\x10memoryTotalBytes\x124\n" +
 	"\x16memory_available_bytes\x18\x04 \x01(\x04R\x14memoryAvailableBytes\x12.\n" +
 	"\x13daemon_memory_bytes\x18\x05 \x01(\x04R\x11daemonMemoryBytes\x12?\n" +
-	"\fpressure_cpu\x18\x06 \x01(\v2\x17.ebpftracer.v1.PressureH\x00R\vpressureCpu\x88\x01\x01\x12E\n" +
-	"\x0fpressure_memory\x18\a \x01(\v2\x17.ebpftracer.v1.PressureH\x01R\x0epressureMemory\x88\x01\x01\x12=\n" +
-	"\vpressure_io\x18\b \x01(\v2\x17.ebpftracer.v1.PressureH\x02R\n" +
-	"pressureIo\x88\x01\x01\x127\n" +
-	"\x18network_bytes_per_second\x18\t \x01(\x04R\x15networkBytesPerSecond\x121\n" +
+	"\fpressure_cpu\x18\x06 \x01(\v2\x17.ebpftracer.v1.PressureH\x02R\vpressureCpu\x88\x01\x01\x12E\n" +
+	"\x0fpressure_memory\x18\a \x01(\v2\x17.ebpftracer.v1.PressureH\x03R\x0epressureMemory\x88\x01\x01\x12=\n" +
+	"\vpressure_io\x18\b \x01(\v2\x17.ebpftracer.v1.PressureH\x04R\n" +
+	"pressureIo\x88\x01\x01\x12<\n" +
+	"\x18network_bytes_per_second\x18\t \x01(\x01H\x05R\x15networkBytesPerSecond\x88\x01\x01\x126\n" +
 	"\x15disk_bytes_per_second\x18\n" +
-	" \x01(\x04R\x12diskBytesPerSecond\x12\x12\n" +
+	" \x01(\x01H\x06R\x12diskBytesPerSecond\x88\x01\x01\x12\x12\n" +
 	"\x04cpus\x18\v \x01(\rR\x04cpus\x124\n" +
-	"\x13network_utilization\x18\f \x01(\x01H\x03R\x12networkUtilization\x88\x01\x01\x12.\n" +
-	"\x10disk_utilization\x18\r \x01(\x01H\x04R\x0fdiskUtilization\x88\x01\x01B\x0f\n" +
+	"\x13network_utilization\x18\f \x01(\x01H\aR\x12networkUtilization\x88\x01\x01\x12.\n" +
+	"\x10disk_utilization\x18\r \x01(\x01H\bR\x0fdiskUtilization\x88\x01\x01B\x12\n" +
+	"\x10_cpu_utilizationB\x13\n" +
+	"\x11_daemon_cpu_coresB\x0f\n" +
 	"\r_pressure_cpuB\x12\n" +
 	"\x10_pressure_memoryB\x0e\n" +
-	"\f_pressure_ioB\x16\n" +
+	"\f_pressure_ioB\x1b\n" +
+	"\x19_network_bytes_per_secondB\x18\n" +
+	"\x16_disk_bytes_per_secondB\x16\n" +
 	"\x14_network_utilizationB\x13\n" +
 	"\x11_disk_utilization\"\x1e\n" +
 	"\bPressure\x12\x12\n" +
-	"\x04some\x18\x01 \x01(\x01R\x04some\"o\n" +
-	"\fWorkloadLoad\x12!\n" +
-	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x14\n" +
+	"\x04some\x18\x01 \x01(\x01R\x04some\"\x87\x01\n" +
+	"\fWorkloadLoad\x129\n" +
+	"\tcontainer\x18\x01 \x01(\v2\x1b.ebpftracer.v1.ContainerRefR\tcontainer\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x12\n" +
 	"\x04seen\x18\x03 \x01(\x04R\x04seen\x12\x12\n" +
 	"\x04kept\x18\x04 \x01(\x04R\x04kept\"T\n" +
@@ -907,24 +1142,27 @@ const file_sdk_proto_v1_sampling_proto_rawDesc = "" +
 	"\x05depth\x18\x02 \x01(\x04R\x05depth\x12\x1a\n" +
 	"\bcapacity\x18\x03 \x01(\x04R\bcapacity\"\x8b\x01\n" +
 	"\fPolicyResult\x12'\n" +
-	"\x0freport_sequence\x18\x01 \x01(\x04R\x0ereportSequence\x12\x1a\n" +
+	"\x0fpolicy_sequence\x18\x01 \x01(\x04R\x0epolicySequence\x12\x1a\n" +
 	"\baccepted\x18\x02 \x01(\bR\baccepted\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x03 \x01(\rR\n" +
 	"generation\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xe5\x01\n" +
-	"\x06Policy\x12'\n" +
-	"\x0freport_sequence\x18\x01 \x01(\x04R\x0ereportSequence\x12)\n" +
-	"\x05rules\x18\x02 \x03(\v2\x13.ebpftracer.v1.RuleR\x05rules\x12/\n" +
-	"\x13default_probability\x18\x03 \x01(\x01R\x12defaultProbability\x12#\n" +
-	"\rexplicit_zero\x18\x04 \x01(\bR\fexplicitZero\x12\x19\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xab\x02\n" +
+	"\x06Policy\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12)\n" +
+	"\x05rules\x18\x02 \x03(\v2\x13.ebpftracer.v1.RuleR\x05rules\x124\n" +
+	"\x13default_probability\x18\x03 \x01(\x01H\x00R\x12defaultProbability\x88\x01\x01\x12\x19\n" +
 	"\bttl_nano\x18\x05 \x01(\x03R\attlNano\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\"T\n" +
-	"\x04Rule\x12*\n" +
-	"\x05class\x18\x01 \x01(\v2\x14.ebpftracer.v1.ClassR\x05class\x12 \n" +
-	"\vprobability\x18\x02 \x01(\x01R\vprobability2E\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12<\n" +
+	"\x18budget_events_per_second\x18\a \x01(\x01H\x01R\x15budgetEventsPerSecond\x88\x01\x01B\x16\n" +
+	"\x14_default_probabilityB\x1b\n" +
+	"\x19_budget_events_per_second\"p\n" +
+	"\x04Rule\x121\n" +
+	"\x05match\x18\x01 \x01(\v2\x1b.ebpftracer.v1.ClassPatternR\x05match\x12%\n" +
+	"\vprobability\x18\x02 \x01(\x01H\x00R\vprobability\x88\x01\x01B\x0e\n" +
+	"\f_probability2E\n" +
 	"\aSampler\x12:\n" +
-	"\x06Sample\x12\x15.ebpftracer.v1.Report\x1a\x15.ebpftracer.v1.Policy(\x010\x01B9Z7github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1;protov1b\x06proto3"
+	"\x06Sample\x12\x15.ebpftracer.v1.Report\x1a\x15.ebpftracer.v1.Answer(\x010\x01B9Z7github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1;protov1b\x06proto3"
 
 var (
 	file_sdk_proto_v1_sampling_proto_rawDescOnce sync.Once
@@ -938,38 +1176,45 @@ func file_sdk_proto_v1_sampling_proto_rawDescGZIP() []byte {
 	return file_sdk_proto_v1_sampling_proto_rawDescData
 }
 
-var file_sdk_proto_v1_sampling_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_sdk_proto_v1_sampling_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_sdk_proto_v1_sampling_proto_goTypes = []any{
-	(*Class)(nil),        // 0: ebpftracer.v1.Class
-	(*Report)(nil),       // 1: ebpftracer.v1.Report
-	(*ClassLoad)(nil),    // 2: ebpftracer.v1.ClassLoad
-	(*HostLoad)(nil),     // 3: ebpftracer.v1.HostLoad
-	(*Pressure)(nil),     // 4: ebpftracer.v1.Pressure
-	(*WorkloadLoad)(nil), // 5: ebpftracer.v1.WorkloadLoad
-	(*QueueDepth)(nil),   // 6: ebpftracer.v1.QueueDepth
-	(*PolicyResult)(nil), // 7: ebpftracer.v1.PolicyResult
-	(*Policy)(nil),       // 8: ebpftracer.v1.Policy
-	(*Rule)(nil),         // 9: ebpftracer.v1.Rule
+	(*Answer)(nil),       // 0: ebpftracer.v1.Answer
+	(*Keep)(nil),         // 1: ebpftracer.v1.Keep
+	(*Class)(nil),        // 2: ebpftracer.v1.Class
+	(*ClassPattern)(nil), // 3: ebpftracer.v1.ClassPattern
+	(*Report)(nil),       // 4: ebpftracer.v1.Report
+	(*ClassLoad)(nil),    // 5: ebpftracer.v1.ClassLoad
+	(*HostLoad)(nil),     // 6: ebpftracer.v1.HostLoad
+	(*Pressure)(nil),     // 7: ebpftracer.v1.Pressure
+	(*WorkloadLoad)(nil), // 8: ebpftracer.v1.WorkloadLoad
+	(*QueueDepth)(nil),   // 9: ebpftracer.v1.QueueDepth
+	(*PolicyResult)(nil), // 10: ebpftracer.v1.PolicyResult
+	(*Policy)(nil),       // 11: ebpftracer.v1.Policy
+	(*Rule)(nil),         // 12: ebpftracer.v1.Rule
+	(*ContainerRef)(nil), // 13: ebpftracer.v1.ContainerRef
 }
 var file_sdk_proto_v1_sampling_proto_depIdxs = []int32{
-	2,  // 0: ebpftracer.v1.Report.classes:type_name -> ebpftracer.v1.ClassLoad
-	3,  // 1: ebpftracer.v1.Report.host:type_name -> ebpftracer.v1.HostLoad
-	5,  // 2: ebpftracer.v1.Report.workloads:type_name -> ebpftracer.v1.WorkloadLoad
-	6,  // 3: ebpftracer.v1.Report.queues:type_name -> ebpftracer.v1.QueueDepth
-	7,  // 4: ebpftracer.v1.Report.policies:type_name -> ebpftracer.v1.PolicyResult
-	0,  // 5: ebpftracer.v1.ClassLoad.class:type_name -> ebpftracer.v1.Class
-	4,  // 6: ebpftracer.v1.HostLoad.pressure_cpu:type_name -> ebpftracer.v1.Pressure
-	4,  // 7: ebpftracer.v1.HostLoad.pressure_memory:type_name -> ebpftracer.v1.Pressure
-	4,  // 8: ebpftracer.v1.HostLoad.pressure_io:type_name -> ebpftracer.v1.Pressure
-	9,  // 9: ebpftracer.v1.Policy.rules:type_name -> ebpftracer.v1.Rule
-	0,  // 10: ebpftracer.v1.Rule.class:type_name -> ebpftracer.v1.Class
-	1,  // 11: ebpftracer.v1.Sampler.Sample:input_type -> ebpftracer.v1.Report
-	8,  // 12: ebpftracer.v1.Sampler.Sample:output_type -> ebpftracer.v1.Policy
-	12, // [12:13] is the sub-list for method output_type
-	11, // [11:12] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	11, // 0: ebpftracer.v1.Answer.policy:type_name -> ebpftracer.v1.Policy
+	1,  // 1: ebpftracer.v1.Answer.keep:type_name -> ebpftracer.v1.Keep
+	5,  // 2: ebpftracer.v1.Report.classes:type_name -> ebpftracer.v1.ClassLoad
+	6,  // 3: ebpftracer.v1.Report.host:type_name -> ebpftracer.v1.HostLoad
+	8,  // 4: ebpftracer.v1.Report.workloads:type_name -> ebpftracer.v1.WorkloadLoad
+	9,  // 5: ebpftracer.v1.Report.queues:type_name -> ebpftracer.v1.QueueDepth
+	10, // 6: ebpftracer.v1.Report.policies:type_name -> ebpftracer.v1.PolicyResult
+	2,  // 7: ebpftracer.v1.ClassLoad.class:type_name -> ebpftracer.v1.Class
+	7,  // 8: ebpftracer.v1.HostLoad.pressure_cpu:type_name -> ebpftracer.v1.Pressure
+	7,  // 9: ebpftracer.v1.HostLoad.pressure_memory:type_name -> ebpftracer.v1.Pressure
+	7,  // 10: ebpftracer.v1.HostLoad.pressure_io:type_name -> ebpftracer.v1.Pressure
+	13, // 11: ebpftracer.v1.WorkloadLoad.container:type_name -> ebpftracer.v1.ContainerRef
+	12, // 12: ebpftracer.v1.Policy.rules:type_name -> ebpftracer.v1.Rule
+	3,  // 13: ebpftracer.v1.Rule.match:type_name -> ebpftracer.v1.ClassPattern
+	4,  // 14: ebpftracer.v1.Sampler.Sample:input_type -> ebpftracer.v1.Report
+	0,  // 15: ebpftracer.v1.Sampler.Sample:output_type -> ebpftracer.v1.Answer
+	15, // [15:16] is the sub-list for method output_type
+	14, // [14:15] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_sdk_proto_v1_sampling_proto_init() }
@@ -977,14 +1222,22 @@ func file_sdk_proto_v1_sampling_proto_init() {
 	if File_sdk_proto_v1_sampling_proto != nil {
 		return
 	}
+	file_sdk_proto_v1_discover_proto_init()
+	file_sdk_proto_v1_sampling_proto_msgTypes[0].OneofWrappers = []any{
+		(*Answer_Policy)(nil),
+		(*Answer_Keep)(nil),
+	}
 	file_sdk_proto_v1_sampling_proto_msgTypes[3].OneofWrappers = []any{}
+	file_sdk_proto_v1_sampling_proto_msgTypes[6].OneofWrappers = []any{}
+	file_sdk_proto_v1_sampling_proto_msgTypes[11].OneofWrappers = []any{}
+	file_sdk_proto_v1_sampling_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sdk_proto_v1_sampling_proto_rawDesc), len(file_sdk_proto_v1_sampling_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,9 +30,12 @@ const (
 //
 // Sampler turns reports into policies. It is never asked about an event.
 type SamplerClient interface {
-	// Sample runs for the life of the plugin: a report every interval, and a
-	// policy back whenever the sampler wants another one than the last.
-	Sample(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Report, Policy], error)
+	// Sample runs for the life of the plugin, in lock-step: the sampler first
+	// sends the answer of its start, and then one answer to each report. The host
+	// sends a report only after the answer to the last; intervals that pass
+	// meanwhile are merged into it. A sampler that hangs is told from one that is
+	// content by this alone.
+	Sample(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Report, Answer], error)
 }
 
 type samplerClient struct {
@@ -43,18 +46,18 @@ func NewSamplerClient(cc grpc.ClientConnInterface) SamplerClient {
 	return &samplerClient{cc}
 }
 
-func (c *samplerClient) Sample(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Report, Policy], error) {
+func (c *samplerClient) Sample(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Report, Answer], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Sampler_ServiceDesc.Streams[0], Sampler_Sample_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[Report, Policy]{ClientStream: stream}
+	x := &grpc.GenericClientStream[Report, Answer]{ClientStream: stream}
 	return x, nil
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Sampler_SampleClient = grpc.BidiStreamingClient[Report, Policy]
+type Sampler_SampleClient = grpc.BidiStreamingClient[Report, Answer]
 
 // SamplerServer is the server API for Sampler service.
 // All implementations must embed UnimplementedSamplerServer
@@ -62,9 +65,12 @@ type Sampler_SampleClient = grpc.BidiStreamingClient[Report, Policy]
 //
 // Sampler turns reports into policies. It is never asked about an event.
 type SamplerServer interface {
-	// Sample runs for the life of the plugin: a report every interval, and a
-	// policy back whenever the sampler wants another one than the last.
-	Sample(grpc.BidiStreamingServer[Report, Policy]) error
+	// Sample runs for the life of the plugin, in lock-step: the sampler first
+	// sends the answer of its start, and then one answer to each report. The host
+	// sends a report only after the answer to the last; intervals that pass
+	// meanwhile are merged into it. A sampler that hangs is told from one that is
+	// content by this alone.
+	Sample(grpc.BidiStreamingServer[Report, Answer]) error
 	mustEmbedUnimplementedSamplerServer()
 }
 
@@ -75,7 +81,7 @@ type SamplerServer interface {
 // pointer dereference when methods are called.
 type UnimplementedSamplerServer struct{}
 
-func (UnimplementedSamplerServer) Sample(grpc.BidiStreamingServer[Report, Policy]) error {
+func (UnimplementedSamplerServer) Sample(grpc.BidiStreamingServer[Report, Answer]) error {
 	return status.Error(codes.Unimplemented, "method Sample not implemented")
 }
 func (UnimplementedSamplerServer) mustEmbedUnimplementedSamplerServer() {}
@@ -100,11 +106,11 @@ func RegisterSamplerServer(s grpc.ServiceRegistrar, srv SamplerServer) {
 }
 
 func _Sampler_Sample_Handler(srv interface{}, stream grpc.ServerStream) error {
-	return srv.(SamplerServer).Sample(&grpc.GenericServerStream[Report, Policy]{ServerStream: stream})
+	return srv.(SamplerServer).Sample(&grpc.GenericServerStream[Report, Answer]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Sampler_SampleServer = grpc.BidiStreamingServer[Report, Policy]
+type Sampler_SampleServer = grpc.BidiStreamingServer[Report, Answer]
 
 // Sampler_ServiceDesc is the grpc.ServiceDesc for Sampler service.
 // It's only intended for direct use with grpc.RegisterService,
