@@ -1,0 +1,71 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause
+/*
+ * Cgroups come and go: what attribution goes by. A cgroup is told with its path
+ * before any process runs in it. Only the default hierarchy, whose ids the
+ * other events carry.
+ */
+#include "tracer.h"
+
+struct cgroup_record {
+	struct event_header header;
+	struct event_cgroup cgroup;
+	char path[PATH_BYTES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct cgroup_record);
+} cgroup_scratch SEC(".maps");
+
+static __always_inline int changed(struct cgroup *cgroup, const char *path, __u16 kind)
+{
+	__u32 slot = kind == EVENT_CGROUP_REMOVE;
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct cgroup_record *r;
+	struct decision d;
+	long n;
+
+	if (cgroup->root->hierarchy_id)
+		return 0;
+	/* not filtered by process: the tracer makes cgroups too */
+	if (!decide(&d, kind, PRIORITY_CRITICAL, 0, 0))
+		return 0;
+	r = bpf_map_lookup_elem(&cgroup_scratch, &slot);
+	if (!r) {
+		fault(FAULT_NO_SCRATCH);
+		charge_lost(&d);
+		return 0;
+	}
+	fill_decision(&r->header, &d);
+	fill_task(&r->header, t);
+	r->header.cgroup_id = cgroup->kn->id;
+	r->cgroup.level = cgroup->level;
+	r->cgroup.reserved = 0;
+	n = bpf_probe_read_kernel_str(r->path, sizeof(r->path), path);
+	if (n <= 0)
+		n = 1;
+	if (n >= sizeof(r->path)) {
+		n = sizeof(r->path);
+		r->header.flags = FLAG_PATH_TRUNCATED;
+	}
+	n--;
+	r->cgroup.path_len = n;
+	output(&d, r, sizeof(r->header) + sizeof(r->cgroup) + (n & (PATH_BYTES - 1)));
+	return 0;
+}
+
+SEC("tp_btf/cgroup_mkdir")
+int BPF_PROG(cgroup_create, struct cgroup *cgroup, const char *path)
+{
+	return changed(cgroup, path, EVENT_CGROUP_CREATE);
+}
+
+SEC("tp_btf/cgroup_rmdir")
+int BPF_PROG(cgroup_remove, struct cgroup *cgroup, const char *path)
+{
+	return changed(cgroup, path, EVENT_CGROUP_REMOVE);
+}

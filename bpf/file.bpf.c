@@ -1,0 +1,112 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause
+/*
+ * Probe "file": the open family, at the exit of each call, when the path is
+ * sure to be in memory and the result is known. Per-call tracepoints, so that
+ * no other system call pays.
+ */
+#include "tracer.h"
+
+enum { AT_FDCWD = -100, O_CREAT_WRONLY_TRUNC = 01101 };
+
+struct open_record {
+	struct event_header header;
+	struct event_open open;
+	char path[PATH_BYTES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct open_record);
+} open_scratch SEC(".maps");
+
+static __always_inline int opened(struct syscall_exit *ctx, struct task_struct *t,
+				  int dirfd, const void *path, __u32 flags)
+{
+	struct open_record *r;
+	struct decision d;
+	__u32 zero = 0;
+	__u8 priority = ctx->ret < 0 ? PRIORITY_WARNING : PRIORITY_DEBUG;
+	long n;
+
+	if (!decide(&d, EVENT_FILE_OPEN, priority, t->tgid, 0))
+		return 0;
+	r = bpf_map_lookup_elem(&open_scratch, &zero);
+	if (!r) {
+		fault(FAULT_NO_SCRATCH);
+		charge_lost(&d);
+		return 0;
+	}
+	fill_decision(&r->header, &d);
+	fill_task(&r->header, t);
+	r->open.open_flags = flags;
+	r->open.result = ctx->ret;
+	r->open.dirfd = dirfd;
+	r->open.reserved = 0;
+	n = bpf_probe_read_user_str(r->path, sizeof(r->path), path);
+	if (n <= 0) {
+		n = 1;
+		r->header.flags = FLAG_UNREADABLE;
+	} else if (n >= sizeof(r->path)) {
+		n = sizeof(r->path);
+		r->header.flags = FLAG_PATH_TRUNCATED;
+	}
+	n--; /* without the NUL */
+	r->open.path_len = n;
+	output(&d, r, sizeof(r->header) + sizeof(r->open) + (n & (PATH_BYTES - 1)));
+	return 0;
+}
+
+#if defined(__TARGET_ARCH_x86)
+#define ARG0(regs) BPF_CORE_READ(regs, di)
+#define ARG1(regs) BPF_CORE_READ(regs, si)
+#define ARG2(regs) BPF_CORE_READ(regs, dx)
+#else
+#define ARG0(regs) BPF_CORE_READ(regs, orig_x0)
+#define ARG1(regs) BPF_CORE_READ(regs, regs[1])
+#define ARG2(regs) BPF_CORE_READ(regs, regs[2])
+#endif
+
+SEC("tracepoint/syscalls/sys_exit_openat")
+int file_openat(struct syscall_exit *ctx)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(t);
+
+	return opened(ctx, t, ARG0(regs), (void *)ARG1(regs), ARG2(regs));
+}
+
+SEC("tracepoint/syscalls/sys_exit_openat2")
+int file_openat2(struct syscall_exit *ctx)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(t);
+	__u64 flags = 0;
+
+	bpf_probe_read_user(&flags, sizeof(flags), (void *)ARG2(regs));
+	return opened(ctx, t, ARG0(regs), (void *)ARG1(regs), flags);
+}
+
+/* open and creat are system calls of their own on amd64 only. */
+#if defined(__TARGET_ARCH_x86)
+SEC("tracepoint/syscalls/sys_exit_open")
+int file_open(struct syscall_exit *ctx)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(t);
+
+	return opened(ctx, t, AT_FDCWD, (void *)ARG0(regs), ARG1(regs));
+}
+
+SEC("tracepoint/syscalls/sys_exit_creat")
+int file_creat(struct syscall_exit *ctx)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(t);
+
+	return opened(ctx, t, AT_FDCWD, (void *)ARG0(regs), O_CREAT_WRONLY_TRUNC);
+}
+#endif

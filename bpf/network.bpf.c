@@ -1,0 +1,530 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause
+/*
+ * Probe "network": the life of TCP connections.
+ *
+ *	CLOSE -> SYN_SENT	a connect begins; its owner is noted
+ *	SYN_SENT -> ESTABLISHED	connect
+ *	SYN_SENT -> CLOSE	connect failed
+ *	CLOSE -> LISTEN		listen; its owner is noted
+ *	SYN_RECV -> ESTABLISHED	a child of a listener, which owns it until the
+ *				exit of accept tells who took it
+ *	... -> CLOSE		close, if it ever was established
+ *
+ * Only the first and the fourth are sure to run in the process that owns the
+ * socket; the others may run in a soft interrupt in anybody's time, so they
+ * never look at the current task to tell whose the socket is.
+ */
+#include "tracer.h"
+
+enum { AF_INET = 2, AF_INET6 = 10, IPPROTO_TCP = 6 };
+enum { EINTR = 4, EALREADY = 114, EINPROGRESS = 115, EISCONN = 106, ERESTARTSYS = 512 };
+enum role { ROLE_NONE = 0, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER };
+
+struct owner {
+	__u32 pid, tid, ns_pid, ns_tid, uid, pidns, mntns, parent_pid;
+	char comm[16];
+};
+
+struct connection {
+	struct owner owner;
+	__u64 since_ns; /* SYN_SENT, then ESTABLISHED */
+	__u64 cookie;
+	__u32 role;
+	__u32 owned;
+};
+
+/* A child inherits its listener's (BPF_F_CLONE). */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct connection);
+} connections SEC(".maps");
+
+/* Calls of connect that are under way, by thread: what the exit of the call
+ * must know not to tell a failure twice. */
+struct connecting {
+	__u64 sock;
+	__u64 told;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct connecting);
+} connects SEC(".maps");
+
+/* Who accepted a socket, by its cookie. The storage of a socket can't be
+ * reached from a system call's tracepoint. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct owner);
+} accepted SEC(".maps");
+
+struct network_record {
+	struct event_header header;
+	struct event_network network;
+};
+
+static __always_inline void fill_owner(struct owner *o, struct task_struct *t)
+{
+	struct task_ids ids;
+
+	fill_ns_ids(&ids, t);
+	o->pid = t->tgid;
+	o->tid = t->pid;
+	o->ns_pid = ids.ns_pid;
+	o->ns_tid = ids.ns_tid;
+	o->pidns = ids.pidns;
+	o->uid = t->cred->uid.val;
+	o->mntns = t->nsproxy->mnt_ns->ns.inum;
+	o->parent_pid = t->real_parent->tgid;
+	bpf_probe_read_kernel(o->comm, sizeof(o->comm), t->comm);
+}
+
+static __always_inline void put_owner(struct event_header *e, const struct owner *o)
+{
+	e->pid = o->pid;
+	e->tid = o->tid;
+	e->ns_pid = o->ns_pid;
+	e->ns_tid = o->ns_tid;
+	e->uid = o->uid;
+	e->pidns = o->pidns;
+	e->mntns = o->mntns;
+	e->parent_pid = o->parent_pid;
+	__builtin_memcpy(e->comm, o->comm, sizeof(e->comm));
+}
+
+/* Addresses by bpf_core_read, so that one function serves a socket that the
+ * verifier knows and one that was found by its descriptor. */
+static __always_inline void fill_addresses(struct event_network *n, struct sock *sk)
+{
+	struct inet_sock *inet = (void *)sk;
+
+	bpf_core_read(&n->family, sizeof(n->family), &sk->__sk_common.skc_family);
+	bpf_core_read(&n->local_port, sizeof(n->local_port), &inet->inet_sport);
+	bpf_core_read(&n->peer_port, sizeof(n->peer_port), &sk->__sk_common.skc_dport);
+	n->local_port = __builtin_bswap16(n->local_port);
+	n->peer_port = __builtin_bswap16(n->peer_port);
+	__builtin_memset(n->local_addr, 0, 32);
+	if (n->family == AF_INET) {
+		bpf_core_read(n->local_addr, 4, &sk->__sk_common.skc_rcv_saddr);
+		bpf_core_read(n->peer_addr, 4, &sk->__sk_common.skc_daddr);
+	} else {
+		bpf_core_read(n->local_addr, 16, &sk->__sk_common.skc_v6_rcv_saddr);
+		bpf_core_read(n->peer_addr, 16, &sk->__sk_common.skc_v6_daddr);
+	}
+}
+
+static __always_inline void fill_socket(struct network_record *r, struct sock *sk, __u64 cookie)
+{
+	struct cgroup *cgroup;
+	struct kernfs_node *kn;
+	struct net *net;
+
+	bpf_core_read(&cgroup, sizeof(cgroup), &sk->sk_cgrp_data.cgroup);
+	bpf_core_read(&kn, sizeof(kn), &cgroup->kn);
+	r->header.cgroup_id = 0;
+	bpf_core_read(&r->header.cgroup_id, sizeof(r->header.cgroup_id), &kn->id);
+	bpf_core_read(&net, sizeof(net), &sk->__sk_common.skc_net.net);
+	r->header.netns = 0;
+	bpf_core_read(&r->header.netns, sizeof(r->header.netns), &net->ns.inum);
+	fill_addresses(&r->network, sk);
+	r->network.cookie = cookie;
+	r->network.duration_ns = 0;
+	r->network.sent_bytes = 0;
+	r->network.received_bytes = 0;
+	r->network.error = 0;
+	r->network.backlog = 0;
+	r->network.reserved = 0;
+}
+
+/* state_event emits an event of a socket whose owner is known from its life. */
+static __always_inline struct network_record *
+state_event(struct decision *d, struct sock *sk, struct connection *c, void **ring, __u32 *index)
+{
+	struct network_record *r = reserve(d, struct network_record, *ring, *index);
+
+	if (!r)
+		return NULL;
+	fill_decision(&r->header, d);
+	fill_socket(r, sk, c->cookie);
+	put_owner(&r->header, &c->owner);
+	if (!c->owned)
+		r->header.flags |= FLAG_OWNER_UNKNOWN;
+	else if (c->role == ROLE_SERVER)
+		r->header.flags |= FLAG_OWNER_LISTENER;
+	return r;
+}
+
+static __always_inline void begin(struct sock *sk, __u32 role)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct connection *c;
+
+	c = bpf_sk_storage_get(&connections, sk, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!c) {
+		fault(FAULT_NO_SOCK_STORAGE);
+		return;
+	}
+	fill_owner(&c->owner, t);
+	c->owned = 1;
+	c->role = role;
+	c->cookie = bpf_get_socket_cookie(sk);
+	c->since_ns = bpf_ktime_get_ns();
+}
+
+static __always_inline void connect_begins(struct sock *sk)
+{
+	struct connecting call = { .sock = (__u64)sk };
+	__u32 tid = bpf_get_current_pid_tgid();
+
+	begin(sk, ROLE_CLIENT);
+	if (bpf_map_update_elem(&connects, &tid, &call, BPF_ANY))
+		fault(FAULT_CONNECTS_FULL);
+}
+
+static __always_inline void listens(struct sock *sk)
+{
+	struct connection *c;
+	struct network_record *r;
+	struct decision d;
+	void *ring;
+	__u32 index;
+
+	begin(sk, ROLE_LISTENER);
+	c = bpf_sk_storage_get(&connections, sk, 0, 0);
+	if (!c)
+		return;
+	if (!decide(&d, EVENT_NETWORK_LISTEN, PRIORITY_INFO, c->owner.pid, draw_socket(c->cookie)))
+		return;
+	r = state_event(&d, sk, c, &ring, &index);
+	if (!r)
+		return;
+	r->network.backlog = sk->sk_max_ack_backlog;
+	submit(&d, r, sizeof(*r), ring, index);
+}
+
+static __always_inline void connected(struct sock *sk)
+{
+	struct connection *c;
+	struct network_record *r;
+	struct decision d;
+	void *ring;
+	__u32 index;
+	__u64 began;
+
+	c = bpf_sk_storage_get(&connections, sk, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!c) {
+		fault(FAULT_NO_SOCK_STORAGE);
+		return;
+	}
+	if (!c->cookie)
+		c->cookie = bpf_get_socket_cookie(sk);
+	c->role = ROLE_CLIENT;
+	began = c->since_ns;
+	c->since_ns = bpf_ktime_get_ns();
+	if (!decide(&d, EVENT_NETWORK_CONNECT, PRIORITY_INFO, c->owner.pid, draw_socket(c->cookie)))
+		return;
+	r = state_event(&d, sk, c, &ring, &index);
+	if (!r)
+		return;
+	if (began)
+		r->network.duration_ns = c->since_ns - began;
+	submit(&d, r, sizeof(*r), ring, index);
+}
+
+static __always_inline void connect_failed(struct sock *sk)
+{
+	struct connection unknown = {}, *c;
+	struct network_record *r;
+	struct connecting *call;
+	struct decision d;
+	void *ring;
+	__u32 index, tid;
+	int error = sk->sk_err;
+
+	c = bpf_sk_storage_get(&connections, sk, 0, 0);
+	if (!c) {
+		unknown.cookie = bpf_get_socket_cookie(sk);
+		c = &unknown;
+	}
+	tid = c->owner.tid;
+	call = bpf_map_lookup_elem(&connects, &tid);
+	if (call && call->sock == (__u64)sk) {
+		/* No error yet, in the call itself: its exit has the errno. */
+		if (!error && (__u32)bpf_get_current_pid_tgid() == tid)
+			return;
+		call->told = 1;
+	}
+	if (!decide(&d, EVENT_NETWORK_CONNECT_FAILED, PRIORITY_ERROR, c->owner.pid,
+		    draw_socket(c->cookie)))
+		return;
+	r = state_event(&d, sk, c, &ring, &index);
+	if (!r)
+		return;
+	r->network.error = error;
+	if (c->since_ns)
+		r->network.duration_ns = r->header.time_ns - c->since_ns;
+	submit(&d, r, sizeof(*r), ring, index);
+}
+
+/* A child is ready: from now on it lives on its own. */
+static __always_inline void child_established(struct sock *sk)
+{
+	struct connection *c;
+
+	c = bpf_sk_storage_get(&connections, sk, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!c) {
+		fault(FAULT_NO_SOCK_STORAGE);
+		return;
+	}
+	c->role = ROLE_SERVER;
+	c->cookie = bpf_get_socket_cookie(sk);
+	c->since_ns = bpf_ktime_get_ns();
+}
+
+static __always_inline void closed(struct sock *sk)
+{
+	struct connection unknown = {}, *c;
+	struct network_record *r;
+	struct decision d;
+	struct tcp_sock *tcp;
+	struct owner *taker = NULL;
+	void *ring;
+	__u32 index, pid;
+
+	c = bpf_sk_storage_get(&connections, sk, 0, 0);
+	if (!c) {
+		unknown.cookie = bpf_get_socket_cookie(sk);
+		c = &unknown;
+	}
+	pid = c->owner.pid;
+	if (c->role != ROLE_CLIENT) {
+		taker = bpf_map_lookup_elem(&accepted, &c->cookie);
+		if (taker)
+			pid = taker->pid;
+	}
+	if (!decide(&d, EVENT_NETWORK_CLOSE, PRIORITY_INFO, pid, draw_socket(c->cookie)))
+		goto forget;
+	r = state_event(&d, sk, c, &ring, &index);
+	if (!r)
+		goto forget;
+	if (taker) {
+		put_owner(&r->header, taker);
+		r->header.flags = 0;
+	}
+	if (c->since_ns)
+		r->network.duration_ns = r->header.time_ns - c->since_ns;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (tcp) {
+		r->network.sent_bytes = tcp->bytes_sent - tcp->bytes_retrans;
+		r->network.received_bytes = tcp->bytes_received;
+		/* the peer's FIN takes a place in the sequence, but is no byte */
+		if (r->network.received_bytes && (sk->__sk_common.skc_flags >> SOCK_DONE & 1))
+			r->network.received_bytes--;
+	}
+	submit(&d, r, sizeof(*r), ring, index);
+forget:
+	if (taker)
+		bpf_map_delete_elem(&accepted, &c->cookie);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(network_state, struct sock *sk, int old, int new)
+{
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	switch (new) {
+	case TCP_SYN_SENT:
+		if (old == TCP_CLOSE)
+			connect_begins(sk);
+		break;
+	case TCP_LISTEN:
+		if (old == TCP_CLOSE)
+			listens(sk);
+		break;
+	case TCP_ESTABLISHED:
+		if (old == TCP_SYN_SENT)
+			connected(sk);
+		else if (old == TCP_SYN_RECV)
+			child_established(sk);
+		break;
+	case TCP_CLOSE:
+		if (old == TCP_SYN_SENT)
+			connect_failed(sk);
+		else if (old != TCP_CLOSE && old != TCP_LISTEN && old != TCP_SYN_RECV &&
+			 old != TCP_NEW_SYN_RECV)
+			closed(sk);
+		break;
+	}
+	return 0;
+}
+
+enum { S_IFMT = 0170000, S_IFSOCK = 0140000 };
+
+/* The TCP socket behind a descriptor of the current task, or NULL. */
+static __always_inline struct sock *tcp_of(struct task_struct *t, int fd)
+{
+	struct fdtable *table = t->files->fdt;
+	struct file **slots = NULL, *file = NULL;
+	struct inode *inode = NULL;
+	struct socket *socket = NULL;
+	struct sock *sk = NULL;
+	__u16 mode = 0, protocol = 0;
+	unsigned int max = 0;
+
+	bpf_core_read(&max, sizeof(max), &table->max_fds);
+	if (fd < 0 || fd >= max)
+		return NULL;
+	bpf_core_read(&slots, sizeof(slots), &table->fd);
+	bpf_probe_read_kernel(&file, sizeof(file), slots + fd);
+	if (!file)
+		return NULL;
+	bpf_core_read(&inode, sizeof(inode), &file->f_inode);
+	bpf_core_read(&mode, sizeof(mode), &inode->i_mode);
+	if ((mode & S_IFMT) != S_IFSOCK)
+		return NULL;
+	bpf_core_read(&socket, sizeof(socket), &file->private_data);
+	bpf_core_read(&sk, sizeof(sk), &socket->sk);
+	if (!sk)
+		return NULL;
+	bpf_core_read(&protocol, sizeof(protocol), &sk->sk_protocol);
+	if (protocol != IPPROTO_TCP)
+		return NULL;
+	__u16 family = 0;
+	bpf_core_read(&family, sizeof(family), &sk->__sk_common.skc_family);
+	return family == AF_INET || family == AF_INET6 ? sk : NULL;
+}
+
+static __always_inline __u64 cookie_of(struct sock *sk)
+{
+	__u64 cookie = 0;
+
+	bpf_core_read(&cookie, sizeof(cookie), &sk->__sk_common.skc_cookie.counter);
+	return cookie;
+}
+
+static __always_inline int accept_returns(struct syscall_exit *ctx)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct network_record *r;
+	struct decision d;
+	struct owner owner;
+	struct sock *sk;
+	__u64 cookie;
+	void *ring;
+	__u32 index;
+
+	if (ctx->ret < 0)
+		return 0;
+	sk = tcp_of(t, ctx->ret);
+	if (!sk)
+		return 0;
+	cookie = cookie_of(sk);
+	fill_owner(&owner, t);
+	if (cookie && bpf_map_update_elem(&accepted, &cookie, &owner, BPF_ANY))
+		fault(FAULT_OWNERS_FULL);
+	if (!decide(&d, EVENT_NETWORK_ACCEPT, PRIORITY_INFO, owner.pid,
+		    cookie ? draw_socket(cookie) : 0))
+		return 0;
+	r = reserve(&d, struct network_record, ring, index);
+	if (!r)
+		return 0;
+	fill_decision(&r->header, &d);
+	fill_socket(r, sk, cookie);
+	put_owner(&r->header, &owner);
+	submit(&d, r, sizeof(*r), ring, index);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept")
+int network_accept(struct syscall_exit *ctx)
+{
+	return accept_returns(ctx);
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept4")
+int network_accept4(struct syscall_exit *ctx)
+{
+	return accept_returns(ctx);
+}
+
+struct address { /* of a connect: sockaddr_in and sockaddr_in6 */
+	__u16 family;
+	__be16 port;
+	__u32 v4_or_flow;
+	__u8 v6[16];
+};
+
+/* The exit of connect tells the errors that no transition told. */
+SEC("tracepoint/syscalls/sys_exit_connect")
+int network_connect_exit(struct syscall_exit *ctx)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	__u32 tid = bpf_get_current_pid_tgid(), index;
+	struct address to = {};
+	struct network_record *r;
+	struct connecting *call;
+	struct pt_regs *regs;
+	struct decision d;
+	struct owner owner;
+	struct sock *sk;
+	void *ring, *at;
+	__u64 told = 0, cookie, length;
+	int fd;
+
+	call = bpf_map_lookup_elem(&connects, &tid);
+	if (call) {
+		told = call->told;
+		bpf_map_delete_elem(&connects, &tid);
+	}
+	if (told || ctx->ret >= 0 || ctx->ret <= -ERESTARTSYS || ctx->ret == -EINPROGRESS ||
+	    ctx->ret == -EALREADY || ctx->ret == -EISCONN || ctx->ret == -EINTR)
+		return 0;
+	regs = (struct pt_regs *)bpf_task_pt_regs(t);
+#if defined(__TARGET_ARCH_x86)
+	fd = BPF_CORE_READ(regs, di);
+	at = (void *)BPF_CORE_READ(regs, si);
+	length = BPF_CORE_READ(regs, dx);
+#else
+	fd = BPF_CORE_READ(regs, orig_x0);
+	at = (void *)BPF_CORE_READ(regs, regs[1]);
+	length = BPF_CORE_READ(regs, regs[2]);
+#endif
+	sk = tcp_of(t, fd);
+	if (!sk)
+		return 0;
+	cookie = cookie_of(sk);
+	fill_owner(&owner, t);
+	if (!decide(&d, EVENT_NETWORK_CONNECT_FAILED, PRIORITY_ERROR, owner.pid,
+		    cookie ? draw_socket(cookie) : 0))
+		return 0;
+	r = reserve(&d, struct network_record, ring, index);
+	if (!r)
+		return 0;
+	fill_decision(&r->header, &d);
+	fill_socket(r, sk, cookie);
+	put_owner(&r->header, &owner);
+	r->network.error = -ctx->ret;
+	if (length < 16 || bpf_probe_read_user(&to, 8, at)) {
+		r->header.flags = FLAG_UNREADABLE;
+	} else { /* the socket may not have taken the address */
+		r->network.peer_port = __builtin_bswap16(to.port);
+		if (to.family == AF_INET) {
+			r->network.family = AF_INET;
+			__builtin_memset(r->network.peer_addr, 0, 16);
+			__builtin_memcpy(r->network.peer_addr, &to.v4_or_flow, 4);
+		} else if (to.family == AF_INET6 && length >= 24) {
+			bpf_probe_read_user(r->network.peer_addr, 16,
+					    at + __builtin_offsetof(struct address, v6));
+		}
+	}
+	submit(&d, r, sizeof(*r), ring, index);
+	return 0;
+}

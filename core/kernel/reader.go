@@ -1,0 +1,269 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// What a reader is doing, as in enum reader_mode of bpf/abi.h.
+const (
+	readerBusy = iota
+	readerTick
+	readerIdle
+)
+
+const (
+	stateBytes = 64 // struct reader_state
+
+	tick     = 20 * time.Millisecond  // how long a record may lie unread
+	longIdle = 250 * time.Millisecond // a bound on what a missed wake-up costs
+	calm     = 200 * time.Millisecond // without a record, before ticking ends
+
+	// mergeWindow is how long an empty ring can hold the others back.
+	mergeWindow = time.Millisecond
+)
+
+// readerStates is the map in which programs see what each reader is doing.
+type readerStates struct {
+	page  []byte
+	count int
+}
+
+func newReaderStates(m *ebpf.Map, rings, ringBytes int) (readerStates, error) {
+	page := os.Getpagesize()
+	size := (rings*stateBytes + page - 1) / page * page
+	b, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return readerStates{}, fmt.Errorf("map the readers' state: %w", err)
+	}
+	s := readerStates{page: b, count: rings}
+	for i := range rings {
+		// An eighth of the ring: woken early enough to never see it full, and
+		// seldom enough for a wake-up to cost nothing.
+		atomic.StoreUint32((*uint32)(unsafe.Pointer(&b[i*stateBytes+4])), uint32(ringBytes/8))
+	}
+	s.set(readerIdle)
+	return s, nil
+}
+
+func (s readerStates) set(mode uint32) {
+	for i := range s.count {
+		atomic.StoreUint32((*uint32)(unsafe.Pointer(&s.page[i*stateBytes])), mode)
+	}
+}
+
+func (s readerStates) close() error {
+	if s.page == nil {
+		return nil
+	}
+	return unix.Munmap(s.page)
+}
+
+// Sink takes what Read reads.
+type Sink interface {
+	// Record takes one raw record, which is valid only during the call.
+	Record(record []byte)
+	// Drained is called when the rings are empty, and at least every `again`
+	// that it returned last; 0: only when there were records.
+	Drained() (again time.Duration)
+}
+
+// Read drains the rings into sink until ctx is done, and then once more, so that
+// after Detach nothing is left. Records of several rings are merged by time, so
+// far as they come within a millisecond. While there is work it looks every 20 ms
+// or when a ring is an eighth full; when there is none it sleeps until a program
+// wakes it.
+func (k *Kernel) Read(ctx context.Context, sink Sink) error {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("make the reader's epoll: %w", err)
+	}
+	defer unix.Close(epoll)
+	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("make the reader's eventfd: %w", err)
+	}
+	defer unix.Close(stop)
+	for _, fd := range append(k.ringFDs(), stop) {
+		// Edge-triggered: a ring that holds data is no event, a wake-up is.
+		ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)}
+		if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+			return fmt.Errorf("watch a ring: %w", err)
+		}
+	}
+	ended := make(chan struct{})
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-ctx.Done():
+			// The counter is 0 and the write is 8 bytes: it can't fail.
+			_, _ = unix.Write(stop, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		case <-ended:
+		}
+	}()
+	defer func() { close(ended); <-watched }()
+
+	last := time.Now()
+	for ctx.Err() == nil {
+		k.readers.set(readerBusy)
+		if k.drain(sink) > 0 {
+			last = time.Now()
+		}
+		again := sink.Drained()
+		wait, mode := tick, uint32(readerTick)
+		if time.Since(last) > calm {
+			wait, mode = longIdle, readerIdle
+		}
+		if again > 0 {
+			wait = min(wait, again)
+		}
+		k.readers.set(mode)
+		// A record from before the mode was set wakes nobody.
+		if mode == readerIdle && !k.empty() {
+			last = time.Now()
+			continue
+		}
+		if err := epollWait(epoll, wait); err != nil {
+			return err
+		}
+	}
+	k.readers.set(readerBusy)
+	for !k.empty() && k.drain(sink) > 0 {
+	}
+	sink.Drained()
+	return nil
+}
+
+func (k *Kernel) ringFDs() []int {
+	out := make([]int, 0, len(k.rings)+1)
+	for _, r := range k.rings {
+		out = append(out, r.m.FD())
+	}
+	return out
+}
+
+func (k *Kernel) empty() bool {
+	for _, r := range k.rings {
+		if !r.empty() {
+			return false
+		}
+	}
+	return true
+}
+
+func epollWait(epoll int, d time.Duration) error {
+	var events [8]unix.EpollEvent
+	ms := int((d + time.Millisecond - 1) / time.Millisecond)
+	if _, err := unix.EpollWait(epoll, events[:], ms); err != nil && !errors.Is(err, unix.EINTR) {
+		return fmt.Errorf("wait for a ring: %w", err)
+	}
+	return nil
+}
+
+// drain reads until the rings are empty, or would never be.
+func (k *Kernel) drain(sink Sink) (n int) {
+	if len(k.rings) == 1 {
+		return k.rings[0].drain(sink)
+	}
+	return k.merge(sink)
+}
+
+// releaseEvery is how many bytes are read before their room is given back: often
+// enough for the programs, seldom enough for the cache line that both write.
+const releaseEvery = 64 << 10
+
+func (r *ring) drain(sink Sink) (n int) {
+	// One round reads at most what the ring can hold, so that Drained is called
+	// under any load.
+	most := r.at + r.mask + 1
+	released := r.at
+	for r.at < most {
+		end := r.written()
+		before := n
+		for {
+			record, length, ok := r.peek(end)
+			if !ok {
+				break
+			}
+			sink.Record(record)
+			r.at += length
+			n++
+			if r.at-released >= releaseEvery {
+				r.release()
+				released = r.at
+			}
+		}
+		if n == before {
+			break
+		}
+	}
+	r.release()
+	return n
+}
+
+// merge reads the rings' records in the order of their times. A ring that is
+// empty holds the others back for mergeWindow at most.
+func (k *Kernel) merge(sink Sink) (n int) {
+	var most int
+	for _, r := range k.rings {
+		most += len(r.data) / 64
+	}
+	for n < most {
+		var first *ring
+		var oldest, length uint64
+		var record []byte
+		var lacking bool
+		for _, r := range k.rings {
+			rec, l, ok := r.peek(r.written())
+			if !ok {
+				lacking = true
+				continue
+			}
+			if t := timeOf(rec); first == nil || t < oldest {
+				first, oldest, record, length = r, t, rec, l
+			}
+		}
+		if first == nil {
+			break
+		}
+		if lacking && monotonic()-int64(oldest) < int64(mergeWindow) {
+			time.Sleep(mergeWindow) // what the empty ring may still get is there then
+			continue
+		}
+		sink.Record(record)
+		first.at += length
+		n++
+		if n%256 == 0 {
+			first.release()
+		}
+	}
+	for _, r := range k.rings {
+		r.release()
+	}
+	return n
+}
+
+func monotonic() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0
+	}
+	return ts.Nano()
+}
+
+// InRing counts the records that wait to be read.
+func (k *Kernel) InRing() (n uint64) {
+	for _, r := range k.rings {
+		n += r.waiting()
+	}
+	return n
+}
