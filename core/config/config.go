@@ -1,0 +1,103 @@
+package config
+
+import "time"
+
+// Config is everything that the core itself is told. Every default is filled
+// in, every value is in range.
+type Config struct {
+	Node        Node
+	Plugins     Plugins
+	Probes      Probes
+	Kernel      Kernel
+	Attribution Attribution
+	Load        Load
+	Exporters   Exporters
+	API         API
+	Log         Log
+}
+
+// Node says what this host is called.
+type Node struct {
+	Name string `json:"name"` // never empty
+}
+
+// Plugins says where plugins are looked for.
+type Plugins struct {
+	// Dirs are searched after the directory beside the daemon's binary.
+	Dirs []string `json:"dirs"`
+}
+
+// Probes are the families of events that are traced; nil is off. When the file
+// has no probe block at all, process and network are on.
+type Probes struct {
+	Process *ProcessProbe
+	Network *NetworkProbe
+	File    *FileProbe
+}
+
+// ProcessProbe traces fork, exec and exit.
+type ProcessProbe struct {
+	Args bool `json:"args"` // record the arguments of an exec
+}
+
+// NetworkProbe traces TCP connections.
+type NetworkProbe struct{}
+
+// FileProbe traces file opens.
+type FileProbe struct{}
+
+// Kernel sizes the kernel side.
+type Kernel struct {
+	RingSize int64 `json:"ring_size"` // bytes of each ring, a power of two
+	Rings    int   `json:"rings"`     // 0: as many as the host's caches call for
+}
+
+// Attribution bounds how long and how many events wait for the description of
+// a container that is not known yet.
+type Attribution struct {
+	Hold          time.Duration `json:"hold"`            // 0: nothing waits
+	HoldPerCgroup int           `json:"hold_per_cgroup"` // events
+	HoldTotal     int           `json:"hold_total"`      // events
+}
+
+// Load says how the load is reported to the sampler.
+type Load struct {
+	Interval time.Duration `json:"interval"`
+}
+
+// Exporters are where events and metrics go; nil is off.
+type Exporters struct {
+	JSON       *JSONExporter
+	Prometheus *PrometheusExporter
+}
+
+// JSONExporter writes one event a line.
+type JSONExporter struct {
+	Path     string   `json:"path"`      // "-": standard output
+	MaxSize  int64    `json:"max_size"`  // bytes after which a file is rotated
+	MaxFiles int      `json:"max_files"` // kept, the current one included
+	Kinds    []string `json:"kinds"`     // empty: all
+}
+
+// PrometheusExporter serves /metrics.
+type PrometheusExporter struct {
+	Listen string `json:"listen"` // host:port
+}
+
+// API is the daemon's local interface.
+type API struct {
+	Socket string `json:"socket"` // absolute path of a unix socket
+}
+
+// Log says what the daemon tells of itself on standard error.
+type Log struct {
+	Level  string `json:"level"`  // debug, info, warn, error
+	Format string `json:"format"` // text, json
+}
+
+// PluginHost says how the host runs one plugin's binary: the reserved block
+// plugin {} in a plugin's block.
+type PluginHost struct {
+	Memory       int64         `json:"memory"` // bytes
+	StartTimeout time.Duration `json:"start_timeout"`
+}

@@ -1,0 +1,305 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+func id(c string) string { return strings.Repeat(c, 64)[:64] }
+
+func described(id, name string) *protov1.InventoryChange {
+	return &protov1.InventoryChange{Change: &protov1.InventoryChange_Container{
+		Container: &protov1.Container{Id: id, Name: name},
+	}}
+}
+
+func reset() *protov1.InventoryChange {
+	return &protov1.InventoryChange{Change: &protov1.InventoryChange_Reset_{Reset_: &protov1.Reset{}}}
+}
+
+func synced() *protov1.InventoryChange {
+	return &protov1.InventoryChange{Change: &protov1.InventoryChange_Synced{Synced: &protov1.Synced{}}}
+}
+
+func removed(id string) *protov1.InventoryChange {
+	return removal(&protov1.Removed{What: &protov1.Removed_Container{Container: &protov1.ContainerRef{Id: id}}})
+}
+
+func apply(t *testing.T, i *Inventory, source string, changes ...*protov1.InventoryChange) {
+	t.Helper()
+	if err := i.Apply(source, changes); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func nameOf(i *Inventory, id uint64) string {
+	g := i.Lookup(id)
+	if g == nil {
+		return "?"
+	}
+	switch g.State() {
+	case Host:
+		return "host"
+	case Pending:
+		return "pending"
+	}
+	return g.Workload().Container.GetName()
+}
+
+func TestACgroupBelongsToTheOutermostKnownContainerOfItsPath(t *testing.T) {
+	a, b, fake := id("a"), id("b"), id("f")
+	for _, order := range []string{"cgroups first", "containers first"} {
+		t.Run(order, func(t *testing.T) {
+			i := New(Options{})
+			steps := []func(){
+				func() {
+					i.CgroupCreated(1, "/system.slice/ssh.service")
+					i.CgroupCreated(2, "/docker/"+a)
+					i.CgroupCreated(3, "/docker/"+a+"/init")
+					i.CgroupCreated(4, "/docker/"+a+"/docker/"+b)
+					i.CgroupCreated(5, "/user/"+fake)
+					i.CgroupCreated(6, "/user/"+fake+"/docker/"+a)
+					i.CgroupCreated(7, "/pods/cri-containerd-"+b+".scope")
+				},
+				func() { apply(t, i, "docker", described(a, "outer"), described(b, "inner")) },
+			}
+			if order == "containers first" {
+				steps[0], steps[1] = steps[1], steps[0]
+			}
+			for _, s := range steps {
+				s()
+			}
+			for id, want := range map[uint64]string{
+				1: "host", 2: "outer", 3: "outer", 4: "outer", 5: "pending", 6: "outer", 7: "inner", 8: "?",
+			} {
+				if got := nameOf(i, id); got != want {
+					t.Errorf("cgroup %d is %s's, want %s", id, got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestAnOuterContainerThatIsToldLaterTakesTheCgroupAndIsCounted(t *testing.T) {
+	a, b := id("a"), id("b")
+	i := New(Options{})
+	i.CgroupCreated(1, "/docker/"+a+"/docker/"+b)
+	apply(t, i, "docker", described(b, "inner"))
+	if got := nameOf(i, 1); got != "inner" {
+		t.Fatalf("before: %s", got)
+	}
+	apply(t, i, "docker", described(a, "outer"))
+	if got := nameOf(i, 1); got != "outer" || i.Stats().Corrected != 1 {
+		t.Errorf("after: %s, corrected %d", got, i.Stats().Corrected)
+	}
+}
+
+func TestARuntimesOwnWordForItsCgroupNeedsNoHint(t *testing.T) {
+	i := New(Options{})
+	i.CgroupCreated(9, "/custom/parent/web")
+	i.CgroupCreated(10, "/custom/other")
+	apply(t, i, "oci",
+		&protov1.InventoryChange{Change: &protov1.InventoryChange_Container{Container: &protov1.Container{
+			Id: "web", Scope: "oci:/run/runc", Name: "by path", CgroupPath: "/custom/parent/web"}}},
+		&protov1.InventoryChange{Change: &protov1.InventoryChange_Container{Container: &protov1.Container{
+			Id: "other", Scope: "oci:/run/runc", Name: "by id", CgroupId: 10}}})
+	i.CgroupCreated(11, "/custom/parent/web/child")
+	for id, want := range map[uint64]string{9: "by path", 10: "by id", 11: "by path"} {
+		if got := nameOf(i, id); got != want {
+			t.Errorf("cgroup %d is %s's, want %s", id, got, want)
+		}
+	}
+}
+
+func TestASnapshotForgetsWhatItDoesNotTellAndOnlyItsOwn(t *testing.T) {
+	i := New(Options{})
+	apply(t, i, "docker", reset(), described(id("a"), "a"), described(id("b"), "b"), synced())
+	apply(t, i, "containerd", reset(), described(id("a"), "a too"), described(id("c"), "c"), synced())
+	i.Away("docker")
+	stale := 0
+	for _, v := range i.Containers() {
+		if v.Stale {
+			stale++
+		}
+	}
+	if stale != 2 {
+		t.Errorf("%d containers are stale, want 2", stale)
+	}
+	apply(t, i, "docker", reset(), described(id("d"), "d"))
+	if got := i.Stats().Containers; got != 4 {
+		t.Errorf("in the middle of a snapshot: %d containers, want 4", got)
+	}
+	apply(t, i, "docker", synced())
+	names := map[string]bool{}
+	for _, v := range i.Containers() {
+		names[v.Container.GetName()] = true
+		if v.Stale {
+			t.Errorf("%s is stale", v.Container.GetName())
+		}
+	}
+	if fmt.Sprint(names) != "map[a too:true c:true d:true]" {
+		t.Errorf("after: %v", names)
+	}
+	if err := i.Apply("docker", []*protov1.InventoryChange{synced()}); !errors.Is(err, ErrProtocol) {
+		t.Errorf("synced without reset: %v", err)
+	}
+}
+
+func TestFacetsMergeFieldByFieldByRank(t *testing.T) {
+	i := New(Options{})
+	apply(t, i, "containerd", &protov1.InventoryChange{Change: &protov1.InventoryChange_Container{Container: &protov1.Container{
+		Id: id("a"), Name: "moby-a", Runtime: "containerd", Hostname: "h"}}})
+	apply(t, i, "docker", described(id("a"), "web"))
+	v := i.Containers()[0]
+	if v.Container.GetName() != "web" || v.Container.GetHostname() != "h" || fmt.Sprint(v.Sources) != "[docker containerd]" {
+		t.Errorf("merged %v from %v", v.Container, v.Sources)
+	}
+	if v.Fields["name"] != "docker" || v.Fields["hostname"] != "containerd" {
+		t.Errorf("fields %v", v.Fields)
+	}
+}
+
+func TestWhatIsGoneIsRememberedForItsLastEventsAndThenForgotten(t *testing.T) {
+	now := time.Unix(1000, 0)
+	i := New(Options{Now: func() time.Time { return now }})
+	apply(t, i, "docker", described(id("a"), "a"))
+	i.CgroupCreated(1, "/docker/"+id("a"))
+	apply(t, i, "docker", removed(id("a")))
+	i.CgroupRemoved(1)
+	if got := nameOf(i, 1); got != "a" {
+		t.Errorf("just removed: %s", got)
+	}
+	if got := i.Stats(); got.Containers != 0 || got.Cgroups != 0 {
+		t.Errorf("just removed: %+v", got)
+	}
+	now = now.Add(2 * grace)
+	i.CgroupCreated(2, "/x")
+	now = now.Add(2 * grace)
+	i.CgroupCreated(3, "/y")
+	if got := nameOf(i, 1); got != "?" {
+		t.Errorf("long removed: %s", got)
+	}
+	if len(i.containers) != 0 || len(i.byID) != 0 || len(i.byHint) != 0 {
+		t.Errorf("left over: %d containers, %d ids, %d hints", len(i.containers), len(i.byID), len(i.byHint))
+	}
+}
+
+func TestAWatchTellsEverythingThenWhatChanged(t *testing.T) {
+	i := New(Options{})
+	for n := range 250 {
+		apply(t, i, "docker", described(fmt.Sprintf("%064x", n), "c"))
+	}
+	w := i.Watch()
+	defer w.Close()
+	told, resets, syncs := 0, 0, 0
+	for syncs == 0 {
+		next, err := w.Next(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range next.Changes {
+			switch c.Change.(type) {
+			case *protov1.InventoryChange_Reset_:
+				resets++
+			case *protov1.InventoryChange_Synced:
+				syncs++
+			case *protov1.InventoryChange_Container:
+				told++
+			}
+		}
+	}
+	if resets != 1 || told != 250 {
+		t.Errorf("%d resets, %d containers", resets, told)
+	}
+	apply(t, i, "docker", removed(fmt.Sprintf("%064x", 7)))
+	next, err := w.Next(context.Background())
+	if err != nil || len(next.Changes) != 1 || next.Changes[0].GetRemoved() == nil {
+		t.Errorf("after a removal: %v, %v", next, err)
+	}
+}
+
+func TestAMeshFactOfAPodHoldsForItsContainersAndTheirOwnWins(t *testing.T) {
+	i := New(Options{})
+	apply(t, i, "docker", &protov1.InventoryChange{Change: &protov1.InventoryChange_Container{Container: &protov1.Container{
+		Id: id("a"), Name: "app", PodUid: "u1"}}})
+	m := i.Mesh("generic")
+	fact := func(w *protov1.WorkloadRef, mesh string) *protov1.MeshChange {
+		return &protov1.MeshChange{Change: &protov1.MeshChange_Fact{Fact: &protov1.MeshFact{Workload: w, Mesh: mesh}}}
+	}
+	pod := &protov1.WorkloadRef{Workload: &protov1.WorkloadRef_PodUid{PodUid: "u1"}}
+	own := &protov1.WorkloadRef{Workload: &protov1.WorkloadRef_Container{Container: &protov1.ContainerRef{Id: id("a")}}}
+	mesh := func() string { return i.Containers()[0].Mesh.GetMesh() }
+	for _, step := range []struct {
+		change *protov1.MeshChange
+		want   string
+	}{
+		{fact(pod, "istio"), "istio"},
+		{fact(own, "consul"), "consul"},
+		{&protov1.MeshChange{Change: &protov1.MeshChange_Removed{Removed: own}}, "istio"},
+		{&protov1.MeshChange{Change: &protov1.MeshChange_Removed{Removed: pod}}, ""},
+	} {
+		if err := m.Apply([]*protov1.MeshChange{step.change}); err != nil {
+			t.Fatal(err)
+		}
+		if got := mesh(); got != step.want {
+			t.Errorf("after %v: mesh %q, want %q", step.change, got, step.want)
+		}
+	}
+}
+
+func TestASlowReaderOfCgroupsGetsTheListAnew(t *testing.T) {
+	i := New(Options{})
+	w := i.WatchCgroups()
+	defer w.Close()
+	if _, err := w.Next(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for n := range mostFacts + 10 {
+		i.CgroupCreated(uint64(n+1), fmt.Sprintf("/c/%d", n))
+	}
+	present, syncs := 0, 0
+	var missed uint64
+	for syncs == 0 {
+		next, err := w.Next(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		missed = next.Missed
+		for _, f := range next.Facts {
+			if f.GetCgroup().GetChange() == protov1.CgroupFact_CHANGE_PRESENT {
+				present++
+			}
+			if f.GetSynced() != nil {
+				syncs++
+			}
+		}
+	}
+	if present != mostFacts+10 || missed == 0 {
+		t.Errorf("%d cgroups listed, %d missed", present, missed)
+	}
+}
+
+func BenchmarkLookup(b *testing.B) {
+	i := New(Options{})
+	for n := range 1000 {
+		c := fmt.Sprintf("%064x", n)
+		if err := i.Apply("docker", []*protov1.InventoryChange{described(c, "c")}); err != nil {
+			b.Fatal(err)
+		}
+		i.CgroupCreated(uint64(n*37), "/docker/"+c)
+	}
+	b.ReportAllocs()
+	n := uint64(0)
+	for b.Loop() {
+		if i.Lookup(n%1000*37).Workload() == nil {
+			b.Fatal("not found")
+		}
+		n++
+	}
+}

@@ -1,0 +1,189 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+// DiscovererHandler is told what a discoverer found.
+type DiscovererHandler struct {
+	// Changes takes each batch, in order, one at a time. While it works the
+	// plugin waits, and nobody else. The order of changes has been checked
+	// against the contract, their contents have not. The batch is the callee's.
+	Changes func([]*protov1.InventoryChange)
+	// Lost says that the stream of the changes so far has ended: what they told
+	// is stale until the next reset. It is never called during Changes.
+	Lost func(reason string)
+	// Facts lists all host facts that were subscribed to, as they are now, with
+	// change "present". It is called when a plugin subscribes, and after facts
+	// were dropped. nil: there are none.
+	Facts func(*protov1.Subscribe) []*protov1.HostFact
+}
+
+// Discoverer is a discoverer under supervision.
+type Discoverer struct {
+	*Plugin
+	handler    DiscovererHandler
+	facts      *queue[*protov1.HostFact]
+	subscribed atomic.Pointer[protov1.Subscribe] // nil: not, or no stream
+}
+
+var _ kind = (*Discoverer)(nil)
+
+// RunDiscoverer supervises a discoverer until ctx is done. It returns at once.
+func (h *Host) RunDiscoverer(ctx context.Context, s Spec, handler DiscovererHandler) (*Discoverer, error) {
+	if k := s.Entry.Manifest.Kind; k != config.Discoverer {
+		return nil, fmt.Errorf("run discoverer: %s is a %s", s.Entry, k)
+	}
+	d := &Discoverer{handler: handler, facts: newQueue[*protov1.HostFact]()}
+	p, err := h.supervise(ctx, s, d)
+	if err != nil {
+		return nil, err
+	}
+	d.Plugin = p
+	return d, nil
+}
+
+// Tell passes host facts on to a plugin that subscribed to their kind. It never
+// blocks. Whoever calls it has made them visible to DiscovererHandler.Facts.
+func (d *Discoverer) Tell(facts ...*protov1.HostFact) {
+	s := d.subscribed.Load()
+	if s == nil {
+		return
+	}
+	wanted := make([]*protov1.HostFact, 0, len(facts))
+	for _, f := range facts {
+		switch f.GetFact().(type) {
+		case *protov1.HostFact_Cgroup:
+			if s.GetCgroups() {
+				wanted = append(wanted, f)
+			}
+		case *protov1.HostFact_Process:
+			if s.GetProcesses() {
+				wanted = append(wanted, f)
+			}
+		}
+	}
+	d.facts.put(wanted...)
+}
+
+// ErrNotRunning says that a plugin has no process to be asked at the moment.
+var ErrNotRunning = errors.New("the plugin is not running")
+
+// Detect asks whether the runtime is on this host, and where it is or what was
+// looked for.
+func (d *Discoverer) Detect(ctx context.Context) (present bool, detail string, err error) {
+	d.mu.Lock()
+	i := d.inst
+	d.mu.Unlock()
+	if i == nil {
+		return false, "", ErrNotRunning
+	}
+	return i.detect(ctx)
+}
+
+func (i *instance) detect(ctx context.Context) (bool, string, error) {
+	r, err := protov1.NewDiscovererClient(i.conn).Detect(ctx, &protov1.DetectRequest{})
+	if err != nil {
+		return false, "", fmt.Errorf("detect: %w", i.rpcError(err))
+	}
+	return r.GetPresent(), r.GetDetail(), nil
+}
+
+// Detect starts a discoverer only to ask whether its runtime is on this host.
+func (h *Host) Detect(ctx context.Context, s Spec) (present bool, detail string, err error) {
+	session, err := h.Open(ctx, s.Entry)
+	if err != nil {
+		return false, "", err
+	}
+	defer session.Close()
+	if _, err := session.inst.configure(ctx, s, ""); err != nil {
+		return false, "", fmt.Errorf("configure plugin %s: %w", s.Entry, err)
+	}
+	return session.inst.detect(ctx)
+}
+
+func (d *Discoverer) queued() (depth, dropped uint64) { return d.facts.state() }
+
+func (d *Discoverer) lost(reason string) { d.handler.Lost(reason) }
+
+func (d *Discoverer) stream(ctx context.Context, i *instance, open func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	st, err := protov1.NewDiscovererClient(i.conn).Discover(ctx)
+	if err != nil {
+		cancel()
+		return err
+	}
+	open()
+	told := make(chan struct{})
+	telling := false
+	order := changeOrder{}
+	defer func() {
+		cancel()
+		d.subscribed.Store(nil)
+		if telling {
+			<-told
+		}
+		d.facts.end()
+	}()
+	for {
+		batch, err := st.Recv()
+		if err != nil {
+			return err
+		}
+		changes, subscribe, refused, err := order.check(batch.GetChanges())
+		d.refused.Add(refused)
+		if err != nil {
+			return err
+		}
+		if subscribe != nil && !telling && d.handler.Facts != nil {
+			telling = true
+			d.facts.begin()
+			d.subscribed.Store(subscribe)
+			go func() {
+				defer close(told)
+				d.tell(ctx, st, subscribe)
+			}()
+		}
+		if len(changes) > 0 {
+			d.handler.Changes(changes)
+		}
+	}
+}
+
+// tell sends facts: the list, and then what changes. A stream that it can't send
+// to ends in the receiver too, which knows why.
+func (d *Discoverer) tell(ctx context.Context, st grpc.BidiStreamingClient[protov1.HostFacts, protov1.InventoryChanges], s *protov1.Subscribe) {
+	var missed uint64
+	send := func(facts []*protov1.HostFact) error {
+		return st.Send(&protov1.HostFacts{Facts: facts, Missed: missed})
+	}
+	list := func() []*protov1.HostFact {
+		all := []*protov1.HostFact{{Fact: &protov1.HostFact_Reset_{Reset_: &protov1.Reset{}}}}
+		all = append(all, d.handler.Facts(s)...)
+		return append(all, &protov1.HostFact{Fact: &protov1.HostFact_Synced{Synced: &protov1.Synced{}}})
+	}
+	facts := list()
+	for {
+		refused, err := inBatches(facts, send)
+		d.refused.Add(refused)
+		if err != nil {
+			return
+		}
+		var again bool
+		if facts, again, missed, err = d.facts.take(ctx); err != nil {
+			return
+		}
+		if again {
+			// What came after the gap follows the list, which holds the rest.
+			facts = append(list(), facts...)
+		}
+	}
+}

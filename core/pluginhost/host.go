@@ -1,0 +1,331 @@
+package pluginhost
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+// Options of a Host. What is zero has the default named.
+type Options struct {
+	// RuntimeDir holds the plugins' sockets, in a directory "plugins" that one
+	// host uses at a time. "": a temporary one, as for a mere check.
+	RuntimeDir string
+	// StateDir holds a directory for each plugin, kept over restarts; "": none.
+	StateDir string
+	// CgroupMount is the root of the cgroup2 hierarchy under which plugins get
+	// control groups; "": found by itself. NoCgroups: they get none.
+	CgroupMount string
+	NoCgroups   bool
+	Log         *slog.Logger // required
+	Pace        Pace
+}
+
+// Pace is how patient a host is with its plugins.
+type Pace struct {
+	StartTimeout     time.Duration // from fork to a connection; 5 s
+	ConfigureTimeout time.Duration // of Describe, Validate and Configure, each; 10 s
+	HealthInterval   time.Duration // between two health calls; 750 ms
+	HealthTimeout    time.Duration // of one; 1 s
+	HealthMisses     int           // in a row that make a plugin frozen; 2
+	AnswerTimeout    time.Duration // of a sampler; 10 s
+	StopTimeout      time.Duration // from being asked to end to being killed; 1 s
+	BackoffMin       time.Duration // of the second attempt in a row; 100 ms
+	BackoffMax       time.Duration // 10 s
+	StableAfter      time.Duration // running this long forgets earlier failures; 10 s
+	Restarts         int           // within RestartWindow before a plugin is given up; 10
+	RestartWindow    time.Duration // 60 s
+}
+
+func (p Pace) withDefaults() Pace {
+	d := Pace{
+		StartTimeout: 5 * time.Second, ConfigureTimeout: 10 * time.Second,
+		HealthInterval: 750 * time.Millisecond, HealthTimeout: time.Second, HealthMisses: 2,
+		AnswerTimeout: 10 * time.Second, StopTimeout: time.Second,
+		BackoffMin: 100 * time.Millisecond, BackoffMax: 10 * time.Second, StableAfter: 10 * time.Second,
+		Restarts: 10, RestartWindow: time.Minute,
+	}
+	return Pace{
+		cmp.Or(p.StartTimeout, d.StartTimeout), cmp.Or(p.ConfigureTimeout, d.ConfigureTimeout),
+		cmp.Or(p.HealthInterval, d.HealthInterval), cmp.Or(p.HealthTimeout, d.HealthTimeout), cmp.Or(p.HealthMisses, d.HealthMisses),
+		cmp.Or(p.AnswerTimeout, d.AnswerTimeout), cmp.Or(p.StopTimeout, d.StopTimeout),
+		cmp.Or(p.BackoffMin, d.BackoffMin), cmp.Or(p.BackoffMax, d.BackoffMax), cmp.Or(p.StableAfter, d.StableAfter),
+		cmp.Or(p.Restarts, d.Restarts), cmp.Or(p.RestartWindow, d.RestartWindow),
+	}
+}
+
+// Host runs plugins. It is safe for concurrent use.
+type Host struct {
+	opts      Options
+	pace      Pace
+	log       *slog.Logger
+	forker    *forker
+	groups    *cgroups // nil: none
+	dir       string   // of the instances' sockets
+	temporary string   // to be removed at the end; "": none
+	lock      *os.File // nil: dir is temporary
+
+	cleaning sync.WaitGroup // instances being cleaned up after
+
+	mu      sync.Mutex
+	plugins []*Plugin
+	using   sync.WaitGroup // sessions and plugins, which use the forker
+	stopped bool
+}
+
+// New prepares a host: its directories, and the end of what an earlier host left
+// behind. It starts one thread; Stop ends it.
+func New(o Options) (*Host, error) {
+	h := &Host{opts: o, pace: o.Pace.withDefaults(), log: o.Log}
+	if err := h.makeDir(); err != nil {
+		return nil, err
+	}
+	if !o.NoCgroups {
+		mount, err := o.CgroupMount, error(nil)
+		if mount == "" {
+			mount, err = defaultHierarchy()
+		}
+		if err == nil {
+			h.groups, err = newCgroups(mount)
+		}
+		if err != nil {
+			h.log.Info("plugins have no control group of their own: what they start may outlive them", "reason", err)
+		}
+	}
+	h.forker = newForker()
+	return h, nil
+}
+
+// makeDir makes the directory for sockets and takes it for this host alone.
+func (h *Host) makeDir() error {
+	if h.opts.RuntimeDir == "" {
+		dir, err := os.MkdirTemp("", "ebpf-tracer-")
+		if err != nil {
+			return fmt.Errorf("make a runtime directory: %w", err)
+		}
+		h.dir, h.temporary = dir, dir
+		return nil
+	}
+	h.dir = filepath.Join(h.opts.RuntimeDir, "plugins")
+	if err := os.MkdirAll(h.dir, 0o700); err != nil {
+		return fmt.Errorf("make a runtime directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(h.dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("lock the runtime directory: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return errors.Join(fmt.Errorf("%s is used by another daemon: stop it, or give this one another runtime directory: %w", h.dir, err), lock.Close())
+	}
+	h.lock = lock
+	old, err := os.ReadDir(h.dir)
+	if err != nil {
+		return errors.Join(fmt.Errorf("clear the runtime directory: %w", err), lock.Close())
+	}
+	for _, e := range old {
+		if e.Name() != ".lock" {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(h.dir, e.Name())))
+		}
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("clear the runtime directory: %w", err), lock.Close())
+	}
+	return nil
+}
+
+// logLevel is the least level of the daemon's log, which plugins follow.
+func (h *Host) logLevel(ctx context.Context) string {
+	for _, l := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn} {
+		if h.log.Enabled(ctx, l) {
+			return l.String()
+		}
+	}
+	return slog.LevelError.String()
+}
+
+// use keeps the host's thread while something uses it. It fails once Stop has
+// begun.
+func (h *Host) use() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stopped {
+		return errStopped
+	}
+	h.using.Add(1)
+	return nil
+}
+
+// Stop ends all plugins in parallel, and the host. It waits for ctx at most: what
+// has not ended then is killed by the kernel when the daemon ends, and the error
+// names it. Sessions must be closed first.
+func (h *Host) Stop(ctx context.Context) error {
+	h.mu.Lock()
+	if h.stopped {
+		h.mu.Unlock()
+		return nil
+	}
+	h.stopped = true
+	plugins := slices.Clone(h.plugins)
+	h.mu.Unlock()
+	for _, p := range plugins {
+		p.cancel()
+	}
+	ended := make(chan error, 1)
+	go func() {
+		h.using.Wait()
+		h.cleaning.Wait()
+		h.forker.stop()
+		ended <- h.removeDirs()
+	}()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	var left []error
+	for _, p := range plugins {
+		select {
+		case <-p.done:
+		default:
+			left = append(left, fmt.Errorf("stop plugin %s: %w", p.spec.Entry, ctx.Err()))
+		}
+	}
+	if left == nil {
+		left = append(left, fmt.Errorf("clean up after plugins: %w", ctx.Err()))
+	}
+	return errors.Join(left...)
+}
+
+func (h *Host) removeDirs() error {
+	var err error
+	if h.groups != nil {
+		err = h.groups.close()
+	}
+	if h.temporary != "" {
+		err = errors.Join(err, os.RemoveAll(h.temporary))
+	}
+	if h.lock != nil {
+		err = errors.Join(err, h.lock.Close())
+	}
+	return err
+}
+
+// stateDir is a plugin's own directory.
+func (h *Host) stateDir(e Entry) (string, error) {
+	if h.opts.StateDir == "" {
+		return "", nil
+	}
+	dir := filepath.Join(h.opts.StateDir, string(e.Manifest.Kind), e.Manifest.Name)
+	if err := os.MkdirAll(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("make the plugin's state directory: %w", err)
+	}
+	return dir, nil
+}
+
+// Status is a snapshot of every plugin, in the order in which they were started.
+func (h *Host) Status() []Status {
+	h.mu.Lock()
+	plugins := slices.Clone(h.plugins)
+	h.mu.Unlock()
+	all := make([]Status, 0, len(plugins))
+	for _, p := range plugins {
+		all = append(all, p.Status())
+	}
+	return all
+}
+
+// Session is a process of a plugin that is only asked: it is not supervised and
+// never configured. One goroutine uses it.
+type Session struct {
+	inst *instance
+	out  *output
+}
+
+// Open starts a plugin to be asked. Close must follow.
+func (h *Host) Open(ctx context.Context, e Entry) (*Session, error) {
+	if err := h.use(); err != nil {
+		return nil, err
+	}
+	out := &output{log: h.log.With("plugin", e.String())}
+	i, err := h.launch(ctx, e, out, 0, h.pace.StartTimeout)
+	if err != nil {
+		h.using.Done()
+		return nil, withLastWords(fmt.Errorf("start plugin %s: %w", e, err), out)
+	}
+	return &Session{inst: i, out: out}, nil
+}
+
+// Describe reads the plugin's schema. It fails when plugin and manifest disagree.
+func (s *Session) Describe(ctx context.Context) (Description, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.inst.host.pace.ConfigureTimeout)
+	defer cancel()
+	d, err := s.inst.describe(ctx)
+	if err != nil {
+		return d, withLastWords(fmt.Errorf("plugin %s: %w", s.inst.entry, err), s.out)
+	}
+	return d, nil
+}
+
+// Validate lets the plugin check a configuration, which must follow its schema.
+func (s *Session) Validate(ctx context.Context, conf []byte) (diag.Diagnostics, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.inst.host.pace.ConfigureTimeout)
+	defer cancel()
+	ds, err := s.inst.validate(ctx, conf)
+	if err != nil {
+		return nil, withLastWords(fmt.Errorf("plugin %s: %w", s.inst.entry, err), s.out)
+	}
+	return ds, nil
+}
+
+// Close ends the process.
+func (s *Session) Close() {
+	s.inst.stop(s.inst.host.pace.StopTimeout, false)
+	s.inst.host.using.Done()
+}
+
+// Describe is Open, Describe and Close.
+func (h *Host) Describe(ctx context.Context, e Entry) (Description, error) {
+	s, err := h.Open(ctx, e)
+	if err != nil {
+		return Description{}, err
+	}
+	defer s.Close()
+	return s.Describe(ctx)
+}
+
+// wireKind is a kind as messages have it.
+func wireKind(k config.PluginKind) protov1.Kind {
+	switch k {
+	case config.Discoverer:
+		return protov1.Kind_KIND_DISCOVERER
+	case config.Mesh:
+		return protov1.Kind_KIND_MESH
+	case config.Sampler:
+		return protov1.Kind_KIND_SAMPLER
+	}
+	return protov1.Kind_KIND_UNSPECIFIED
+}
+
+// withLastWords adds what a plugin wrote last to an error about it.
+func withLastWords(err error, out *output) error {
+	last := out.last()
+	if len(last) == 0 {
+		return err
+	}
+	const shown = 3
+	return fmt.Errorf("%w; it wrote last: %q", err, last[max(0, len(last)-shown):])
+}

@@ -1,0 +1,299 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/go-plugin/runner"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/wire"
+)
+
+// maxSocketPath is the longest path a unix socket can have; go-plugin's name for
+// it is "plugin" and up to ten digits.
+const maxSocketPath = 107 - len("/plugin0123456789")
+
+// instance is one process of a plugin with a connection to it.
+type instance struct {
+	host   *Host
+	entry  Entry
+	run    *run
+	proc   *process
+	client *goplugin.Client
+	conn   *grpc.ClientConn
+	rpc    protov1.PluginClient
+	dir    string
+
+	interval time.Duration // between reports, as a sampler asked; 0: not
+	hung     chan error    // a stream found that the plugin hangs; buffered
+
+	mu       sync.Mutex
+	open     bool   // the kind's stream is
+	broken   string // why it is not; "": it has not been tried yet
+	degraded string // the last health answer
+}
+
+// Description is what a plugin says of itself.
+type Description struct {
+	Kind    config.PluginKind
+	Name    string
+	Version string
+	Doc     string
+	Schema  schema.Block
+}
+
+// launch starts a process and connects to it. timeout covers all of it. When it
+// fails nothing is left running.
+func (h *Host) launch(ctx context.Context, e Entry, out *output, memory int64, timeout time.Duration) (*instance, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it was not ready after %s", timeout))
+	defer cancel()
+	dir, err := os.MkdirTemp(h.dir, e.Manifest.Name+".")
+	if err != nil {
+		return nil, fmt.Errorf("make a directory for the plugin's socket: %w", err)
+	}
+	if len(dir) > maxSocketPath {
+		return nil, errors.Join(fmt.Errorf("the path %s is too long for a socket: choose a shorter runtime directory", dir), os.Remove(dir))
+	}
+	group, err := h.groups.make(filepath.Base(dir))
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(dir))
+	}
+	env := environment(e.Manifest.Needs.Env, wire.LogLevelKey+"="+h.logLevel(ctx))
+	if memory > 0 {
+		// The Go runtime collects harder near its limit; the kernel enforces it
+		// where it can. What it can't is not an error: RSS is in the status.
+		env = append(env, fmt.Sprintf("GOMEMLIMIT=%d", memory-memory/10))
+		if err := group.limit(memory); err != nil {
+			h.log.Debug("plugin's memory is not limited by the kernel", "plugin", e.String(), "error", err)
+		}
+	}
+	r := &run{
+		forker: h.forker, group: group, out: out, dir: dir,
+		prog: program{path: e.Program, dir: e.Dir, args: e.Args, env: env},
+	}
+	i := &instance{host: h, entry: e, run: r, dir: dir, hung: make(chan error, 1)}
+	i.client = goplugin.NewClient(&goplugin.ClientConfig{
+		HandshakeConfig: goplugin.HandshakeConfig{
+			ProtocolVersion:  wire.ProtocolVersion,
+			MagicCookieKey:   wire.CookieKey,
+			MagicCookieValue: wire.CookieValue,
+		},
+		Plugins:          goplugin.PluginSet{wire.Service: connection{}},
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
+		SkipHostEnv:      true,
+		StartTimeout:     timeout + time.Second, // ours comes first
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: dir},
+		SyncStdout:       io.Discard, // ours travel through the pipes
+		SyncStderr:       io.Discard,
+		Logger:           hclog.NewNullLogger(), // all it knows is in our errors
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
+			return r.take(cmd), nil
+		},
+		GRPCDialOptions: []grpc.DialOption{
+			grpc.WithDefaultCallOptions(
+				grpc.MaxCallRecvMsgSize(wire.MaxMessage),
+				grpc.MaxCallSendMsgSize(wire.MaxMessage),
+				grpc.ForceCodecV2(wire.Codec()),
+			),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+				return r.dial(ctx, r.address())
+			}),
+		},
+	})
+	connected := make(chan error, 1)
+	go func() {
+		connected <- i.connect()
+	}()
+	select {
+	case err = <-connected:
+	case <-ctx.Done():
+		// go-plugin's start can't be cancelled, but it ends with the process.
+		r.kill()
+		<-connected
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		err = i.startError(err)
+		i.end()
+		return nil, err
+	}
+	return i, nil
+}
+
+// connect takes go-plugin through the handshake.
+func (i *instance) connect() error {
+	if _, err := i.client.Start(); err != nil {
+		return err
+	}
+	proto, err := i.client.Client()
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	conn, err := proto.Dispense(wire.Service)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	i.conn = conn.(*grpc.ClientConn)
+	i.rpc = protov1.NewPluginClient(i.conn)
+	i.proc = i.run.process()
+	return nil
+}
+
+// startError says why a plugin did not start. Of a process that ended at once
+// its end and its last words say more than go-plugin does.
+func (i *instance) startError(err error) error {
+	p := i.run.process()
+	if p == nil {
+		return err
+	}
+	select {
+	case <-p.exited:
+		return fmt.Errorf("%s before it was ready", p.ended)
+	case <-time.After(lastWords / 2):
+		return err
+	}
+}
+
+// describe reads who the plugin is, and holds it against its manifest.
+func (i *instance) describe(ctx context.Context) (Description, error) {
+	r, err := i.rpc.Describe(ctx, &protov1.DescribeRequest{})
+	if err != nil {
+		return Description{}, fmt.Errorf("describe: %w", i.rpcError(err))
+	}
+	m := i.entry.Manifest
+	if r.GetKind() != wireKind(m.Kind) || r.GetName() != m.Name {
+		return Description{}, fmt.Errorf("%s is %s %q, but its manifest says %s %q", i.entry.Program, wire.KindName(r.GetKind()), r.GetName(), m.Kind, m.Name)
+	}
+	s, err := wire.SchemaFromProto(r.GetSchema())
+	if err != nil {
+		return Description{}, fmt.Errorf("read the schema of %s: %w", i.entry, err)
+	}
+	return Description{Kind: m.Kind, Name: m.Name, Version: r.GetVersion(), Doc: r.GetDoc(), Schema: s}, nil
+}
+
+func (i *instance) validate(ctx context.Context, conf []byte) (diag.Diagnostics, error) {
+	r, err := i.rpc.Validate(ctx, &protov1.ValidateRequest{Config: conf})
+	if err != nil {
+		return nil, fmt.Errorf("validate: %w", i.rpcError(err))
+	}
+	return wire.DiagnosticsFromProto(r.GetDiagnostics()), nil
+}
+
+// configure returns the report interval that a sampler asks for. A configuration
+// that is refused is a *diag.Refusal.
+func (i *instance) configure(ctx context.Context, s Spec, stateDir string) (time.Duration, error) {
+	r, err := i.rpc.Configure(ctx, &protov1.ConfigureRequest{Config: s.Config, Node: s.Node, StateDir: stateDir})
+	if err != nil {
+		return 0, fmt.Errorf("configure: %w", i.rpcError(err))
+	}
+	ds := wire.DiagnosticsFromProto(r.GetDiagnostics())
+	if err := ds.Err(); err != nil {
+		return 0, err
+	}
+	for _, d := range ds {
+		i.host.log.Warn("plugin warns of its configuration", "plugin", i.entry.String(), "warning", d.Error())
+	}
+	return time.Duration(r.GetReportIntervalNano()), nil
+}
+
+// rpcError puts the end of the process in the place of a broken connection.
+func (i *instance) rpcError(err error) error {
+	if status.Code(err) != codes.Unavailable {
+		return rpcText(err)
+	}
+	select {
+	case <-i.proc.exited:
+		return errors.New(i.proc.ended)
+	case <-time.After(lastWords / 2):
+		return rpcText(err)
+	}
+}
+
+// rpcText is an RPC's error without gRPC's own words around the plugin's.
+func rpcText(err error) error {
+	s, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	switch s.Code() {
+	case codes.DeadlineExceeded:
+		return errors.New("it did not answer in time")
+	case codes.Aborted, codes.Unknown:
+		return errors.New(s.Message())
+	}
+	return fmt.Errorf("%s (%s)", s.Message(), s.Code())
+}
+
+// stop asks the process to end and ends it when it does not, within about patience
+// and a second. A process that is frozen is not asked.
+func (i *instance) stop(patience time.Duration, frozen bool) {
+	if !frozen && i.proc.alive() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		// An error means that it is already going, or will be killed.
+		if _, err := i.rpc.Shutdown(ctx, &protov1.ShutdownRequest{}); err == nil || status.Code(err) == codes.Unavailable {
+			select {
+			case <-i.proc.exited:
+			case <-ctx.Done():
+			}
+		}
+		cancel()
+	}
+	i.end()
+}
+
+// end kills what is left of the instance and cleans up after it. It returns once
+// the process is gone, or after a second if the kernel can't end it; go-plugin's
+// own cleaning goes on in the background, where Host.Stop waits for it.
+func (i *instance) end() {
+	i.run.kill()
+	if p := i.run.process(); p != nil {
+		select {
+		case <-p.exited:
+		case <-time.After(time.Second):
+			i.host.log.Error("plugin can't be killed: the kernel holds it", "plugin", i.entry.String(), "pid", p.pid())
+		}
+	}
+	i.host.cleaning.Add(1)
+	go func() {
+		defer i.host.cleaning.Done()
+		if p := i.run.process(); p != nil {
+			<-p.read
+			i.client.Kill()
+		}
+		err := errors.Join(os.RemoveAll(i.dir), i.run.group.remove(time.Second))
+		if err != nil {
+			i.host.log.Warn("could not clean up after a plugin", "plugin", i.entry.String(), "error", err)
+		}
+	}()
+}
+
+// connection is the host's side in go-plugin's terms: it dispenses the
+// connection itself.
+type connection struct {
+	goplugin.NetRPCUnsupportedPlugin
+}
+
+func (connection) GRPCServer(*goplugin.GRPCBroker, *grpc.Server) error {
+	return errors.New("this is the host's side of the connection")
+}
+
+func (connection) GRPCClient(_ context.Context, _ *goplugin.GRPCBroker, c *grpc.ClientConn) (any, error) {
+	return c, nil
+}

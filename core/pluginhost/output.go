@@ -1,0 +1,126 @@
+package pluginhost
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/wire"
+)
+
+const (
+	tailLines  = 20      // lines that are kept
+	tailBytes  = 1 << 10 // of each
+	linesPerS  = 500     // lines that are passed on each second
+	cutMessage = " [cut]"
+)
+
+// output takes what a plugin writes to its standard error, over all its
+// instances: it keeps the last lines and passes each on to the daemon's log. A
+// line that is too long is cut, a flood is thinned and counted; the plugin never
+// waits for the daemon's log.
+type output struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	tail    []string
+	second  time.Time
+	lines   int    // of this second
+	dropped uint64 // lines not passed on, in this flood
+}
+
+// read takes lines until r ends. It returns when the pipe is closed, at its
+// deadline, or on any other error, which all mean that nothing more will come.
+func (o *output) read(r io.Reader, stream string) {
+	b := bufio.NewReaderSize(r, wire.MaxLogLine)
+	for {
+		line, err := b.ReadSlice('\n')
+		cut := errors.Is(err, bufio.ErrBufferFull)
+		if len(line) > 0 {
+			o.line(line, cut, stream)
+		}
+		for errors.Is(err, bufio.ErrBufferFull) {
+			_, err = b.ReadSlice('\n') // the rest of it
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// line takes one line. It does not keep the slice.
+func (o *output) line(raw []byte, cut bool, stream string) {
+	raw = bytes.TrimRight(raw, "\r\n")
+	if len(bytes.TrimSpace(raw)) == 0 {
+		return
+	}
+	text := strings.ToValidUTF8(string(raw[:min(len(raw), tailBytes)]), "\uFFFD")
+	if cut || len(raw) > tailBytes {
+		text += cutMessage
+	}
+	o.mu.Lock()
+	if len(o.tail) == tailLines {
+		o.tail = append(o.tail[:0], o.tail[1:]...)
+	}
+	o.tail = append(o.tail, text)
+	now := time.Now()
+	var thinned uint64
+	if now.Sub(o.second) >= time.Second {
+		thinned, o.dropped = o.dropped, 0
+		o.second, o.lines = now, 0
+	}
+	o.lines++
+	pass := o.lines <= linesPerS
+	if !pass {
+		o.dropped++
+	}
+	o.mu.Unlock()
+	if thinned > 0 {
+		o.log.Warn("plugin logs too much, lines were left out", "lines", thinned)
+	}
+	if pass {
+		o.forward(raw, text, stream)
+	}
+}
+
+// forward writes a line to the daemon's log: a record of the SDK as the record
+// that it is, anything else as text.
+func (o *output) forward(raw []byte, text, stream string) {
+	ctx := context.Background()
+	var fields map[string]any
+	if len(raw) == 0 || raw[0] != '{' || json.Unmarshal(raw, &fields) != nil {
+		o.log.LogAttrs(ctx, slog.LevelInfo, text, slog.String("stream", stream))
+		return
+	}
+	msg, _ := fields[slog.MessageKey].(string)
+	name, _ := fields[slog.LevelKey].(string)
+	var level slog.Level
+	if msg == "" || level.UnmarshalText([]byte(name)) != nil {
+		o.log.LogAttrs(ctx, slog.LevelInfo, text, slog.String("stream", stream))
+		return
+	}
+	delete(fields, slog.MessageKey)
+	delete(fields, slog.LevelKey)
+	delete(fields, slog.TimeKey)
+	attrs := make([]slog.Attr, 0, len(fields))
+	for _, k := range slices.Sorted(maps.Keys(fields)) {
+		attrs = append(attrs, slog.Any(k, fields[k]))
+	}
+	o.log.LogAttrs(ctx, level, msg, attrs...)
+}
+
+// last are the lines kept, oldest first.
+func (o *output) last() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return append([]string(nil), o.tail...)
+}

@@ -1,0 +1,210 @@
+package pluginhost
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/wire"
+)
+
+// lastWords is how long the pipes of a process are read after its end. Another
+// process may hold them open for ever.
+const lastWords = 200 * time.Millisecond
+
+// handshakeLine is how go-plugin's handshake begins. Whatever else a plugin
+// prints before it, or after, is taken for log.
+var handshakeLine = regexp.MustCompile(`^\d+\|\d+\|[a-z]+\|`)
+
+// process is one running process of a plugin.
+type process struct {
+	cmd      *exec.Cmd
+	group    cgroup
+	lifeline *os.File // our end of its standard input; it closes with us
+	// handshake is what go-plugin reads: one line of standard output.
+	handshake *io.PipeReader
+	exited    chan struct{} // closed when it is gone and reaped
+	read      chan struct{} // closed when its pipes have been read to the end
+	usage     time.Duration // CPU time of it and what it waited for; after exited
+	ended     string        // how it ended; after exited
+}
+
+// program says what to run.
+type program struct {
+	path, dir string
+	args, env []string
+}
+
+// spawn starts a process. Its end of the parent-death signal is set up here,
+// where later the sandbox is too: a shim in front of path, run in this same
+// moment, would drop its rights in the order of the design and exec.
+func spawn(f *forker, p program, g cgroup, out *output) (*process, error) {
+	stdinR, stdinW, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("make a pipe: %w", err)
+	}
+	stdoutR, stdoutW, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make a pipe: %w", err), stdinR.Close(), stdinW.Close())
+	}
+	stderrR, stderrW, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make a pipe: %w", err), stdinR.Close(), stdinW.Close(), stdoutR.Close(), stdoutW.Close())
+	}
+	cmd := &exec.Cmd{
+		Path: p.path, Args: append([]string{p.path}, p.args...), Dir: p.dir, Env: p.env,
+		Stdin: stdinR, Stdout: stdoutW, Stderr: stderrW,
+		SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
+	}
+	err = startIn(f, cmd, g)
+	// The child's ends are the child's now.
+	err = errors.Join(err, stdinR.Close(), stdoutW.Close(), stderrW.Close())
+	if err != nil {
+		if cmd.Process != nil {
+			err = errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+		}
+		return nil, errors.Join(err, stdinW.Close(), stdoutR.Close(), stderrR.Close())
+	}
+	hr, hw := io.Pipe()
+	pr := &process{
+		cmd: cmd, group: g, lifeline: stdinW, handshake: hr,
+		exited: make(chan struct{}), read: make(chan struct{}),
+	}
+	both := make(chan struct{}, 2)
+	go func() {
+		out.read(stderrR, "stderr")
+		both <- struct{}{}
+	}()
+	go func() {
+		readStdout(stdoutR, hw, out)
+		both <- struct{}{}
+	}()
+	go pr.wait(stdoutR, stderrR, both)
+	return pr, nil
+}
+
+// startIn starts cmd inside g, and without it where the kernel can't.
+func startIn(f *forker, cmd *exec.Cmd, g cgroup) error {
+	if g == "" {
+		return f.start(cmd)
+	}
+	dir, err := os.Open(string(g))
+	if err != nil {
+		return fmt.Errorf("open control group: %w", err)
+	}
+	defer dir.Close()
+	cmd.SysProcAttr.UseCgroupFD = true
+	cmd.SysProcAttr.CgroupFD = int(dir.Fd())
+	return f.start(cmd)
+}
+
+// pid of the process, which stays its own until exited is closed.
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
+// wait waits for the end, ends what the process leaves behind, and reaps it.
+func (p *process) wait(stdout, stderr *os.File, both <-chan struct{}) {
+	// Not reaped yet, so that its pid and process group can't be another's.
+	for {
+		err := unix.Waitid(unix.P_PID, p.pid(), nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			break // ended; should waitid fail for another reason, Wait below tells
+		}
+	}
+	p.killRest()
+	err := p.cmd.Wait()
+	p.ended = "it exited with status 0"
+	if err != nil {
+		p.ended = "it ended: " + err.Error()
+	}
+	if st := p.cmd.ProcessState; st != nil {
+		p.usage = st.UserTime() + st.SystemTime()
+	}
+	p.lifeline.Close() // a pipe without a reader: nothing can be lost
+
+	// A grandchild that escaped may hold the pipes.
+	deadline := time.Now().Add(lastWords)
+	for _, f := range []*os.File{stdout, stderr} {
+		if err := f.SetReadDeadline(deadline); err != nil {
+			f.Close() // can't wait for a while, so not at all
+		}
+	}
+	close(p.exited)
+	<-both
+	<-both
+	stdout.Close()
+	stderr.Close()
+	close(p.read)
+}
+
+// killRest ends what belongs to the process and is still there.
+func (p *process) killRest() {
+	// ESRCH and a group that is gone are what is wanted.
+	_ = unix.Kill(-p.pid(), unix.SIGKILL)
+	_ = p.group.kill()
+}
+
+// kill ends the process and all that it started. It may be called at any time.
+func (p *process) kill() {
+	// os.Process signals through a pidfd: it never hits another process. An
+	// error says that it is gone.
+	_ = p.cmd.Process.Kill()
+	_ = p.group.kill()
+}
+
+// alive tells whether the process has not ended yet.
+func (p *process) alive() bool {
+	select {
+	case <-p.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// readStdout hands the handshake to go-plugin and everything else to out.
+func readStdout(r io.Reader, handshake *io.PipeWriter, out *output) {
+	b := bufio.NewReaderSize(r, wire.MaxLogLine)
+	for {
+		line, err := b.ReadSlice('\n')
+		if handshakeLine.Match(line) {
+			// go-plugin reads on until it has this line; it closes neither end.
+			if _, err := handshake.Write(append(bytes.TrimSpace(line), '\n')); err != nil {
+				out.line([]byte("handshake: "+err.Error()), false, "stdout")
+			}
+			handshake.Close()
+			break
+		}
+		cut := errors.Is(err, bufio.ErrBufferFull)
+		out.line(line, cut, "stdout")
+		for errors.Is(err, bufio.ErrBufferFull) {
+			_, err = b.ReadSlice('\n')
+		}
+		if err != nil {
+			handshake.Close() // go-plugin then says that there was none
+			return
+		}
+	}
+	out.read(b, "stdout")
+}
+
+// environment is what a plugin is given of the daemon's environment, and what it
+// is told besides.
+func environment(names []string, also ...string) []string {
+	var env []string
+	for _, n := range append([]string{"PATH", "LANG", "LC_ALL", "TZ"}, names...) {
+		if v, ok := os.LookupEnv(n); ok && !strings.ContainsAny(n, "=") {
+			env = append(env, n+"="+v)
+		}
+	}
+	return append(env, also...)
+}
