@@ -69,3 +69,31 @@ int BPF_PROG(cgroup_remove, struct cgroup *cgroup, const char *path)
 {
 	return changed(cgroup, path, EVENT_CGROUP_REMOVE);
 }
+
+/*
+ * The whole ABI as one type, for the test that compares it with the Go side. The
+ * map is used by no program and is never made.
+ */
+struct abi {
+	struct event_header header;
+	struct event_fork fork;
+	struct event_exec exec;
+	struct event_exit exit;
+	struct event_network network;
+	struct event_open open;
+	struct event_cgroup cgroup;
+	struct policy_row policy;
+	struct reader_state reader;
+	enum event_kind kind;
+	enum event_priority priority;
+	enum event_flag flag;
+	enum reader_mode mode;
+	enum fault fault;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct abi);
+} abi SEC(".maps");

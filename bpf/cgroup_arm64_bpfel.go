@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	CgroupMapAbi           = "abi"
 	CgroupMapCgroupScratch = "cgroup_scratch"
 	CgroupMapFaults        = "faults"
 	CgroupMapPolicy        = "policy"
@@ -79,6 +80,7 @@ type CgroupProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CgroupMapSpecs struct {
+	Abi           *ebpf.MapSpec `ebpf:"abi"`
 	CgroupScratch *ebpf.MapSpec `ebpf:"cgroup_scratch"`
 	Faults        *ebpf.MapSpec `ebpf:"faults"`
 	Policy        *ebpf.MapSpec `ebpf:"policy"`
@@ -116,6 +118,7 @@ func (o *CgroupObjects) Close() error {
 //
 // It can be passed to LoadCgroupObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CgroupMaps struct {
+	Abi           *ebpf.Map `ebpf:"abi"`
 	CgroupScratch *ebpf.Map `ebpf:"cgroup_scratch"`
 	Faults        *ebpf.Map `ebpf:"faults"`
 	Policy        *ebpf.Map `ebpf:"policy"`
@@ -125,6 +128,7 @@ type CgroupMaps struct {
 
 func (m *CgroupMaps) Close() error {
 	return _CgroupClose(
+		m.Abi,
 		m.CgroupScratch,
 		m.Faults,
 		m.Policy,

@@ -105,17 +105,17 @@ func (s *source) maskAssignments(name string) {
 			continue
 		}
 		depth := 0
-		for j := i + 2; j < len(tokens); j++ {
-			switch tokens[j].Type {
+		for i += 2; i < len(tokens); i++ {
+			switch tokens[i].Type {
 			case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl:
 				depth++
 			case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenTemplateSeqEnd:
 				depth--
 			}
-			if depth < 0 || depth == 0 && tokens[j].Type == hclsyntax.TokenNewline || tokens[j].Type == hclsyntax.TokenEOF {
+			if depth < 0 || depth == 0 && tokens[i].Type == hclsyntax.TokenNewline || tokens[i].Type == hclsyntax.TokenEOF {
 				break
 			}
-			s.mask(tokens[j].Range)
+			s.mask(tokens[i].Range)
 		}
 	}
 }

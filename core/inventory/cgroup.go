@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
 // CgroupCreated tells of a cgroup of the default hierarchy and its path from the
@@ -29,9 +31,7 @@ func (i *Inventory) CgroupCreated(id uint64, path string) {
 		i.byHint[h][g] = struct{}{}
 	}
 	i.own(g)
-	for w := range i.facts {
-		w.created(g)
-	}
+	i.tellCgroup(g, protov1.CgroupFact_CHANGE_CREATED)
 }
 
 // CgroupRemoved tells that a cgroup is gone. It is remembered for a while.
@@ -47,9 +47,7 @@ func (i *Inventory) CgroupRemoved(id uint64) {
 	if i.byPath[g.Path] == g {
 		delete(i.byPath, g.Path)
 	}
-	for w := range i.facts {
-		w.removed(g)
-	}
+	i.tellCgroup(g, protov1.CgroupFact_CHANGE_REMOVED)
 	i.sweep()
 }
 

@@ -119,9 +119,7 @@ func (i *Inventory) forget(source string, k key) {
 	if c.removed.IsZero() {
 		c.removed = i.options.Now()
 		i.gone = append(i.gone, c)
-		for w := range i.watches {
-			w.container(k)
-		}
+		i.tell(i.containerChange(k))
 	}
 }
 
@@ -145,9 +143,7 @@ func (i *Inventory) changed(c *container) {
 	for g := range c.cgroups {
 		g.workload.Store(w)
 	}
-	for watch := range i.watches {
-		watch.container(c.key)
-	}
+	i.tell(i.containerChange(c.key))
 }
 
 // merge puts the facets of one container together: for each field the source of

@@ -113,8 +113,7 @@ type Inventory struct {
 	pods       map[string]*pod
 	services   map[string]*service
 	sources    map[string]*source
-	watches    map[*Watch]struct{}
-	facts      map[*CgroupWatch]struct{}
+	observers  map[*Observer]struct{}
 	stats      Stats
 }
 
@@ -143,8 +142,7 @@ func New(o Options) *Inventory {
 		pods:       map[string]*pod{},
 		services:   map[string]*service{},
 		sources:    map[string]*source{},
-		watches:    map[*Watch]struct{}{},
-		facts:      map[*CgroupWatch]struct{}{},
+		observers:  map[*Observer]struct{}{},
 	}
 	for s := range i.cgroups {
 		i.cgroups[s].Store(&map[uint64]*Cgroup{})

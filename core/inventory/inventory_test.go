@@ -1,7 +1,6 @@
 package inventory
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -190,37 +189,37 @@ func TestWhatIsGoneIsRememberedForItsLastEventsAndThenForgotten(t *testing.T) {
 	}
 }
 
-func TestAWatchTellsEverythingThenWhatChanged(t *testing.T) {
+func TestAnObserverIsToldWhatChangesAndAListHoldsTheRest(t *testing.T) {
 	i := New(Options{})
-	for n := range 250 {
-		apply(t, i, "docker", described(fmt.Sprintf("%064x", n), "c"))
+	apply(t, i, "docker", &protov1.InventoryChange{Change: &protov1.InventoryChange_Container{Container: &protov1.Container{
+		Id: id("a"), Env: []string{"SECRET=1"}, Args: []string{"--password=x"}}}})
+	i.CgroupCreated(1, "/a")
+	var workloads []*protov1.InventoryChange
+	var cgroups []*protov1.HostFact
+	stop := i.Observe(Observer{
+		Workload: func(c *protov1.InventoryChange) { workloads = append(workloads, c) },
+		Cgroup:   func(f *protov1.HostFact) { cgroups = append(cgroups, f) },
+	})
+	apply(t, i, "docker", described(id("b"), "b"), removed(id("b")))
+	i.CgroupCreated(2, "/b")
+	i.CgroupRemoved(2)
+	stop()
+	apply(t, i, "docker", described(id("c"), "c"))
+	i.CgroupCreated(3, "/c")
+	if len(workloads) != 2 || workloads[0].GetContainer().GetName() != "b" || workloads[1].GetRemoved() == nil {
+		t.Errorf("told %v", workloads)
 	}
-	w := i.Watch()
-	defer w.Close()
-	told, resets, syncs := 0, 0, 0
-	for syncs == 0 {
-		next, err := w.Next(context.Background())
-		if err != nil {
-			t.Fatal(err)
+	if len(cgroups) != 2 || cgroups[0].GetCgroup().GetPath() != "/b" {
+		t.Errorf("told %v", cgroups)
+	}
+	list := i.Workloads()
+	if len(list) != 2 || len(i.Cgroups()) != 2 {
+		t.Errorf("listed %v and %v", list, i.Cgroups())
+	}
+	for _, c := range list {
+		if d := c.GetContainer(); len(d.GetEnv())+len(d.GetArgs()) != 0 {
+			t.Errorf("a secret goes out: %v", d)
 		}
-		for _, c := range next.Changes {
-			switch c.Change.(type) {
-			case *protov1.InventoryChange_Reset_:
-				resets++
-			case *protov1.InventoryChange_Synced:
-				syncs++
-			case *protov1.InventoryChange_Container:
-				told++
-			}
-		}
-	}
-	if resets != 1 || told != 250 {
-		t.Errorf("%d resets, %d containers", resets, told)
-	}
-	apply(t, i, "docker", removed(fmt.Sprintf("%064x", 7)))
-	next, err := w.Next(context.Background())
-	if err != nil || len(next.Changes) != 1 || next.Changes[0].GetRemoved() == nil {
-		t.Errorf("after a removal: %v, %v", next, err)
 	}
 }
 
@@ -250,38 +249,6 @@ func TestAMeshFactOfAPodHoldsForItsContainersAndTheirOwnWins(t *testing.T) {
 		if got := mesh(); got != step.want {
 			t.Errorf("after %v: mesh %q, want %q", step.change, got, step.want)
 		}
-	}
-}
-
-func TestASlowReaderOfCgroupsGetsTheListAnew(t *testing.T) {
-	i := New(Options{})
-	w := i.WatchCgroups()
-	defer w.Close()
-	if _, err := w.Next(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	for n := range mostFacts + 10 {
-		i.CgroupCreated(uint64(n+1), fmt.Sprintf("/c/%d", n))
-	}
-	present, syncs := 0, 0
-	var missed uint64
-	for syncs == 0 {
-		next, err := w.Next(context.Background())
-		if err != nil {
-			t.Fatal(err)
-		}
-		missed = next.Missed
-		for _, f := range next.Facts {
-			if f.GetCgroup().GetChange() == protov1.CgroupFact_CHANGE_PRESENT {
-				present++
-			}
-			if f.GetSynced() != nil {
-				syncs++
-			}
-		}
-	}
-	if present != mostFacts+10 || missed == 0 {
-		t.Errorf("%d cgroups listed, %d missed", present, missed)
 	}
 }
 

@@ -200,9 +200,7 @@ func (i *Inventory) podChanged(uid string) {
 			i.changed(c)
 		}
 	}
-	for w := range i.watches {
-		w.pod(uid)
-	}
+	i.tell(i.podChange(uid))
 }
 
 func (i *Inventory) describeService(source string, d *protov1.Service) {
@@ -219,9 +217,7 @@ func (i *Inventory) describeService(source string, d *protov1.Service) {
 		i.services[d.GetUid()] = s
 	}
 	s.facets[source] = d
-	for w := range i.watches {
-		w.service(d.GetUid())
-	}
+	i.tell(i.serviceChange(d.GetUid()))
 }
 
 func (i *Inventory) forgetService(source, uid string) {
@@ -233,7 +229,5 @@ func (i *Inventory) forgetService(source, uid string) {
 	if len(s.facets) == 0 {
 		delete(i.services, uid)
 	}
-	for w := range i.watches {
-		w.service(uid)
-	}
+	i.tell(i.serviceChange(uid))
 }

@@ -1,131 +1,87 @@
 package inventory
 
 import (
-	"context"
-
 	"google.golang.org/protobuf/proto"
 
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
-// batch is how many changes a watch gives at most at a time.
-const batch = 100
-
-// Watch follows the merged inventory for one detector. What changed is kept as a
-// set of names, so that it is bounded by the inventory itself and a slow reader
-// loses no change: it is told how things stand when it comes to read.
-type Watch struct {
-	inventory  *Inventory
-	ready      chan struct{}
-	containers map[key]struct{}
-	pods       map[string]struct{}
-	services   map[string]struct{}
-	started    bool
-	synced     bool
+// Observer is told what changes, in order, after it has become visible to
+// Workloads and Cgroups. It is called under the inventory's lock: it must not
+// block and must not call the inventory. The messages must not be changed.
+type Observer struct {
+	Workload func(*protov1.InventoryChange) // nil: not wanted
+	Cgroup   func(*protov1.HostFact)        // nil: not wanted
 }
 
-// Watch begins to follow the inventory. Close it.
-func (i *Inventory) Watch() *Watch {
+// Observe adds an observer and returns how to take it away again.
+func (i *Inventory) Observe(o Observer) (stop func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	w := &Watch{
-		inventory: i, ready: make(chan struct{}, 1),
-		containers: map[key]struct{}{}, pods: map[string]struct{}{}, services: map[string]struct{}{},
+	i.observers[&o] = struct{}{}
+	return func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		delete(i.observers, &o)
+	}
+}
+
+func (i *Inventory) tell(change *protov1.InventoryChange) {
+	for o := range i.observers {
+		if o.Workload != nil {
+			o.Workload(change)
+		}
+	}
+}
+
+func (i *Inventory) tellCgroup(g *Cgroup, change protov1.CgroupFact_Change) {
+	for o := range i.observers {
+		if o.Cgroup != nil {
+			o.Cgroup(i.fact(g, change))
+		}
+	}
+}
+
+// Workloads describes every container, pod and service that there is now, as all
+// sources have described it together. Environments and arguments are left out.
+func (i *Inventory) Workloads() []*protov1.InventoryChange {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	out := make([]*protov1.InventoryChange, 0, len(i.services)+len(i.pods)+len(i.containers))
+	for uid := range i.services {
+		out = append(out, i.serviceChange(uid))
+	}
+	for uid := range i.pods {
+		out = append(out, i.podChange(uid))
 	}
 	for k, c := range i.containers {
 		if c.removed.IsZero() {
-			w.containers[k] = struct{}{}
+			out = append(out, i.containerChange(k))
 		}
-	}
-	for uid := range i.pods {
-		w.pods[uid] = struct{}{}
-	}
-	for uid := range i.services {
-		w.services[uid] = struct{}{}
-	}
-	i.watches[w] = struct{}{}
-	w.wake()
-	return w
-}
-
-// Close ends the watch.
-func (w *Watch) Close() {
-	w.inventory.mu.Lock()
-	defer w.inventory.mu.Unlock()
-	delete(w.inventory.watches, w)
-}
-
-func (w *Watch) wake() {
-	select {
-	case w.ready <- struct{}{}:
-	default:
-	}
-}
-
-func (w *Watch) container(k key)    { w.containers[k] = struct{}{}; w.wake() }
-func (w *Watch) pod(uid string)     { w.pods[uid] = struct{}{}; w.wake() }
-func (w *Watch) service(uid string) { w.services[uid] = struct{}{}; w.wake() }
-
-// Next waits for changes and gives the next of them: first a reset, everything
-// and synced, then what changed. Environments and arguments are left out.
-func (w *Watch) Next(ctx context.Context) (*protov1.InventoryChanges, error) {
-	for {
-		if out := w.take(); len(out.Changes) > 0 {
-			return out, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-w.ready:
-		}
-	}
-}
-
-func (w *Watch) take() *protov1.InventoryChanges {
-	i := w.inventory
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	out := &protov1.InventoryChanges{}
-	if !w.started {
-		w.started = true
-		out.Changes = append(out.Changes, &protov1.InventoryChange{
-			Change: &protov1.InventoryChange_Reset_{Reset_: &protov1.Reset{}},
-		})
-	}
-	room := func() bool { return len(out.Changes) < batch }
-	for uid := range w.services {
-		if !room() {
-			break
-		}
-		delete(w.services, uid)
-		out.Changes = append(out.Changes, i.tellService(uid))
-	}
-	for uid := range w.pods {
-		if !room() {
-			break
-		}
-		delete(w.pods, uid)
-		out.Changes = append(out.Changes, i.tellPod(uid))
-	}
-	for k := range w.containers {
-		if !room() {
-			break
-		}
-		delete(w.containers, k)
-		out.Changes = append(out.Changes, i.tellContainer(k))
-	}
-	if len(w.containers)+len(w.pods)+len(w.services) > 0 {
-		w.wake()
-	} else if !w.synced {
-		w.synced = true
-		out.Changes = append(out.Changes, &protov1.InventoryChange{
-			Change: &protov1.InventoryChange_Synced{Synced: &protov1.Synced{}},
-		})
 	}
 	return out
 }
 
-func (i *Inventory) tellContainer(k key) *protov1.InventoryChange {
+// Cgroups lists every cgroup of the default hierarchy that there is now.
+func (i *Inventory) Cgroups() []*protov1.HostFact {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	out := make([]*protov1.HostFact, 0, len(i.byPath))
+	for _, g := range i.byPath {
+		out = append(out, i.fact(g, protov1.CgroupFact_CHANGE_PRESENT))
+	}
+	return out
+}
+
+func (i *Inventory) fact(g *Cgroup, change protov1.CgroupFact_Change) *protov1.HostFact {
+	f := &protov1.CgroupFact{Change: change, Id: g.ID, Path: g.Path}
+	if change != protov1.CgroupFact_CHANGE_PRESENT {
+		f.TimeUnixNano = i.options.Now().UnixNano()
+	}
+	return &protov1.HostFact{Fact: &protov1.HostFact_Cgroup{Cgroup: f}}
+}
+
+func (i *Inventory) containerChange(k key) *protov1.InventoryChange {
 	c := i.containers[k]
 	if c == nil || !c.removed.IsZero() {
 		return removal(&protov1.Removed{What: &protov1.Removed_Container{
@@ -140,7 +96,7 @@ func (i *Inventory) tellContainer(k key) *protov1.InventoryChange {
 	return &protov1.InventoryChange{Change: &protov1.InventoryChange_Container{Container: d}}
 }
 
-func (i *Inventory) tellPod(uid string) *protov1.InventoryChange {
+func (i *Inventory) podChange(uid string) *protov1.InventoryChange {
 	if p := i.pods[uid]; p != nil {
 		if d := p.merged(); d != nil {
 			return &protov1.InventoryChange{Change: &protov1.InventoryChange_Pod{Pod: d}}
@@ -149,7 +105,7 @@ func (i *Inventory) tellPod(uid string) *protov1.InventoryChange {
 	return removal(&protov1.Removed{What: &protov1.Removed_PodUid{PodUid: uid}})
 }
 
-func (i *Inventory) tellService(uid string) *protov1.InventoryChange {
+func (i *Inventory) serviceChange(uid string) *protov1.InventoryChange {
 	if s := i.services[uid]; s != nil {
 		for _, d := range s.facets {
 			return &protov1.InventoryChange{Change: &protov1.InventoryChange_Service{Service: d}}
@@ -160,100 +116,4 @@ func (i *Inventory) tellService(uid string) *protov1.InventoryChange {
 
 func removal(r *protov1.Removed) *protov1.InventoryChange {
 	return &protov1.InventoryChange{Change: &protov1.InventoryChange_Removed{Removed: r}}
-}
-
-// mostFacts is how many facts wait for a reader of a CgroupWatch.
-const mostFacts = 4096
-
-// CgroupWatch follows the kernel's cgroups for one discoverer. A reader that is
-// too slow loses facts, is told how many, and gets the list anew.
-type CgroupWatch struct {
-	inventory *Inventory
-	ready     chan struct{}
-	queue     []*protov1.HostFact
-	missed    uint64
-	list      bool // to be told from the start
-}
-
-// WatchCgroups begins to follow the cgroups. Close it.
-func (i *Inventory) WatchCgroups() *CgroupWatch {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	w := &CgroupWatch{inventory: i, ready: make(chan struct{}, 1), list: true}
-	i.facts[w] = struct{}{}
-	w.wake()
-	return w
-}
-
-// Close ends the watch.
-func (w *CgroupWatch) Close() {
-	w.inventory.mu.Lock()
-	defer w.inventory.mu.Unlock()
-	delete(w.inventory.facts, w)
-}
-
-func (w *CgroupWatch) wake() {
-	select {
-	case w.ready <- struct{}{}:
-	default:
-	}
-}
-
-func (w *CgroupWatch) created(g *Cgroup) { w.add(g, protov1.CgroupFact_CHANGE_CREATED) }
-func (w *CgroupWatch) removed(g *Cgroup) { w.add(g, protov1.CgroupFact_CHANGE_REMOVED) }
-
-func (w *CgroupWatch) add(g *Cgroup, change protov1.CgroupFact_Change) {
-	if w.list {
-		return // the list will hold it
-	}
-	if len(w.queue) >= mostFacts {
-		w.missed += uint64(len(w.queue)) + 1
-		w.queue, w.list = nil, true
-		return
-	}
-	w.queue = append(w.queue, w.fact(g, change))
-	w.wake()
-}
-
-func (w *CgroupWatch) fact(g *Cgroup, change protov1.CgroupFact_Change) *protov1.HostFact {
-	f := &protov1.CgroupFact{Change: change, Id: g.ID, Path: g.Path}
-	if change != protov1.CgroupFact_CHANGE_PRESENT {
-		f.TimeUnixNano = w.inventory.options.Now().UnixNano()
-	}
-	return &protov1.HostFact{Fact: &protov1.HostFact_Cgroup{Cgroup: f}}
-}
-
-// Next waits for facts and gives the next of them.
-func (w *CgroupWatch) Next(ctx context.Context) (*protov1.HostFacts, error) {
-	for {
-		if out := w.take(); len(out.Facts) > 0 {
-			return out, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-w.ready:
-		}
-	}
-}
-
-func (w *CgroupWatch) take() *protov1.HostFacts {
-	i := w.inventory
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if w.list {
-		w.list = false
-		w.queue = append(w.queue[:0:0], &protov1.HostFact{Fact: &protov1.HostFact_Reset_{Reset_: &protov1.Reset{}}})
-		for _, g := range i.byPath {
-			w.queue = append(w.queue, w.fact(g, protov1.CgroupFact_CHANGE_PRESENT))
-		}
-		w.queue = append(w.queue, &protov1.HostFact{Fact: &protov1.HostFact_Synced{Synced: &protov1.Synced{}}})
-	}
-	n := min(len(w.queue), batch)
-	out := &protov1.HostFacts{Facts: w.queue[:n:n], Missed: w.missed}
-	w.queue = w.queue[n:]
-	if len(w.queue) > 0 {
-		w.wake()
-	}
-	return out
 }

@@ -36,12 +36,10 @@ func (h *Host) RunDetector(ctx context.Context, s Spec, handler DetectorHandler)
 	if k := s.Entry.Manifest.Kind; k != config.Mesh {
 		return nil, fmt.Errorf("run mesh detector: %s is a %s", s.Entry, k)
 	}
-	d := &Detector{handler: handler, workloads: newQueue[*protov1.InventoryChange]()}
-	p, err := h.supervise(ctx, s, d)
-	if err != nil {
-		return nil, err
+	d := &Detector{Plugin: h.plugin(s), handler: handler, workloads: newQueue[*protov1.InventoryChange]()}
+	if err := d.supervise(ctx, d); err != nil {
+		return nil, fmt.Errorf("run plugin %s: %w", s.Entry, err)
 	}
-	d.Plugin = p
 	return d, nil
 }
 

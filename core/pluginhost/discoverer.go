@@ -42,12 +42,10 @@ func (h *Host) RunDiscoverer(ctx context.Context, s Spec, handler DiscovererHand
 	if k := s.Entry.Manifest.Kind; k != config.Discoverer {
 		return nil, fmt.Errorf("run discoverer: %s is a %s", s.Entry, k)
 	}
-	d := &Discoverer{handler: handler, facts: newQueue[*protov1.HostFact]()}
-	p, err := h.supervise(ctx, s, d)
-	if err != nil {
-		return nil, err
+	d := &Discoverer{Plugin: h.plugin(s), handler: handler, facts: newQueue[*protov1.HostFact]()}
+	if err := d.supervise(ctx, d); err != nil {
+		return nil, fmt.Errorf("run plugin %s: %w", s.Entry, err)
 	}
-	d.Plugin = p
 	return d, nil
 }
 

@@ -42,12 +42,10 @@ func (h *Host) RunSampler(ctx context.Context, s Spec, handler SamplerHandler) (
 	if k := s.Entry.Manifest.Kind; k != config.Sampler {
 		return nil, fmt.Errorf("run sampler: %s is a %s", s.Entry, k)
 	}
-	m := &Sampler{handler: handler}
-	p, err := h.supervise(ctx, s, m)
-	if err != nil {
-		return nil, err
+	m := &Sampler{Plugin: h.plugin(s), handler: handler}
+	if err := m.supervise(ctx, m); err != nil {
+		return nil, fmt.Errorf("run plugin %s: %w", s.Entry, err)
 	}
-	m.Plugin = p
 	return m, nil
 }
 
@@ -88,51 +86,53 @@ func (s *Sampler) stream(ctx context.Context, i *instance, open func()) error {
 		cancel()
 		<-ended
 	}()
-	return s.lockstep(i, st, answers, failed)
+	// A sampler that hangs may hold up sending as well as the answer.
+	hang := func(sequence uint64) *time.Timer {
+		return time.AfterFunc(i.host.pace.AnswerTimeout, func() {
+			select {
+			case i.hung <- fmt.Errorf("it has not answered report %d for %s", sequence, i.host.pace.AnswerTimeout):
+			default: // told already
+			}
+			cancel()
+		})
+	}
+	return s.lockstep(i, st, answers, failed, hang)
 }
 
-func (s *Sampler) lockstep(i *instance, st grpc.BidiStreamingClient[protov1.Report, protov1.Answer], answers <-chan *protov1.Answer, failed <-chan error) error {
-	interval := s.handler.Interval(i.interval)
-	patience := i.host.pace.AnswerTimeout
-	tick := time.NewTicker(interval)
+func (s *Sampler) lockstep(i *instance, st grpc.BidiStreamingClient[protov1.Report, protov1.Answer],
+	answers <-chan *protov1.Answer, failed <-chan error, hang func(sequence uint64) *time.Timer) error {
+	tick := time.NewTicker(s.handler.Interval(i.interval))
 	defer tick.Stop()
-	hang := time.NewTimer(patience)
-	defer hang.Stop()
 	var sequence, merged uint64
-	waiting := true // for the answer of the start
+	waiting := hang(sequence) // for the answer of the start; nil: for none
+	defer func() {
+		if waiting != nil {
+			waiting.Stop()
+		}
+	}()
 	for {
 		select {
 		case err := <-failed:
 			return err
 		case a := <-answers:
-			if !waiting || a.GetReportSequence() != sequence {
+			if waiting == nil || a.GetReportSequence() != sequence {
 				return fmt.Errorf("the plugin broke the contract: it answered report %d after report %d was sent", a.GetReportSequence(), sequence)
 			}
-			waiting = false
-			hang.Stop()
+			waiting.Stop()
+			waiting = nil
 			s.handler.Answer(a)
 		case <-tick.C:
-			if waiting {
+			if waiting != nil {
 				merged++
 				continue
 			}
-			sequence++
 			r := s.handler.Report(merged)
+			sequence++
 			r.Sequence, r.Merged = sequence, merged
-			// One report in flight: it always fits what the stream takes at
-			// once, or waits no longer than the process lives.
+			waiting, merged = hang(sequence), 0
 			if err := st.Send(r); err != nil {
-				return <-failed
+				return <-failed // the receiver knows why
 			}
-			waiting, merged = true, 0
-			hang.Reset(patience)
-		case <-hang.C:
-			err := fmt.Errorf("it has not answered report %d for %s", sequence, patience)
-			select {
-			case i.hung <- err:
-			default: // told already
-			}
-			return err
 		}
 	}
 }

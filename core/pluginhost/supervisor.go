@@ -66,21 +66,29 @@ type kind interface {
 	queued() (depth, dropped uint64)
 }
 
-// supervise starts supervision. It returns at once.
-func (h *Host) supervise(ctx context.Context, s Spec, k kind) (*Plugin, error) {
-	if err := h.use(); err != nil {
-		return nil, err
-	}
+// plugin makes a plugin that is not supervised yet.
+func (h *Host) plugin(s Spec) *Plugin {
 	log := h.log.With("plugin", s.Entry.String())
-	ctx, cancel := context.WithCancel(ctx)
-	p := &Plugin{
-		host: h, spec: s, log: log, out: &output{log: log}, kind: k, cancel: cancel,
+	return &Plugin{
+		host: h, spec: s, log: log, out: &output{log: log},
 		done: make(chan struct{}), again: make(chan struct{}, 1), begun: make(chan struct{}),
 		state: Starting, since: time.Now(),
 	}
+}
+
+// supervise starts supervision. It returns at once.
+func (p *Plugin) supervise(ctx context.Context, k kind) error {
+	h := p.host
+	ctx, cancel := context.WithCancel(ctx)
+	p.kind, p.cancel = k, cancel
 	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stopped {
+		cancel()
+		return errStopped
+	}
+	h.using.Add(1)
 	h.plugins = append(h.plugins, p)
-	h.mu.Unlock()
 	go func() {
 		defer h.using.Done()
 		defer close(p.done)
@@ -88,7 +96,7 @@ func (h *Host) supervise(ctx context.Context, s Spec, k kind) (*Plugin, error) {
 		p.run(ctx)
 		p.started(errStopped) // for who still waits for the first start
 	}()
-	return p, nil
+	return nil
 }
 
 func (p *Plugin) queue() (depth, dropped uint64) { return p.kind.queued() }
@@ -160,6 +168,10 @@ func (p *Plugin) run(ctx context.Context) {
 				reason = fmt.Sprintf("it failed more than %d times in %s: %s", pace.Restarts, pace.RestartWindow, reason)
 			}
 			p.setState(Failed, reason)
+			select {
+			case <-p.again: // asked for before it had failed
+			default:
+			}
 			select {
 			case <-p.again:
 			case <-ctx.Done():

@@ -1,0 +1,167 @@
+package exporter
+
+import (
+	"bytes"
+	"sync"
+	"sync/atomic"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/event"
+)
+
+// Stats are an exporter's part of the ledger:
+// Released = Exported + QueueDropped + Failed + ScopedOut + Queued.
+type Stats struct {
+	Name                                                          string
+	Released, Exported, QueueDropped, Failed, ScopedOut, Queued uint64
+	Bytes                                                         uint64 // exported
+	LastError                                                     string
+}
+
+// counters are the counts behind Stats. The encoding side and the writing side
+// each have their own, so that neither waits for the other.
+type counters struct {
+	released, dropped, scopedOut   atomic.Uint64
+	exported, failed, bytesWritten atomic.Uint64
+	lastError                      atomic.Pointer[string]
+}
+
+// stats reads outcomes before released, so that Queued, their difference, is
+// never negative.
+func (c *counters) stats(name string) Stats {
+	s := Stats{
+		Name:         name,
+		Exported:     c.exported.Load(),
+		Failed:       c.failed.Load(),
+		QueueDropped: c.dropped.Load(),
+		ScopedOut:    c.scopedOut.Load(),
+		Bytes:        c.bytesWritten.Load(),
+	}
+	s.Released = c.released.Load()
+	s.Queued = s.Released - s.Exported - s.Failed - s.QueueDropped - s.ScopedOut
+	if e := c.lastError.Load(); e != nil {
+		s.LastError = *e
+	}
+	return s
+}
+
+const (
+	batchBytes = 256 << 10 // handed over when so much is there, or at a flush
+	batchRoom  = batchBytes + 64<<10
+	batchCount = 24 // in all: 7.5 MiB
+)
+
+// lines is a batch of encoded events.
+type lines struct {
+	b []byte
+	n uint64
+}
+
+// queue is the bounded queue of batches between the encoding goroutine and the
+// writing one.
+type queue struct {
+	counters
+	now     *lines      // being filled; nil: none is free
+	full    chan *lines // to be written
+	free    chan *lines // to be filled
+	made    int
+	pending chunk
+	writer  sync.WaitGroup
+}
+
+// chunk counts what was released since the last flush: one atomic addition for
+// many events.
+type chunk struct{ released, dropped, scopedOut uint64 }
+
+func newQueue(write func([]byte) (int, error)) *queue {
+	q := &queue{full: make(chan *lines, batchCount), free: make(chan *lines, batchCount)}
+	q.writer.Add(1)
+	go func() {
+		defer q.writer.Done()
+		q.write(write)
+	}()
+	return q
+}
+
+// room gives the batch to append to, nil when all are waiting to be written.
+func (q *queue) room() *lines {
+	if q.now != nil {
+		return q.now
+	}
+	select {
+	case q.now = <-q.free:
+	default:
+		if q.made < batchCount {
+			q.made++
+			q.now = &lines{b: make([]byte, 0, batchRoom)}
+		}
+	}
+	return q.now
+}
+
+// flush hands the batch over and publishes the counts.
+func (q *queue) flush() {
+	// Before the outcomes: released is never less than what became of it.
+	q.released.Add(q.pending.released)
+	q.dropped.Add(q.pending.dropped)
+	q.scopedOut.Add(q.pending.scopedOut)
+	q.pending = chunk{}
+	if q.now != nil && q.now.n > 0 {
+		q.full <- q.now // there is room for every batch there is
+		q.now = nil
+	}
+}
+
+// close writes what is left and ends the writer.
+func (q *queue) close() {
+	q.flush()
+	close(q.full)
+	q.writer.Wait()
+}
+
+// write is the writing goroutine. A failed write loses the rest of its batch,
+// counted; the next one begins on a line of its own.
+func (q *queue) write(write func([]byte) (int, error)) {
+	broken := false // the last write ended within a line
+	for l := range q.full {
+		if broken {
+			if _, err := write([]byte{'\n'}); err == nil {
+				broken = false
+			}
+		}
+		n, err := 0, error(nil)
+		if !broken {
+			n, err = write(l.b)
+		}
+		q.bytesWritten.Add(uint64(n))
+		if n == len(l.b) {
+			q.exported.Add(l.n)
+		} else {
+			whole := uint64(bytes.Count(l.b[:n], []byte{'\n'}))
+			broken = broken || n > 0 && l.b[n-1] != '\n'
+			q.exported.Add(whole)
+			q.failed.Add(l.n - whole)
+		}
+		if err != nil {
+			text := err.Error()
+			q.lastError.Store(&text)
+		}
+		l.b, l.n = l.b[:0], 0
+		q.free <- l
+	}
+}
+
+// Scope is the set of kinds that an exporter takes.
+type Scope [event.Kinds]bool
+
+// NewScope is the set of those kinds; none: all that are not internal.
+func NewScope(kinds []event.Kind) (s Scope) {
+	if len(kinds) == 0 {
+		for k := range event.Kinds {
+			s[k] = !k.Internal()
+		}
+	}
+	for _, k := range kinds {
+		s[k] = true
+	}
+	return s
+}

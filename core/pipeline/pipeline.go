@@ -1,0 +1,236 @@
+package pipeline
+
+import (
+	"sync"
+	"time"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/event"
+	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
+)
+
+// Attribution says whose an event is.
+type Attribution struct {
+	Workload *inventory.Workload // nil: no container's, or not known
+	// Pending: the cgroup is named like a container, Hint, or was never told,
+	// and nobody described it in time.
+	Pending bool
+	Hint    string // the container id in the cgroup's path
+}
+
+// Exporter takes released events. Its methods are called from the goroutine that
+// reads the rings, so they never block: what does not fit is dropped and counted
+// by the exporter.
+type Exporter interface {
+	// Export takes one event; e and its slices are valid only during the call.
+	Export(e *event.Event, a Attribution)
+	// Flush is called when no more events are at hand for now.
+	Flush()
+}
+
+// Inventory answers whose a cgroup is.
+type Inventory interface {
+	Lookup(id uint64) *inventory.Cgroup
+	CgroupCreated(id uint64, path string)
+	CgroupRemoved(id uint64)
+}
+
+// Options of New.
+type Options struct {
+	Inventory Inventory
+	Exporters []Exporter
+	// Hold is how long an event waits for its container's metadata, 0: not at
+	// all; HoldCgroup and HoldTotal how many do, of one cgroup and in all.
+	Hold       time.Duration
+	HoldCgroup int
+	HoldTotal  int
+	// Unknown is called, seldom, when an event came from a cgroup that was
+	// never told. It must not block.
+	Unknown func()
+	// Monotonic is the clock of the events, in nanoseconds.
+	Monotonic func() uint64
+}
+
+// Stats are totals since the start, but for Held: Decoded = Released + Held.
+type Stats struct {
+	Decoded, Malformed, Released, Held uint64
+
+	Host, Container, Pending uint64 // released, by attribution
+
+	HeldTotal, HeldExpired, HeldOverflow uint64
+	Delay                                Histogram // of the events that waited
+
+	ByKind [event.Kinds]uint64 // released
+}
+
+// Pipeline is a kernel.Sink. All methods but Stats are for one goroutine.
+type Pipeline struct {
+	options Options
+	decoder Decoder
+	event   event.Event
+	holds   holds
+	stats   Stats
+
+	lastID uint64 // the cgroup of the last event, since events come in runs
+	last   *inventory.Cgroup
+
+	mu        sync.Mutex
+	published Stats
+}
+
+// New makes a pipeline. Exporters get events in the order given.
+func New(o Options) *Pipeline {
+	if o.Unknown == nil {
+		o.Unknown = func() {}
+	}
+	return &Pipeline{options: o, holds: newHolds(o.HoldCgroup, o.HoldTotal)}
+}
+
+// Record takes one raw record from a ring.
+func (p *Pipeline) Record(record []byte) {
+	if err := p.decoder.Decode(record, &p.event); err != nil {
+		p.stats.Malformed++
+		return
+	}
+	p.stats.Decoded++
+	e := &p.event
+	switch e.Kind {
+	case event.CgroupCreate:
+		p.options.Inventory.CgroupCreated(e.CgroupID, string(e.Cgroup.Path))
+		p.last = nil
+		p.release(e, Attribution{})
+		return
+	case event.CgroupRemove:
+		p.options.Inventory.CgroupRemoved(e.CgroupID)
+		p.release(e, Attribution{})
+		return
+	}
+	p.attribute(e, record)
+}
+
+// attribute releases an event with its workload, or holds it.
+func (p *Pipeline) attribute(e *event.Event, record []byte) {
+	g := p.last
+	if g == nil || p.lastID != e.CgroupID {
+		g = p.options.Inventory.Lookup(e.CgroupID)
+		p.last, p.lastID = g, e.CgroupID
+	}
+	a, wait := p.attribution(g, e.CgroupID)
+	if p.holds.count > 0 && p.holds.of(e.CgroupID) {
+		wait = true // behind those that wait already
+	}
+	if wait {
+		if p.holds.add(e.CgroupID, p.options.Monotonic(), record) {
+			p.stats.HeldTotal++
+			return
+		}
+		p.stats.HeldOverflow++
+		a.Pending = a.Workload == nil
+	}
+	p.release(e, a)
+}
+
+// attribution is what is known of a cgroup now, and whether more is worth
+// waiting for.
+func (p *Pipeline) attribution(g *inventory.Cgroup, id uint64) (a Attribution, wait bool) {
+	if g == nil {
+		if id == 0 { // a socket of no cgroup
+			return a, false
+		}
+		p.options.Unknown()
+		return Attribution{Pending: true}, p.options.Hold > 0 && !p.holds.waived(id)
+	}
+	if w := g.Workload(); w != nil {
+		return Attribution{Workload: w}, false
+	}
+	if g.State() == inventory.Host {
+		return a, false
+	}
+	return Attribution{Pending: true, Hint: g.Hint()}, p.options.Hold > 0 && !g.Waived()
+}
+
+func (p *Pipeline) release(e *event.Event, a Attribution) {
+	p.stats.Released++
+	p.stats.ByKind[e.Kind]++
+	switch {
+	case a.Workload != nil:
+		p.stats.Container++
+	case a.Pending:
+		p.stats.Pending++
+	default:
+		p.stats.Host++
+	}
+	for _, x := range p.options.Exporters {
+		x.Export(e, a)
+	}
+}
+
+// again is how often held events are looked at.
+const again = 5 * time.Millisecond
+
+// Drained releases the held events whose metadata has come or whose time is up,
+// flushes the exporters and publishes the statistics.
+func (p *Pipeline) Drained() time.Duration {
+	if p.holds.count > 0 {
+		p.review(false)
+	}
+	for _, x := range p.options.Exporters {
+		x.Flush()
+	}
+	p.publish()
+	if p.holds.count > 0 {
+		return again
+	}
+	return 0
+}
+
+// Close releases everything that is held. After it Stats are final.
+func (p *Pipeline) Close() {
+	p.review(true)
+	for _, x := range p.options.Exporters {
+		x.Flush()
+	}
+	p.publish()
+}
+
+// review goes through the cgroups that wait, in the order in which they began to.
+func (p *Pipeline) review(all bool) {
+	now := p.options.Monotonic()
+	p.holds.each(func(h *hold) (done bool) {
+		g := p.options.Inventory.Lookup(h.cgroup)
+		a, wait := p.attribution(g, h.cgroup)
+		late := now-h.since >= uint64(p.options.Hold)
+		if wait && !late && !all {
+			return false
+		}
+		if wait && late {
+			p.stats.HeldExpired += uint64(len(h.records))
+			if g != nil {
+				g.Waive()
+			} else {
+				p.holds.waive(h.cgroup)
+			}
+		}
+		for _, r := range h.records {
+			if err := p.decoder.Decode(r, &p.event); err != nil {
+				panic("pipeline: a record that was decoded once is malformed: " + err.Error())
+			}
+			p.stats.Delay.Observe(time.Duration(now - min(now, p.event.TimeNS)))
+			p.release(&p.event, a)
+		}
+		return true
+	})
+}
+
+func (p *Pipeline) publish() {
+	p.stats.Held = uint64(p.holds.count)
+	p.mu.Lock()
+	p.published = p.stats
+	p.mu.Unlock()
+}
+
+// Stats as of the last time the rings were empty. Safe at any time.
+func (p *Pipeline) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.published
+}
