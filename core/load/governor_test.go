@@ -1,0 +1,147 @@
+package load
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/event"
+	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+// table stands for the kernel, which these rules are not about.
+type table struct {
+	now  [event.PooledRows]float64
+	puts uint32
+}
+
+func (k *table) Since() ([]kernel.Period, error) { return nil, nil }
+
+func (k *table) SetPolicy(p [event.PooledRows]float64) (uint32, error) {
+	k.now = p
+	k.puts++
+	return k.puts + 1, nil
+}
+
+func p(v float64) *float64 { return &v }
+
+func s(v string) *string { return &v }
+
+func policy(p *protov1.Policy) *protov1.Answer {
+	return &protov1.Answer{Answer: &protov1.Answer_Policy{Policy: p}}
+}
+
+func governor() (*Governor, *table) {
+	k := &table{}
+	return New(Options{Kernel: k, Sampler: "test", Log: slog.New(slog.DiscardHandler)}), k
+}
+
+func TestAPolicyIsCompiledByItsFirstMatchingRule(t *testing.T) {
+	g, k := governor()
+	g.Answer(policy(&protov1.Policy{
+		DefaultProbability: p(0.1),
+		Rules: []*protov1.Rule{
+			{Match: &protov1.ClassPattern{Kind: s("process.exec")}, Probability: p(0.5)},
+			{Match: &protov1.ClassPattern{Priority: s("error")}, Probability: p(7)},
+			{Match: &protov1.ClassPattern{Kind: s("process.exec"), Priority: s("info")}, Probability: p(0.9)},
+			{Match: &protov1.ClassPattern{Group: s("web")}, Probability: p(0)},
+		},
+	}))
+	for _, c := range []struct {
+		kind     event.Kind
+		priority event.Priority
+		want     float64
+	}{
+		{event.ProcessExec, event.Info, 0.5},
+		{event.ProcessExec, event.Error, 0.5},
+		{event.ProcessExit, event.Error, 1},
+		{event.ProcessExit, event.Info, 0.1},
+		{event.ProcessExit, event.Critical, 1},
+		{event.CgroupCreate, event.Debug, 1},
+	} {
+		if got := k.now[event.Row(c.kind, c.priority)]; got != c.want {
+			t.Errorf("%v %v: %v, want %v", c.kind, c.priority, got, c.want)
+		}
+	}
+	r := g.Report()
+	if len(r.Policies) != 1 || !r.Policies[0].Accepted || r.Policies[0].Reason == "" || r.Policies[0].Generation != 2 {
+		t.Errorf("the sampler is told %v", r.Policies)
+	}
+	if len(g.Report().Policies) != 0 {
+		t.Error("it is told twice")
+	}
+}
+
+func TestAPolicyThatIsNoneIsRefusedAndChangesNothing(t *testing.T) {
+	for name, a := range map[string]*protov1.Answer{
+		"nothing":            {},
+		"keep at the start":  {Answer: &protov1.Answer_Keep{Keep: &protov1.Keep{}}},
+		"an empty policy":    policy(&protov1.Policy{}),
+		"a default of NaN":   policy(&protov1.Policy{DefaultProbability: p(math.NaN())}),
+		"a rule of nothing":  policy(&protov1.Policy{DefaultProbability: p(1), Rules: []*protov1.Rule{{}}}),
+		"a rule without p":   policy(&protov1.Policy{DefaultProbability: p(1), Rules: []*protov1.Rule{{Match: &protov1.ClassPattern{}}}}),
+		"an infinite p":      policy(&protov1.Policy{DefaultProbability: p(1), Rules: []*protov1.Rule{{Match: &protov1.ClassPattern{}, Probability: p(math.Inf(1))}}}),
+		"too many rules":     policy(&protov1.Policy{DefaultProbability: p(1), Rules: make([]*protov1.Rule, maxRules+1)}),
+		"a rule for anybody": policy(&protov1.Policy{DefaultProbability: p(1), Rules: []*protov1.Rule{{Probability: p(0)}}}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, k := governor()
+			g.Answer(a)
+			if k.puts != 0 || g.Policy().Refused != 1 || g.Policy().Source != "default" {
+				t.Errorf("%d tables put, policy %+v", k.puts, g.Policy())
+			}
+		})
+	}
+}
+
+func TestAPolicyThatIsNotRenewedEndsAndKeepRenewsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, k := governor()
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { defer close(done); g.Run(ctx) }()
+		defer func() { cancel(); <-done }()
+
+		g.Answer(policy(&protov1.Policy{DefaultProbability: p(0.5), TtlNano: int64(2 * time.Second)}))
+		keep := &protov1.Answer{Answer: &protov1.Answer_Keep{Keep: &protov1.Keep{}}}
+		for range 5 {
+			time.Sleep(1500 * time.Millisecond)
+			g.Answer(keep)
+		}
+		if g.Policy().Source != "test" || k.puts != 1 {
+			t.Fatalf("kept: %+v, %d tables put", g.Policy(), k.puts)
+		}
+		time.Sleep(2100 * time.Millisecond)
+		synctest.Wait()
+		if g.Policy().Source != "default" || k.now[0] != builtin {
+			t.Errorf("after its time: %+v, p %v", g.Policy(), k.now[0])
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if k.puts != 2 {
+			t.Errorf("%d tables put, want 2", k.puts)
+		}
+		g.Answer(keep)
+		if g.Policy().Source != "test" || k.now[0] != 0.5 {
+			t.Errorf("kept after its end: %+v, p %v", g.Policy(), k.now[0])
+		}
+	})
+}
+
+func TestAReportTellsTheHostsLoad(t *testing.T) {
+	g, _ := governor()
+	g.Report()
+	for end := time.Now().Add(50 * time.Millisecond); time.Now().Before(end); {
+	}
+	h := g.Report().Host
+	if h.CpuUtilization == nil || *h.CpuUtilization <= 0 || *h.CpuUtilization > 1 {
+		t.Errorf("CPU utilization %v", h.CpuUtilization)
+	}
+	if h.MemoryTotalBytes == 0 || h.MemoryAvailableBytes == 0 || h.DaemonMemoryBytes == 0 || h.DaemonCpuCores == nil {
+		t.Errorf("%v", h)
+	}
+}
