@@ -111,6 +111,11 @@ func (j *JSON) Flush() {
 // Stats of the exporter. Safe at any time.
 func (j *JSON) Stats() Stats { return j.queue.stats(j.name) }
 
+// Queue is how many batches wait to be written, and how many can. Safe at any time.
+func (j *JSON) Queue() (depth, capacity uint64) {
+	return uint64(len(j.queue.full)), uint64(cap(j.queue.full))
+}
+
 // Close writes what is queued and closes the file. No Export may follow.
 func (j *JSON) Close() error {
 	j.queue.close()

@@ -1,0 +1,341 @@
+// Package daemon is the one place where the graph is wired: it checks the
+// configuration, builds every stage, starts them in order and stops them in the
+// reverse.
+//
+// It owns the life of everything else and holds no logic of its own. Data flows
+// one way (kernel, pipeline, exporters), control the other (plugins, inventory and
+// governor, kernel).
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
+	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
+	"github.com/ebpf-tracer/ebpf-tracer/core/load"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pipeline"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost"
+)
+
+// Options of Run and Validate.
+type Options struct {
+	ConfigFile string
+	Stdout     io.Writer // of an exporter with path "-"
+	Stderr     io.Writer // the log
+	Version    string
+	Revision   string
+	// PluginDir is searched before those of the configuration; "": "plugins"
+	// beside the program.
+	PluginDir string
+	// StateDir holds what plugins keep; "": /var/lib/ebpf-tracer.
+	StateDir string
+}
+
+const (
+	pluginsStop   = 3 * time.Second // for plugins to end
+	exportersStop = time.Second     // for exporters to write what is queued
+)
+
+// daemon is one run.
+type daemon struct {
+	options Options
+	config  config.Config
+	log     *slog.Logger
+	started time.Time
+
+	host      *pluginhost.Host
+	plugins   []plugin
+	kernel    *kernel.Kernel
+	inventory *inventory.Inventory
+	pipeline  *pipeline.Pipeline
+	governor  *load.Governor
+	outputs   outputs
+	rescan    chan struct{}
+	key       string // what attribution goes by
+	root      string // of the default hierarchy; "": none
+
+	running sync.WaitGroup // the goroutines of this run
+}
+
+// Run traces until ctx is done, and then drains and returns nil. An error that is
+// a *ConfigError says what is wrong with the configuration; nothing was started
+// then.
+func Run(ctx context.Context, o Options) error {
+	// A reader of standard output that goes away is an error of the exporter,
+	// not the end of the daemon.
+	signal.Ignore(syscall.SIGPIPE)
+	d := &daemon{options: o, started: time.Now(), rescan: make(chan struct{}, 1)}
+	file, found := config.ReadFile(o.ConfigFile)
+	if found.HasErrors() {
+		return configError(o.ConfigFile, found)
+	}
+	d.config = file.Config
+	d.log = newLogger(o.Stderr, d.config.Log)
+	if err := kernel.Check(); err != nil {
+		return err
+	}
+	if err := d.check(ctx, file, found); err != nil {
+		return err
+	}
+	return d.trace(ctx)
+}
+
+// check finishes the check of the configuration with the plugins' help.
+func (d *daemon) check(ctx context.Context, file *config.File, found config.Diagnostics) error {
+	state := d.options.StateDir
+	if state == "" {
+		state = "/var/lib/ebpf-tracer"
+	}
+	var err error
+	d.host, err = pluginhost.New(pluginhost.Options{
+		RuntimeDir: filepath.Dir(d.config.API.Socket), StateDir: state, Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.plugins, found, err = checkPlugins(ctx, d.host, d.options, file, found)
+	if err == nil && found.HasErrors() {
+		err = configError(d.options.ConfigFile, found)
+	}
+	if err != nil {
+		return errors.Join(err, d.stopHost())
+	}
+	return showWarnings(d.options.Stderr, found)
+}
+
+func (d *daemon) stopHost() error {
+	ctx, cancel := context.WithTimeout(context.Background(), pluginsStop)
+	defer cancel()
+	return d.host.Stop(ctx)
+}
+
+// trace builds and starts the stages, waits, and stops them.
+func (d *daemon) trace(ctx context.Context) (err error) {
+	d.inventory = inventory.New(inventory.Options{Encode: encodeWorkload})
+	if err := d.openOutputs(); err != nil {
+		return errors.Join(err, d.stopHost())
+	}
+	d.pipeline = pipeline.New(pipeline.Options{
+		Inventory: d.inventory, Exporters: d.outputs.pipeline(),
+		Hold: d.config.Attribution.Hold, HoldCgroup: d.config.Attribution.HoldPerCgroup,
+		HoldTotal: d.config.Attribution.HoldTotal,
+		Unknown:   d.wantRescan, Monotonic: monotonic,
+	})
+	d.kernel, err = kernel.Load(kernel.Options{
+		Probes: probes(d.config.Probes), RingBytes: int(d.config.Kernel.RingSize), Rings: d.config.Kernel.Rings,
+	})
+	if err != nil {
+		return errors.Join(err, d.stopHost(), d.outputs.close())
+	}
+	for _, p := range d.kernel.Probes() {
+		if p.State() != "attached" {
+			d.log.Warn("this kernel can't take all of a probe; the rest runs", "probe", p.Name, "state", p.State(), "reason", p.Reason())
+		}
+	}
+	d.scan()
+
+	// Reading goes on while the rest is being stopped.
+	reading, stopReading := context.WithCancel(context.Background())
+	defer stopReading()
+	read := make(chan error, 1)
+	go func() { read <- d.kernel.Read(reading, d.pipeline) }()
+
+	working, stopWorking := context.WithCancel(ctx)
+	defer stopWorking()
+	failed := make(chan error, 1)
+	err = d.start(working, failed)
+	if err == nil {
+		d.log.Info("tracing", "version", d.options.Version, "node", d.config.Node.Name,
+			"socket", d.config.API.Socket, "start", time.Since(d.started).Round(time.Millisecond))
+		select {
+		case <-ctx.Done():
+		case err = <-failed:
+		case err = <-read:
+			read <- nil
+			err = fmt.Errorf("read the rings: %w", err)
+		}
+	}
+	stopWorking()
+	return errors.Join(err, d.stop(stopReading, read))
+}
+
+// start starts what serves the pipeline and those who ask about it.
+func (d *daemon) start(ctx context.Context, failed chan<- error) error {
+	d.governor = load.New(load.Options{
+		Kernel: d.kernel, Sampler: d.sampler(), Queues: d.queues, Log: d.log,
+	})
+	d.goes(func() { d.governor.Run(ctx) })
+	d.goes(func() { d.keepScanning(ctx) })
+	if err := d.runPlugins(ctx); err != nil {
+		return err
+	}
+	return d.serve(ctx, failed)
+}
+
+// goes runs f on a goroutine of this run.
+func (d *daemon) goes(f func()) {
+	d.running.Add(1)
+	go func() {
+		defer d.running.Done()
+		f()
+	}()
+}
+
+// stop ends everything in the order in which events flow, so that none is lost,
+// and prints the ledger.
+func (d *daemon) stop(stopReading func(), read <-chan error) error {
+	errs := []error{d.stopServing(), d.kernel.Detach()}
+	plugins := make(chan error, 1)
+	go func() { plugins <- d.stopHost() }()
+	stopReading()
+	errs = append(errs, <-read)
+	d.pipeline.Close()
+	errs = append(errs, d.outputs.close(), <-plugins)
+	d.running.Wait()
+	d.printLedger()
+	errs = append(errs, d.kernel.Close())
+	return errors.Join(errs...)
+}
+
+// scan tells the inventory of the cgroups that are there already.
+func (d *daemon) scan() {
+	root, err := inventory.Root()
+	if err == nil {
+		var n int
+		if n, err = d.inventory.Scan(root); err == nil {
+			d.log.Debug("cgroups listed", "root", root, "count", n)
+			d.root, d.key = root, "default-hierarchy cgroup"
+			return
+		}
+	}
+	d.key = "none: " + err.Error()
+	d.log.Warn("events can't be attributed to containers", "reason", err)
+}
+
+// wantRescan asks for another list of the cgroups. It never blocks.
+func (d *daemon) wantRescan() {
+	select {
+	case d.rescan <- struct{}{}:
+	default:
+	}
+}
+
+// keepScanning lists the cgroups again when one was met that was never told, once
+// a second at most.
+func (d *daemon) keepScanning(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.rescan:
+		}
+		if d.root == "" {
+			continue
+		}
+		if _, err := d.inventory.Scan(d.root); err != nil {
+			d.log.Debug("list the cgroups again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func probes(p config.Probes) (names []string) {
+	if p.Process != nil {
+		names = append(names, "process")
+	}
+	if p.Network != nil {
+		names = append(names, "network")
+	}
+	if p.File != nil {
+		names = append(names, "file")
+	}
+	return names
+}
+
+func newLogger(w io.Writer, c config.Log) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		level = slog.LevelInfo // the configuration allows no other word
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// monotonic is the clock of the kernel's events.
+func monotonic() uint64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0
+	}
+	return uint64(ts.Nano())
+}
+
+// clocks reads the wall clock and the events' clock at one time.
+func clocks() (wall, mono int64) {
+	before := monotonic()
+	wall = time.Now().UnixNano()
+	return wall, int64(before+monotonic()) / 2
+}
+
+// ConfigError is a configuration that is refused. Its text has every mistake at
+// its place.
+type ConfigError struct {
+	File string
+	Text string
+}
+
+func (e *ConfigError) Error() string { return e.Text }
+
+func configError(file string, found config.Diagnostics) error {
+	var b writer
+	if err := found.Write(&b, config.TextOptions{Width: 100}); err != nil {
+		return fmt.Errorf("%s is refused: %w", file, err)
+	}
+	return &ConfigError{File: file, Text: string(b)}
+}
+
+type writer []byte
+
+func (w *writer) Write(b []byte) (int, error) { *w = append(*w, b...); return len(b), nil }
+
+func showWarnings(w io.Writer, found config.Diagnostics) error {
+	if len(found) == 0 {
+		return nil
+	}
+	return found.Write(w, config.TextOptions{Width: 100})
+}
+
+// pluginDir is where the plugins that come with the program are.
+func (o Options) pluginDir() (string, error) {
+	if o.PluginDir != "" {
+		return o.PluginDir, nil
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find the program's own directory: %w", err)
+	}
+	if program, err = filepath.EvalSymlinks(program); err != nil {
+		return "", fmt.Errorf("find the program's own directory: %w", err)
+	}
+	return filepath.Join(filepath.Dir(program), "plugins"), nil
+}

@@ -1,0 +1,206 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"text/tabwriter"
+
+	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
+	"github.com/ebpf-tracer/ebpf-tracer/core/load"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+// source answers the local API and the metrics, all from the same numbers.
+type source struct{ *daemon }
+
+// Version of the daemon and of what it runs on.
+func (s source) Version() *protov1.GetVersionResponse {
+	out := &protov1.GetVersionResponse{
+		Version: s.options.Version, Revision: s.options.Revision, GoVersion: runtime.Version(),
+	}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		out.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	return out
+}
+
+// Containers that are described now.
+func (s source) Containers() []*protov1.ContainerView {
+	views := s.inventory.Containers()
+	out := make([]*protov1.ContainerView, 0, len(views))
+	for _, v := range views {
+		out = append(out, containerView(v))
+	}
+	return out
+}
+
+// ContainerByPID is the container that a process of the host belongs to, nil when
+// it is none's.
+func (s source) ContainerByPID(pid uint32) (*protov1.ContainerView, error) {
+	cgroup, err := s.inventory.OfPID(pid)
+	if err != nil {
+		return nil, err
+	}
+	v, ok := s.inventory.View(cgroup)
+	if !ok {
+		return nil, nil
+	}
+	return containerView(v), nil
+}
+
+func containerView(v inventory.View) *protov1.ContainerView {
+	return &protov1.ContainerView{
+		Container: v.Container, Sources: v.Sources, Stale: v.Stale, Pod: v.Pod, Mesh: v.Mesh,
+		CgroupIds: v.CgroupIDs,
+	}
+}
+
+// Plugins and how they are.
+func (s source) Plugins() []*protov1.PluginView {
+	states := s.host.Status()
+	out := make([]*protov1.PluginView, 0, len(states))
+	for _, p := range states {
+		out = append(out, &protov1.PluginView{
+			Kind: pluginKinds[p.Kind], Name: p.Name, Version: p.Version, State: string(p.State),
+			SinceUnixNano: p.Since.UnixNano(), Pid: uint32(p.PID), Restarts: p.Restarts,
+			Reason: p.Reason, QueueDepth: p.QueueDepth, QueueDropped: p.QueueDropped,
+			MemoryBytes: p.MemoryBytes, CpuSeconds: p.CPUSeconds, LastStderr: p.LastStderr,
+		})
+	}
+	return out
+}
+
+var pluginKinds = map[config.PluginKind]protov1.Kind{
+	config.Discoverer: protov1.Kind_KIND_DISCOVERER,
+	config.Mesh:       protov1.Kind_KIND_MESH,
+	config.Sampler:    protov1.Kind_KIND_SAMPLER,
+}
+
+// Stats of all stages. Outcomes are read before what they are outcomes of: the
+// exporters', the pipeline's, the ring's, the kernel's.
+func (s source) Stats() (*protov1.Stats, error) {
+	out := &protov1.Stats{
+		StartedUnixNano: s.started.UnixNano(), Node: s.config.Node.Name,
+	}
+	for _, x := range s.outputs {
+		e := x.Stats()
+		out.Exporters = append(out.Exporters, &protov1.ExporterStats{
+			Name: e.Name, Released: e.Released, Exported: e.Exported, QueueDropped: e.QueueDropped,
+			Failed: e.Failed, ScopedOut: e.ScopedOut, Queued: e.Queued, Bytes: e.Bytes, LastError: e.LastError,
+		})
+	}
+	p := s.pipeline.Stats()
+	out.Pipeline = &protov1.Pipeline{
+		Decoded: p.Decoded, Malformed: p.Malformed, Released: p.Released, Held: p.Held,
+		InRing: s.kernel.InRing(), SkippedRuns: s.kernel.SkippedRuns(),
+	}
+	rows, _, swaps, err := s.kernel.Ledger()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		if r.Seen == 0 {
+			continue
+		}
+		out.Kernel = append(out.Kernel, &protov1.LedgerRow{
+			Kind: r.Kind.String(), Priority: r.Priority.String(), Seen: r.Seen, Kept: r.Kept,
+			SampledOut: r.SampledOut, Filtered: r.Filtered, Lost: r.Lost, Bytes: r.Bytes,
+			Probability: r.Probability,
+		})
+	}
+	inv := s.inventory.Stats()
+	out.Attribution = &protov1.Attribution{
+		Host: p.Host, Container: p.Container, Pending: p.Pending, HeldTotal: p.HeldTotal,
+		HeldExpired: p.HeldExpired, HeldOverflow: p.HeldOverflow, Corrected: inv.Corrected,
+		DelayP50Seconds: p.Delay.Quantile(0.5).Seconds(), DelayP99Seconds: p.Delay.Quantile(0.99).Seconds(),
+		Containers: inv.Containers, Cgroups: inv.Cgroups, Key: s.key,
+	}
+	for _, q := range s.queues() {
+		out.Queues = append(out.Queues, &protov1.QueueDepth{Queue: q.Name, Depth: q.Depth, Capacity: q.Capacity})
+	}
+	out.Policy = s.policyStats(swaps)
+	for _, probe := range s.kernel.Probes() {
+		out.Probes = append(out.Probes, &protov1.ProbeStats{
+			Name: probe.Name, State: probe.State(), Reason: probe.Reason(), Programs: probe.Programs,
+		})
+	}
+	out.Daemon = daemonStats()
+	return out, nil
+}
+
+func (s source) policyStats(swaps uint64) *protov1.PolicyStats {
+	p := s.governor.Policy()
+	out := &protov1.PolicyStats{
+		Generation: p.Generation, Source: p.Source, Reason: p.Reason, Swaps: swaps, Refused: p.Refused,
+	}
+	if !p.Expires.IsZero() {
+		out.ExpiresUnixNano = p.Expires.UnixNano()
+	}
+	return out
+}
+
+func daemonStats() *protov1.DaemonStats {
+	out := &protov1.DaemonStats{Pid: uint32(os.Getpid())}
+	if self, err := procfs.Self(); err == nil {
+		if stat, err := self.Stat(); err == nil {
+			out.MemoryBytes = uint64(stat.ResidentMemory())
+			out.CpuSeconds = stat.CPUTime()
+		}
+	}
+	return out
+}
+
+// queues are the bounded queues between the stages.
+func (d *daemon) queues() []load.Queue {
+	out := []load.Queue{{
+		Name: "hold", Depth: d.pipeline.Stats().Held, Capacity: uint64(d.config.Attribution.HoldTotal),
+	}}
+	for _, x := range d.outputs {
+		depth, capacity := x.Queue()
+		out = append(out, load.Queue{Name: "exporter/" + x.Stats().Name, Depth: depth, Capacity: capacity})
+	}
+	return out
+}
+
+// printLedger writes the ledger of a run that has ended: every event that was seen,
+// and what became of it.
+func (d *daemon) printLedger() {
+	s, err := source{d}.Stats()
+	if err != nil {
+		d.log.Error("read the ledger", "error", err)
+		return
+	}
+	w := tabwriter.NewWriter(d.options.Stderr, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "KIND\tPRIORITY\tSEEN\tKEPT\tSAMPLED OUT\tFILTERED\tLOST\t")
+	var kept, open uint64
+	for _, r := range s.Kernel {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t\n", r.Kind, r.Priority, r.Seen, r.Kept, r.SampledOut, r.Filtered, r.Lost)
+		kept += r.Kept
+		open += r.Seen - r.Kept - r.SampledOut - r.Filtered - r.Lost
+	}
+	p := s.Pipeline
+	if err := w.Flush(); err != nil {
+		return // standard error is gone: nobody reads this
+	}
+	fmt.Fprintf(d.options.Stderr, "kept %d = decoded %d + malformed %d + in ring %d; decoded = released %d + held %d; skipped runs %d\n",
+		kept, p.Decoded, p.Malformed, p.InRing, p.Released, p.Held, p.SkippedRuns)
+	for _, x := range s.Exporters {
+		fmt.Fprintf(d.options.Stderr, "%s: released %d = exported %d + queue dropped %d + failed %d + scoped out %d + queued %d\n",
+			x.Name, x.Released, x.Exported, x.QueueDropped, x.Failed, x.ScopedOut, x.Queued)
+	}
+	closes := open == 0 && kept == p.Decoded+p.Malformed+p.InRing && p.Decoded == p.Released+p.Held
+	for _, x := range s.Exporters {
+		closes = closes && x.Released == p.Released
+	}
+	if closes {
+		fmt.Fprintln(d.options.Stderr, "the ledger closes")
+	} else {
+		d.log.Error("the ledger does not close: please report this", "open", open)
+	}
+}
