@@ -81,36 +81,19 @@ type Sink interface {
 // far as they come within a millisecond. While there is work it looks every 20 ms
 // or when a ring is an eighth full; when there is none it sleeps until a program
 // wakes it.
-func (k *Kernel) Read(ctx context.Context, sink Sink) error {
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+func (k *Kernel) Read(ctx context.Context, sink Sink) (err error) {
+	alarm, err := newAlarm(k.ringFDs())
 	if err != nil {
-		return fmt.Errorf("make the reader's epoll: %w", err)
+		return err
 	}
-	defer unix.Close(epoll)
-	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return fmt.Errorf("make the reader's eventfd: %w", err)
-	}
-	defer unix.Close(stop)
-	for _, fd := range append(k.ringFDs(), stop) {
-		// Edge-triggered: a ring that holds data is no event, a wake-up is.
-		ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)}
-		if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
-			return fmt.Errorf("watch a ring: %w", err)
-		}
-	}
-	ended := make(chan struct{})
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		select {
-		case <-ctx.Done():
-			// The counter is 0 and the write is 8 bytes: it can't fail.
-			_, _ = unix.Write(stop, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-		case <-ended:
+	defer func() { err = errors.Join(err, alarm.close()) }()
+	stopped := make(chan error, 1)
+	unhook := context.AfterFunc(ctx, func() { stopped <- alarm.stop() })
+	defer func() {
+		if !unhook() {
+			err = errors.Join(err, <-stopped)
 		}
 	}()
-	defer func() { close(ended); <-watched }()
 
 	last := time.Now()
 	for ctx.Err() == nil {
@@ -132,7 +115,7 @@ func (k *Kernel) Read(ctx context.Context, sink Sink) error {
 			last = time.Now()
 			continue
 		}
-		if err := epollWait(epoll, wait); err != nil {
+		if err := alarm.wait(wait); err != nil {
 			return err
 		}
 	}
@@ -158,15 +141,6 @@ func (k *Kernel) empty() bool {
 		}
 	}
 	return true
-}
-
-func epollWait(epoll int, d time.Duration) error {
-	var events [8]unix.EpollEvent
-	ms := int((d + time.Millisecond - 1) / time.Millisecond)
-	if _, err := unix.EpollWait(epoll, events[:], ms); err != nil && !errors.Is(err, unix.EINTR) {
-		return fmt.Errorf("wait for a ring: %w", err)
-	}
-	return nil
 }
 
 // drain reads until the rings are empty, or would never be.
