@@ -9,6 +9,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -172,9 +173,9 @@ func (d *Decoder) exec(b []byte, x *event.Exec) error {
 func (d *Decoder) turn(names []byte) []byte {
 	at := len(d.path)
 	for len(names) > 0 {
-		n := 0
-		for n < len(names) && names[n] != 0 {
-			n++
+		n := bytes.IndexByte(names, 0)
+		if n < 0 {
+			n = len(names)
 		}
 		at -= n
 		copy(d.path[at:], names[:n])
@@ -218,10 +219,8 @@ func network(b []byte, n *event.Network) error {
 }
 
 func untilNUL(b []byte) []byte {
-	for i, c := range b {
-		if c == 0 {
-			return b[:i]
-		}
+	if n := bytes.IndexByte(b, 0); n >= 0 {
+		return b[:n]
 	}
 	return b
 }

@@ -1,0 +1,218 @@
+package pipeline
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/event"
+	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+// sheet writes down what was released: "exec web", "exit pending".
+type sheet struct {
+	lines   []string
+	flushes int
+}
+
+func (s *sheet) Export(e *event.Event, a Attribution) {
+	who := "host"
+	if a.Workload != nil {
+		who = a.Workload.Container.GetName()
+	} else if a.Pending {
+		who = "pending"
+	}
+	what := e.Kind.String()
+	if e.Kind == event.ProcessExec {
+		what = string(e.Exec.Path)
+	}
+	s.lines = append(s.lines, what+" "+who)
+}
+
+func (s *sheet) Flush() { s.flushes++ }
+
+type rig struct {
+	*Pipeline
+	sheet     *sheet
+	inventory *inventory.Inventory
+	now       time.Duration
+	unknown   int
+}
+
+func newRig(perCgroup, total int) *rig {
+	r := &rig{sheet: &sheet{}, inventory: inventory.New(inventory.Options{})}
+	r.Pipeline = New(Options{
+		Inventory: r.inventory, Exporters: []Exporter{r.sheet},
+		Hold: 500 * time.Millisecond, HoldCgroup: perCgroup, HoldTotal: total,
+		Unknown:   func() { r.unknown++ },
+		Monotonic: func() uint64 { return uint64(r.now) },
+	})
+	return r
+}
+
+var containerID = strings.Repeat("c", 64)
+
+func (r *rig) describe(t *testing.T, id, name string) {
+	t.Helper()
+	if err := r.inventory.Apply("docker", []*protov1.InventoryChange{{
+		Change: &protov1.InventoryChange_Container{Container: &protov1.Container{Id: id, Name: name}},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *rig) created(id uint64, path string) {
+	r.Record(cgroupRecord(event.CgroupCreate, id, path))
+	r.sheet.lines = nil
+}
+
+func (r *rig) exec(cgroup uint64, name string) { r.Record(execRecord(cgroup, name+"\x00", "")) }
+
+func (r *rig) check(t *testing.T, want ...string) {
+	t.Helper()
+	if fmt.Sprint(r.sheet.lines) != fmt.Sprint(want) {
+		t.Errorf("released %q, want %q", r.sheet.lines, want)
+	}
+	s := r.Stats()
+	if s.Decoded != s.Released+s.Held || s.Released != s.Host+s.Container+s.Pending {
+		t.Errorf("the ledger does not close: %+v", s)
+	}
+}
+
+func TestTheFirstEventsOfAContainerWaitForItsNameInOrder(t *testing.T) {
+	r := newRig(64, 4096)
+	r.created(1, "/host.service")
+	r.created(2, "/docker/"+containerID)
+	r.exec(2, "first")
+	r.exec(1, "other")
+	r.exec(2, "second")
+	if again := r.Drained(); again == 0 {
+		t.Error("held events are not looked at again")
+	}
+	r.check(t, "/other host")
+	r.describe(t, containerID, "web")
+	r.exec(2, "third") // known by now, but not before those that wait
+	r.Drained()
+	r.check(t, "/other host", "/first web", "/second web", "/third web")
+	if again := r.Drained(); again != 0 {
+		t.Error("nothing is held, and it is looked at again")
+	}
+	if s := r.Stats(); s.HeldTotal != 3 || s.HeldExpired != 0 || s.Delay.Quantile(1) == 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestEventsThatWaitedInVainGoOutOnceAndLaterOnesDoNotWait(t *testing.T) {
+	r := newRig(64, 4096)
+	r.created(2, "/docker/"+containerID)
+	r.exec(2, "first")
+	r.now = 499 * time.Millisecond
+	r.Drained()
+	r.check(t)
+	r.now = 501 * time.Millisecond
+	r.Drained()
+	r.check(t, "/first pending")
+	r.exec(2, "second")
+	r.check(t, "/first pending", "/second pending")
+	r.describe(t, containerID, "web")
+	r.exec(2, "third")
+	r.Drained()
+	r.check(t, "/first pending", "/second pending", "/third web")
+	if s := r.Stats(); s.HeldExpired != 1 || s.Pending != 2 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestWhatDoesNotFitGoesOutPendingAndIsNotDropped(t *testing.T) {
+	other := strings.Repeat("d", 64)
+	r := newRig(2, 3)
+	r.created(2, "/docker/"+containerID)
+	r.created(3, "/docker/"+other)
+	for _, name := range []string{"a1", "a2", "a3"} {
+		r.exec(2, name)
+	}
+	r.exec(3, "b1")
+	r.exec(3, "b2")
+	r.Drained()
+	r.check(t, "/a3 pending", "/b2 pending")
+	if s := r.Stats(); s.HeldOverflow != 2 || s.Held != 3 {
+		t.Errorf("%+v", s)
+	}
+	r.Close()
+	r.check(t, "/a3 pending", "/b2 pending", "/a1 pending", "/a2 pending", "/b1 pending")
+}
+
+func TestACgroupThatWasNeverToldIsAskedForAndWaitsOnce(t *testing.T) {
+	r := newRig(64, 4096)
+	r.exec(9, "first")
+	if r.unknown == 0 {
+		t.Error("nobody was asked")
+	}
+	r.created(9, "/late.service")
+	r.Drained()
+	r.check(t, "/first host")
+	r.exec(10, "never")
+	r.now = time.Second
+	r.Drained()
+	r.exec(10, "again")
+	r.Drained()
+	r.check(t, "/first host", "/never pending", "/again pending")
+	r.exec(0, "no cgroup")
+	r.check(t, "/first host", "/never pending", "/again pending", "/no cgroup host")
+}
+
+func TestAMalformedRecordIsCountedAndNothingElse(t *testing.T) {
+	r := newRig(64, 4096)
+	r.Record([]byte("short"))
+	r.Record(header(event.Kinds, 0, 1))
+	r.Drained()
+	r.check(t)
+	if s := r.Stats(); s.Malformed != 2 || s.Decoded != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestNoEventAllocates(t *testing.T) {
+	r := newRig(64, 4096)
+	r.created(1, "/host.service")
+	r.created(2, "/docker/"+containerID)
+	r.created(3, "/docker/"+strings.Repeat("d", 64)) // never described: held
+	r.describe(t, containerID, "web")
+	r.options.Exporters = nil // their own tests count theirs
+	records := [][]byte{
+		execRecord(1, "true\x00bin\x00", "a\x00"), execRecord(2, "true\x00bin\x00", "a\x00"), openRecord(2, "/etc/hosts"),
+		exitRecord(2), forkRecord(1), networkRecord(2), execRecord(3, "held\x00", "x\x00"),
+	}
+	round := func() {
+		for _, b := range records {
+			r.Record(b)
+		}
+		r.review(true)
+		r.Drained()
+	}
+	round()
+	if n := testing.AllocsPerRun(100, round); n != 0 {
+		t.Errorf("%v allocations for %d events", n, len(records))
+	}
+}
+
+func BenchmarkRecord(b *testing.B) {
+	r := newRig(64, 4096)
+	r.created(1, "/host.service")
+	r.created(2, "/docker/"+containerID)
+	if err := r.inventory.Apply("docker", []*protov1.InventoryChange{{
+		Change: &protov1.InventoryChange_Container{Container: &protov1.Container{Id: containerID, Name: "web"}},
+	}}); err != nil {
+		b.Fatal(err)
+	}
+	r.options.Exporters = nil
+	records := [][]byte{openRecord(1, "/etc/hosts"), openRecord(2, "/etc/hosts")}
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		r.Record(records[n%2])
+		n++
+	}
+}
