@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The event ABI: what the programs write into a ring and core/event reads.
  *
@@ -42,22 +42,30 @@ enum event_flag {
 	FLAG_OWNER_LISTENER = 1 << 3, /* not accepted yet: the listener's pid */
 	FLAG_CORE_DUMPED = 1 << 4,
 	FLAG_UNREADABLE = 1 << 5, /* user memory could not be read */
+	FLAG_PATH_DETACHED = 1 << 6, /* a file in no directory: a memfd */
+	FLAG_PATH_DELETED = 1 << 7,  /* no directory holds it any more */
 };
 
 struct event_header {
 	__u64 time_ns;	  /* CLOCK_MONOTONIC */
 	__u64 cgroup_id;  /* on the default hierarchy */
 	__u64 threshold;  /* 56 bits: kept with probability 1 - threshold/2^56 */
+	__u64 random;	  /* 56 bits: the number drawn, at least threshold; all
+			   * events of a process, or of a socket, have the same;
+			   * 0: none was drawn */
+	__u64 start_ns;	  /* of the process; with pid it is unique; 0: not known */
 	__u32 row;	  /* of the decision table, and ... */
 	__u32 generation; /* ... the table's, which the event is charged to */
+	__u32 flags;
 	__u16 kind;
 	__u8 priority;
-	__u8 flags;
+	__u8 reserved;
 	__u32 pid;    /* thread group id in the host's pid namespace */
 	__u32 tid;
 	__u32 ns_pid; /* the same in the task's own pid namespace */
 	__u32 ns_tid;
 	__u32 uid;    /* in the host's user namespace */
+	__u32 euid;
 	__u32 pidns;  /* inode numbers of namespaces */
 	__u32 mntns;
 	__u32 netns;
@@ -97,7 +105,8 @@ struct event_network {
 	__u16 local_port;
 	__u16 peer_port;
 	__u16 family;	/* AF_INET 2, AF_INET6 10 */
-	__u16 error;	/* errno of a failed connect; 0 there: given up */
+	__u16 error;	/* errno of a failed connect (0 there: given up), or that
+			 * ended a connection */
 	__u32 backlog;	/* of a listener */
 	__u32 reserved;
 };
@@ -131,18 +140,20 @@ enum {
  * rule and the counts of what was decided under it, so that each event is
  * charged to its own row and generation by construction.
  *
- * seen = kept + sampled_out + filtered + lost. `seen` comes last, because a
- * row is read from its start: what was read as an outcome has been seen.
+ * seen = offered + sampled_out + filtered, and kept = offered - lost. Every count
+ * only rises. A row is read from its start, which gives the order: what was read
+ * as an outcome has been seen, what was read as lost has been offered, and what
+ * user space has decoded was offered before.
  *
- * Rows 0 .. EVENT_KINDS*PRIORITIES-1 are pooled: kind * PRIORITIES + priority.
- * Rows above are free for promoted classes, named by a slot in the storage of
- * a cgroup.
+ * Rows 0 .. POOLED_ROWS-1 are pooled: kind * PRIORITIES + priority. Those of
+ * promoted classes, named by a slot in the storage of a cgroup, begin at
+ * PROMOTED_ROW, so that a new kind moves no row of theirs.
  */
 struct policy_row {
-	__u64 kept;
+	__u64 lost;
+	__u64 offered; /* to a ring */
 	__u64 sampled_out;
 	__u64 filtered;
-	__u64 lost;
 	__u64 bytes; /* of kept records */
 	__u64 seen;
 	__u64 threshold;
@@ -151,7 +162,7 @@ struct policy_row {
 	__u32 reserved;
 };
 
-enum { POOLED_ROWS = EVENT_KINDS * PRIORITIES };
+enum { POOLED_ROWS = EVENT_KINDS * PRIORITIES, PROMOTED_ROW = 1024 };
 
 /* What a ring's reader is doing, which decides whether a record wakes it. */
 enum reader_mode {
@@ -171,8 +182,8 @@ enum fault {
 	FAULT_NO_POLICY = 0,	 /* no table or no row: the event is not seen */
 	FAULT_NO_SCRATCH = 1,	 /* charged as lost too */
 	FAULT_NO_SOCK_STORAGE = 2,
-	FAULT_CONNECTS_FULL = 3, /* an errno may be told twice */
-	FAULT_OWNERS_FULL = 4,	 /* a close keeps its listener's owner */
+	FAULT_CONNECTS = 3,	 /* an errno may be told twice */
+	FAULT_OWNERS = 4,	 /* a close keeps its listener's owner */
 	FAULT_NO_TASK_STORAGE = 5, /* an exit may be told twice */
 	FAULTS = 6,
 };

@@ -1,6 +1,6 @@
 //go:build ignore
 
-// SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Cgroups come and go: what attribution goes by. A cgroup is told with its path
  * before any process runs in it. Only the default hierarchy, whose ids the
@@ -68,6 +68,14 @@ SEC("tp_btf/cgroup_rmdir")
 int BPF_PROG(cgroup_remove, struct cgroup *cgroup, const char *path)
 {
 	return changed(cgroup, path, EVENT_CGROUP_REMOVE);
+}
+
+/* The tracer's own process as the host knows it, which getpid does not tell in a
+ * pid namespace. Run once, by a test run; attached to nothing. */
+SEC("raw_tp/sys_enter")
+int self(void *ctx)
+{
+	return bpf_get_current_pid_tgid() >> 32;
 }
 
 /*

@@ -24,6 +24,7 @@ const (
 	CgroupMapRings         = "rings"
 	CgroupProgCgroupCreate = "cgroup_create"
 	CgroupProgCgroupRemove = "cgroup_remove"
+	CgroupProgSelf         = "self"
 	CgroupVarRingCount     = "ring_count"
 	CgroupVarRingOfCpu     = "ring_of_cpu"
 	CgroupVarSeed          = "seed"
@@ -74,6 +75,7 @@ type CgroupSpecs struct {
 type CgroupProgramSpecs struct {
 	CgroupCreate *ebpf.ProgramSpec `ebpf:"cgroup_create"`
 	CgroupRemove *ebpf.ProgramSpec `ebpf:"cgroup_remove"`
+	Self         *ebpf.ProgramSpec `ebpf:"self"`
 }
 
 // CgroupMapSpecs contains maps before they are loaded into the kernel.
@@ -153,12 +155,14 @@ type CgroupVariables struct {
 type CgroupPrograms struct {
 	CgroupCreate *ebpf.Program `ebpf:"cgroup_create"`
 	CgroupRemove *ebpf.Program `ebpf:"cgroup_remove"`
+	Self         *ebpf.Program `ebpf:"self"`
 }
 
 func (p *CgroupPrograms) Close() error {
 	return _CgroupClose(
 		p.CgroupCreate,
 		p.CgroupRemove,
+		p.Self,
 	)
 }
 

@@ -1,6 +1,6 @@
 //go:build ignore
 
-// SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Probe "file": the open family, at the exit of each call, when the path is
  * sure to be in memory and the result is known. Per-call tracepoints, so that
@@ -8,6 +8,7 @@
  */
 #include "tracer.h"
 
+enum { ERESTARTSYS = 512, ERESTART_RESTARTBLOCK = 516 };
 enum { AT_FDCWD = -100, O_CREAT_WRONLY_TRUNC = 01101 };
 
 struct open_record {
@@ -32,6 +33,9 @@ static __always_inline int opened(struct syscall_exit *ctx, struct task_struct *
 	__u8 priority = ctx->ret < 0 ? PRIORITY_WARNING : PRIORITY_DEBUG;
 	long n;
 
+	/* interrupted: the call begins again and is told then */
+	if (ctx->ret <= -ERESTARTSYS && ctx->ret >= -ERESTART_RESTARTBLOCK)
+		return 0;
 	if (!decide(&d, EVENT_FILE_OPEN, priority, t->tgid, 0))
 		return 0;
 	r = bpf_map_lookup_elem(&open_scratch, &zero);

@@ -1,6 +1,6 @@
 //go:build ignore
 
-// SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Probe "network": the life of TCP connections.
  *
@@ -23,7 +23,8 @@ enum { EINTR = 4, EALREADY = 114, EINPROGRESS = 115, EISCONN = 106, ERESTARTSYS 
 enum role { ROLE_NONE = 0, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER };
 
 struct owner {
-	__u32 pid, tid, ns_pid, ns_tid, uid, pidns, mntns, parent_pid;
+	__u64 start_ns;
+	__u32 pid, tid, ns_pid, ns_tid, uid, euid, pidns, mntns, parent_pid, reserved;
 	char comm[16];
 };
 
@@ -43,25 +44,28 @@ struct {
 	__type(value, struct connection);
 } connections SEC(".maps");
 
-/* Calls of connect that are under way, by thread: what the exit of the call
- * must know not to tell a failure twice. */
+/*
+ * Connects that have begun, by the socket's cookie: what the exit of the call must
+ * know not to tell a failure twice. An entry ends with the connection's
+ * establishment or with the call that fetches the error; those that nobody
+ * fetches are what the least recently used ones make way for. The storage of a
+ * socket can't be reached from a system call's tracepoint.
+ */
 struct connecting {
-	__u64 sock;
-	__u64 told;
+	__u32 tid;
+	__u32 told;
 };
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
-	__type(key, __u32);
+	__type(key, __u64);
 	__type(value, struct connecting);
 } connects SEC(".maps");
 
-/* Who accepted a socket, by its cookie. The storage of a socket can't be
- * reached from a system call's tracepoint. */
+/* Who accepted a socket, by its cookie. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u64);
 	__type(value, struct owner);
 } accepted SEC(".maps");
@@ -82,6 +86,9 @@ static __always_inline void fill_owner(struct owner *o, struct task_struct *t)
 	o->ns_tid = ids.ns_tid;
 	o->pidns = ids.pidns;
 	o->uid = t->cred->uid.val;
+	o->euid = t->cred->euid.val;
+	o->start_ns = t->group_leader->start_time;
+	o->reserved = 0;
 	o->mntns = t->nsproxy->mnt_ns->ns.inum;
 	o->parent_pid = t->real_parent->tgid;
 	bpf_probe_read_kernel(o->comm, sizeof(o->comm), t->comm);
@@ -94,6 +101,8 @@ static __always_inline void put_owner(struct event_header *e, const struct owner
 	e->ns_pid = o->ns_pid;
 	e->ns_tid = o->ns_tid;
 	e->uid = o->uid;
+	e->euid = o->euid;
+	e->start_ns = o->start_ns;
 	e->pidns = o->pidns;
 	e->mntns = o->mntns;
 	e->parent_pid = o->parent_pid;
@@ -181,12 +190,12 @@ static __always_inline void begin(struct sock *sk, __u32 role)
 
 static __always_inline void connect_begins(struct sock *sk)
 {
-	struct connecting call = { .sock = (__u64)sk };
-	__u32 tid = bpf_get_current_pid_tgid();
+	struct connecting call = { .tid = bpf_get_current_pid_tgid() };
+	__u64 cookie = bpf_get_socket_cookie(sk);
 
 	begin(sk, ROLE_CLIENT);
-	if (bpf_map_update_elem(&connects, &tid, &call, BPF_ANY))
-		fault(FAULT_CONNECTS_FULL);
+	if (bpf_map_update_elem(&connects, &cookie, &call, BPF_ANY))
+		fault(FAULT_CONNECTS);
 }
 
 static __always_inline void listens(struct sock *sk)
@@ -227,6 +236,7 @@ static __always_inline void connected(struct sock *sk)
 	if (!c->cookie)
 		c->cookie = bpf_get_socket_cookie(sk);
 	c->role = ROLE_CLIENT;
+	bpf_map_delete_elem(&connects, &c->cookie);
 	began = c->since_ns;
 	c->since_ns = bpf_ktime_get_ns();
 	if (!decide(&d, EVENT_NETWORK_CONNECT, PRIORITY_INFO, c->owner.pid, draw_socket(c->cookie)))
@@ -239,6 +249,18 @@ static __always_inline void connected(struct sock *sk)
 	submit(&d, r, sizeof(*r), ring, index);
 }
 
+/* Whether the current task is in a call of connect, by the number of the call. */
+static __always_inline bool in_connect(void)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+
+#if defined(__TARGET_ARCH_x86)
+	return BPF_CORE_READ(regs, orig_ax) == 42;
+#else
+	return BPF_CORE_READ(regs, syscallno) == 203;
+#endif
+}
+
 static __always_inline void connect_failed(struct sock *sk)
 {
 	struct connection unknown = {}, *c;
@@ -246,7 +268,7 @@ static __always_inline void connect_failed(struct sock *sk)
 	struct connecting *call;
 	struct decision d;
 	void *ring;
-	__u32 index, tid;
+	__u32 index;
 	int error = sk->sk_err;
 
 	c = bpf_sk_storage_get(&connections, sk, 0, 0);
@@ -254,11 +276,11 @@ static __always_inline void connect_failed(struct sock *sk)
 		unknown.cookie = bpf_get_socket_cookie(sk);
 		c = &unknown;
 	}
-	tid = c->owner.tid;
-	call = bpf_map_lookup_elem(&connects, &tid);
-	if (call && call->sock == (__u64)sk) {
-		/* No error yet, in the call itself: its exit has the errno. */
-		if (!error && (__u32)bpf_get_current_pid_tgid() == tid)
+	call = bpf_map_lookup_elem(&connects, &c->cookie);
+	if (call) {
+		/* No error, and in the call itself: its exit has the errno. A soft
+		 * interrupt never ends a connect without an error. */
+		if (!error && (__u32)bpf_get_current_pid_tgid() == call->tid && in_connect())
 			return;
 		call->told = 1;
 	}
@@ -284,9 +306,21 @@ static __always_inline void child_established(struct sock *sk)
 		fault(FAULT_NO_SOCK_STORAGE);
 		return;
 	}
+	if (c->role == ROLE_CLIENT) { /* both ends called connect at a time */
+		connected(sk);
+		return;
+	}
 	c->role = ROLE_SERVER;
 	c->cookie = bpf_get_socket_cookie(sk);
 	c->since_ns = bpf_ktime_get_ns();
+}
+
+/* Whether a socket that closes in SYN_RECV is one that called connect. */
+static __always_inline bool is_client(struct sock *sk)
+{
+	struct connection *c = bpf_sk_storage_get(&connections, sk, 0, 0);
+
+	return c && c->role == ROLE_CLIENT;
 }
 
 static __always_inline void closed(struct sock *sk)
@@ -296,6 +330,8 @@ static __always_inline void closed(struct sock *sk)
 	struct decision d;
 	struct tcp_sock *tcp;
 	struct owner *taker = NULL;
+	int error = sk->sk_err;
+	__u64 sent;
 	void *ring;
 	__u32 index, pid;
 
@@ -304,13 +340,19 @@ static __always_inline void closed(struct sock *sk)
 		unknown.cookie = bpf_get_socket_cookie(sk);
 		c = &unknown;
 	}
+	if (c->role == ROLE_LISTENER) { /* data came with the SYN: never SYN_RECV */
+		c->role = ROLE_SERVER;
+		c->cookie = bpf_get_socket_cookie(sk);
+		c->since_ns = 0;
+	}
 	pid = c->owner.pid;
 	if (c->role != ROLE_CLIENT) {
 		taker = bpf_map_lookup_elem(&accepted, &c->cookie);
 		if (taker)
 			pid = taker->pid;
 	}
-	if (!decide(&d, EVENT_NETWORK_CLOSE, PRIORITY_INFO, pid, draw_socket(c->cookie)))
+	if (!decide(&d, EVENT_NETWORK_CLOSE, error ? PRIORITY_WARNING : PRIORITY_INFO, pid,
+		    draw_socket(c->cookie)))
 		goto forget;
 	r = state_event(&d, sk, c, &ring, &index);
 	if (!r)
@@ -319,11 +361,13 @@ static __always_inline void closed(struct sock *sk)
 		put_owner(&r->header, taker);
 		r->header.flags = 0;
 	}
+	r->network.error = error;
 	if (c->since_ns)
 		r->network.duration_ns = r->header.time_ns - c->since_ns;
 	tcp = bpf_skc_to_tcp_sock(sk);
 	if (tcp) {
-		r->network.sent_bytes = tcp->bytes_sent - tcp->bytes_retrans;
+		sent = tcp->bytes_sent - tcp->bytes_retrans;
+		r->network.sent_bytes = (__s64)sent < 0 ? 0 : sent;
 		r->network.received_bytes = tcp->bytes_received;
 		/* the peer's FIN takes a place in the sequence, but is no byte */
 		if (r->network.received_bytes && (sk->__sk_common.skc_flags >> SOCK_DONE & 1))
@@ -333,6 +377,8 @@ static __always_inline void closed(struct sock *sk)
 forget:
 	if (taker)
 		bpf_map_delete_elem(&accepted, &c->cookie);
+	c->role = ROLE_NONE; /* the socket may be used again */
+	c->since_ns = 0;
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -356,7 +402,7 @@ int BPF_PROG(network_state, struct sock *sk, int old, int new)
 			child_established(sk);
 		break;
 	case TCP_CLOSE:
-		if (old == TCP_SYN_SENT)
+		if (old == TCP_SYN_SENT || (old == TCP_SYN_RECV && is_client(sk)))
 			connect_failed(sk);
 		else if (old != TCP_CLOSE && old != TCP_LISTEN && old != TCP_SYN_RECV &&
 			 old != TCP_NEW_SYN_RECV)
@@ -418,6 +464,7 @@ static __always_inline int accept_returns(struct syscall_exit *ctx)
 	struct owner owner;
 	struct sock *sk;
 	__u64 cookie;
+	__u8 state = 0;
 	void *ring;
 	__u32 index;
 
@@ -428,8 +475,14 @@ static __always_inline int accept_returns(struct syscall_exit *ctx)
 		return 0;
 	cookie = cookie_of(sk);
 	fill_owner(&owner, t);
-	if (cookie && bpf_map_update_elem(&accepted, &cookie, &owner, BPF_ANY))
-		fault(FAULT_OWNERS_FULL);
+	if (cookie) {
+		if (bpf_map_update_elem(&accepted, &cookie, &owner, BPF_ANY))
+			fault(FAULT_OWNERS);
+		/* it may have been reset before it was accepted */
+		bpf_core_read(&state, sizeof(state), (const void *)&sk->__sk_common.skc_state);
+		if (state == TCP_CLOSE)
+			bpf_map_delete_elem(&accepted, &cookie);
+	}
 	if (!decide(&d, EVENT_NETWORK_ACCEPT, PRIORITY_INFO, owner.pid,
 		    cookie ? draw_socket(cookie) : 0))
 		return 0;
@@ -467,7 +520,7 @@ SEC("tracepoint/syscalls/sys_exit_connect")
 int network_connect_exit(struct syscall_exit *ctx)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
-	__u32 tid = bpf_get_current_pid_tgid(), index;
+	__u32 index;
 	struct address to = {};
 	struct network_record *r;
 	struct connecting *call;
@@ -476,15 +529,12 @@ int network_connect_exit(struct syscall_exit *ctx)
 	struct owner owner;
 	struct sock *sk;
 	void *ring, *at;
-	__u64 told = 0, cookie, length;
+	__u64 cookie, length;
+	__u32 told;
 	int fd;
 
-	call = bpf_map_lookup_elem(&connects, &tid);
-	if (call) {
-		told = call->told;
-		bpf_map_delete_elem(&connects, &tid);
-	}
-	if (told || ctx->ret >= 0 || ctx->ret <= -ERESTARTSYS || ctx->ret == -EINPROGRESS ||
+	/* not the end of a connect, or none */
+	if (ctx->ret >= 0 || ctx->ret <= -ERESTARTSYS || ctx->ret == -EINPROGRESS ||
 	    ctx->ret == -EALREADY || ctx->ret == -EISCONN || ctx->ret == -EINTR)
 		return 0;
 	regs = (struct pt_regs *)bpf_task_pt_regs(t);
@@ -501,6 +551,13 @@ int network_connect_exit(struct syscall_exit *ctx)
 	if (!sk)
 		return 0;
 	cookie = cookie_of(sk);
+	call = bpf_map_lookup_elem(&connects, &cookie);
+	if (call) {
+		told = call->told;
+		bpf_map_delete_elem(&connects, &cookie);
+		if (told)
+			return 0;
+	}
 	fill_owner(&owner, t);
 	if (!decide(&d, EVENT_NETWORK_CONNECT_FAILED, PRIORITY_ERROR, owner.pid,
 		    cookie ? draw_socket(cookie) : 0))

@@ -1,6 +1,6 @@
 //go:build ignore
 
-// SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Probe "process": fork, exec and exit, one event each per process. */
 #include "tracer.h"
 
@@ -54,16 +54,22 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
  * and across mounts (bpf_d_path is not for tracepoints). Names are written from
  * the last to the first; user space turns them round.
  */
-static __always_inline __u32 walk_path(struct file *file, char *bytes, __u8 *flags)
+static __always_inline __u32 walk_path(struct file *file, char *bytes, __u32 *flags)
 {
 	struct dentry *dentry, *root, *parent;
 	struct vfsmount *vfsmount;
 	struct mount *mount, *up;
 	struct qstr name;
+	struct inode *inode;
+	unsigned int links = 1;
 	__u32 at = 0;
 	long n;
 	int i;
 
+	bpf_core_read(&inode, sizeof(inode), &file->f_inode);
+	bpf_core_read(&links, sizeof(links), &inode->i_nlink);
+	if (!links)
+		*flags |= FLAG_PATH_DELETED;
 	bpf_core_read(&vfsmount, sizeof(vfsmount), &file->f_path.mnt);
 	bpf_core_read(&dentry, sizeof(dentry), &file->f_path.dentry);
 	bpf_core_read(&root, sizeof(root), &vfsmount->mnt_root);
@@ -79,7 +85,7 @@ static __always_inline __u32 walk_path(struct file *file, char *bytes, __u8 *fla
 			continue;
 		}
 		bpf_core_read(&parent, sizeof(parent), &dentry->d_parent);
-		if (parent == dentry || !parent)
+		if (!parent)
 			return at;
 		if (at >= PATH_BYTES)
 			break;
@@ -88,6 +94,10 @@ static __always_inline __u32 walk_path(struct file *file, char *bytes, __u8 *fla
 		if (n <= 0)
 			break;
 		at += n;
+		if (parent == dentry) { /* in no directory: a memfd */
+			*flags |= FLAG_PATH_DETACHED;
+			return at;
+		}
 		dentry = parent;
 	}
 	*flags |= FLAG_PATH_TRUNCATED;
@@ -101,7 +111,7 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	struct decision d;
 	__u32 zero = 0, path, args;
 	__u64 start, length;
-	__u8 flags = 0;
+	__u32 flags = 0;
 
 	if (!decide(&d, EVENT_PROCESS_EXEC, PRIORITY_INFO, task->tgid,
 		    draw_process(task->group_leader)))
@@ -115,7 +125,8 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	fill_decision(&r->header, &d);
 	fill_task(&r->header, task);
 	path = walk_path(task->mm->exe_file, r->bytes, &flags);
-	if (path > PATH_BYTES + 255) /* for the verifier */
+	asm volatile("" : "+r"(path)); /* or the compiler drops the check ... */
+	if (path > PATH_BYTES + 255)   /* ... that the verifier of 6.1 wants */
 		path = PATH_BYTES + 255;
 
 	start = task->mm->arg_start;
@@ -179,6 +190,8 @@ static __always_inline int exited(struct task_struct *task)
 		return 0;
 	fill_decision(&r->header, &d);
 	fill_task(&r->header, task);
+	/* the last thread's name may be a worker's */
+	bpf_probe_read_kernel(r->header.comm, sizeof(r->header.comm), task->group_leader->comm);
 	if (code & 0x80)
 		r->header.flags = FLAG_CORE_DUMPED;
 	r->exit.duration_ns = r->header.time_ns - task->group_leader->start_time;

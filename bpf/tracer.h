@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What every probe shares: the maps, the decision point, the header, the ring.
  * The order within a program is always: identify, decide, then fill and emit.
@@ -99,6 +99,7 @@ static __always_inline __u64 draw_socket(__u64 cookie)
 struct decision {
 	struct policy_row *row;
 	__u64 threshold;
+	__u64 random;
 	__u32 index;
 	__u32 generation;
 	__u16 kind;
@@ -135,20 +136,21 @@ static __always_inline bool decide(struct decision *d, __u16 kind, __u8 priority
 		return false;
 	}
 	d->threshold = row->threshold;
-	if (d->threshold) {
-		if (!number) { /* xorshift64 */
-			x = row->random;
-			x ^= x << 13;
-			x ^= x >> 7;
-			x ^= x << 17;
-			row->random = x;
-			number = mix(x);
-		}
-		if ((number >> 8) < d->threshold) {
-			__sync_fetch_and_add(&row->sampled_out, 1);
-			return false;
-		}
+	if (d->threshold && !number) { /* xorshift64 */
+		/* a soft interrupt in between may draw the same number once */
+		x = row->random;
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		row->random = x;
+		number = mix(x);
 	}
+	d->random = number >> 8;
+	if (d->random < d->threshold) {
+		__sync_fetch_and_add(&row->sampled_out, 1);
+		return false;
+	}
+	__sync_fetch_and_add(&row->offered, 1);
 	d->row = row;
 	d->index = index;
 	d->generation = row->generation;
@@ -157,23 +159,14 @@ static __always_inline bool decide(struct decision *d, __u16 kind, __u8 priority
 	return true;
 }
 
-/* A record is counted as kept before it can be read, so that a reader never
- * has read more than was kept. */
-static __always_inline void charge_kept(struct decision *d, __u64 bytes)
+static __always_inline void charge_bytes(struct decision *d, __u64 bytes)
 {
 	__sync_fetch_and_add(&d->row->bytes, bytes);
-	__sync_fetch_and_add(&d->row->kept, 1);
 }
 
 static __always_inline void charge_lost(struct decision *d)
 {
 	__sync_fetch_and_add(&d->row->lost, 1);
-}
-
-static __always_inline void uncharge_kept(struct decision *d, __u64 bytes)
-{
-	__sync_fetch_and_add(&d->row->kept, -1);
-	__sync_fetch_and_add(&d->row->bytes, -bytes);
 }
 
 static __always_inline void *current_ring(__u32 *index)
@@ -213,11 +206,10 @@ static __always_inline void output(struct decision *d, void *record, __u64 bytes
 		charge_lost(d);
 		return;
 	}
-	charge_kept(d, bytes);
-	if (bpf_ringbuf_output(ring, record, bytes, wake(ring, index))) {
-		uncharge_kept(d, bytes);
+	if (bpf_ringbuf_output(ring, record, bytes, wake(ring, index)))
 		charge_lost(d);
-	}
+	else
+		charge_bytes(d, bytes);
 }
 
 #define reserve(d, type, ring, index)                                          \
@@ -235,7 +227,7 @@ static __always_inline void output(struct decision *d, void *record, __u64 bytes
 static __always_inline void submit(struct decision *d, void *record, __u64 bytes,
 				   void *ring, __u32 index)
 {
-	charge_kept(d, bytes);
+	charge_bytes(d, bytes);
 	bpf_ringbuf_submit(record, wake(ring, index));
 }
 
@@ -243,11 +235,13 @@ static __always_inline void fill_decision(struct event_header *e, struct decisio
 {
 	e->time_ns = bpf_ktime_get_ns();
 	e->threshold = d->threshold;
+	e->random = d->random;
 	e->row = d->index;
 	e->generation = d->generation;
 	e->kind = d->kind;
 	e->priority = d->priority;
 	e->flags = 0;
+	e->reserved = 0;
 }
 
 static __always_inline __u64 task_cgroup(struct task_struct *t)
@@ -266,8 +260,9 @@ static __always_inline void fill_ns_ids(struct task_ids *ids, struct task_struct
 	struct pid *pid = t->thread_pid;
 	__u32 level = pid->level;
 	struct upid upid = {};
-	__u32 size = bpf_core_type_size(struct upid);
-	void *at = (void *)pid + bpf_core_field_offset(struct pid, numbers) + level * size;
+	/* at most 32 levels of 16 bytes; the verifier of 6.1 wants a bound */
+	__u32 skip = level * bpf_core_type_size(struct upid) & 1023;
+	void *at = (void *)pid + bpf_core_field_offset(struct pid, numbers) + skip;
 
 	ids->ns_tid = t->pid;
 	ids->ns_pid = t->tgid;
@@ -279,7 +274,7 @@ static __always_inline void fill_ns_ids(struct task_ids *ids, struct task_struct
 		ids->ns_pid = ids->ns_tid;
 		if (t->pid != t->tgid) {
 			pid = t->group_leader->thread_pid;
-			at = (void *)pid + bpf_core_field_offset(struct pid, numbers) + level * size;
+			at = (void *)pid + bpf_core_field_offset(struct pid, numbers) + skip;
 			bpf_core_read(&ids->ns_pid, sizeof(ids->ns_pid), &((struct upid *)at)->nr);
 		}
 	}
@@ -298,6 +293,8 @@ static __always_inline void fill_task(struct event_header *e, struct task_struct
 	e->ns_tid = ids.ns_tid;
 	e->pidns = ids.pidns;
 	e->uid = t->cred->uid.val;
+	e->euid = t->cred->euid.val;
+	e->start_ns = t->group_leader->start_time;
 	e->mntns = t->nsproxy->mnt_ns->ns.inum;
 	e->netns = t->nsproxy->net_ns->ns.inum;
 	e->parent_pid = t->real_parent->tgid;

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The kernel types that the programs read, cut down to the fields they read.
  * Offsets are found at load time from the running kernel's BTF (CO-RE), so one
@@ -35,6 +35,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
@@ -90,7 +91,10 @@ struct cgroup {
 };
 struct css_set { struct cgroup *dfl_cgrp; };
 
-struct cred { kuid_t uid; };
+struct cred {
+	kuid_t uid;
+	kuid_t euid;
+};
 
 struct qstr {
 	union {
@@ -116,7 +120,10 @@ struct path {
 	struct vfsmount *mnt;
 	struct dentry *dentry;
 };
-struct inode { unsigned short i_mode; };
+struct inode {
+	unsigned short i_mode;
+	unsigned int i_nlink;
+};
 struct file {
 	struct path f_path;
 	struct inode *f_inode;
@@ -193,6 +200,7 @@ struct socket { struct sock *sk; };
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
+	unsigned long orig_ax;
 	unsigned long r10;
 	unsigned long dx;
 	unsigned long si;
@@ -206,6 +214,7 @@ struct pt_regs {
 		struct { __u64 regs[31]; };
 	};
 	__u64 orig_x0;
+	int syscallno;
 };
 #endif
 

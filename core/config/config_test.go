@@ -53,7 +53,10 @@ sampler "threshold" {
     below = 10
     rate  = 1
   }
-  level { below = 20 }
+  level {
+    below = 20
+    rate  = 0.9
+  }
   above_max_rate = 0.5
 }
 mesh "vault" {
@@ -82,7 +85,7 @@ const fullJSON = `{
     "host": "unix:///run/docker.sock",
     "env": "${env(\"WITH_ENV\")}"
   }},
-  "sampler": {"threshold": {"level": [{"below": 10, "rate": 1}, {"below": 20}], "above_max_rate": 0.5}},
+  "sampler": {"threshold": {"level": [{"below": 10, "rate": 1}, {"below": 20, "rate": 0.9}], "above_max_rate": 0.5}},
   "mesh": {"vault": {"address": "a", "token": null, "tags": {"a": "on", "b c": "off"}, "login": {}}}
 }`
 
@@ -102,9 +105,9 @@ func TestEverySettingReachesTheTypedConfigurationInBothSyntaxes(t *testing.T) {
 		Log: config.Log{Level: "debug", Format: "json"},
 	}
 	wantJSON := map[string]string{
-		`discoverer "docker"`: `{"env":true,"host":"unix:///run/docker.sock","label_size":4096,"labels_include":["*"],"resync":30000000000}`,
-		`sampler "threshold"`: `{"above_max_rate":0.5,"above_min_rate":0.01,"level":[{"below":10,"rate":1},{"below":20,"rate":1}]}`,
-		`mesh "vault"`:        `{"address":"a","login":[{"tries":3}],"tags":{"a":"on","b c":"off"}}`,
+		`discoverer "docker"`: `{"env":true,"host":"unix:///run/docker.sock","inspect_workers":4,"label_size":4096,"labels_exclude":[],"labels_include":["*"],"labels_size":32768,"resync":30000000000,"timeout":5000000000}`,
+		`sampler "threshold"`: `{"above_max_rate":0.5,"above_min_rate":0.01,"hysteresis":0.1,"level":[{"below":10,"rate":1},{"below":20,"rate":0.9}],"smoothing":1000000000}`,
+		`mesh "vault"`:        `{"address":"a","login":[{"tries":3}],"mirror":[],"tags":{"a":"on","b c":"off"}}`,
 	}
 	for name, src := range map[string]string{"config.hcl": fullHCL, "config.hcl.json": fullJSON} {
 		t.Run(name, func(t *testing.T) {

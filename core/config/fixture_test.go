@@ -24,25 +24,47 @@ func parser(env map[string]string) config.Parser {
 // plugins that show what no shipped plugin has.
 func schemas() map[string]schema.Block {
 	rate := func(name string, def any) schema.Attribute {
-		return schema.Attribute{Name: name, Type: schema.Number, Default: def, Min: schema.Bound(0), Max: schema.Bound(1)}
+		return schema.Attribute{Name: name, Type: schema.Number, Required: def == nil, Default: def, Min: schema.Bound(0), Max: schema.Bound(1)}
 	}
 	return map[string]schema.Block{
 		`discoverer "docker"`: {Attributes: []schema.Attribute{
 			{Name: "host", Type: schema.String, Pattern: `unix:///.+`},
 			{Name: "resync", Type: schema.Duration, Default: 30 * time.Second, Min: schema.Bound(0), Max: schema.Bound(time.Hour)},
+			{Name: "timeout", Type: schema.Duration, Default: 5 * time.Second, Min: schema.Bound(100 * time.Millisecond), Max: schema.Bound(5 * time.Minute)},
+			{Name: "inspect_workers", Type: schema.Integer, Default: int64(4), Min: schema.Bound(1), Max: schema.Bound(32)},
 			{Name: "env", Type: schema.Bool, Default: false},
 			{Name: "labels_include", Type: schema.String, Shape: schema.List, Default: []string{"*"}},
+			{Name: "labels_exclude", Type: schema.String, Shape: schema.List, Default: []string{}},
 			{Name: "label_size", Type: schema.Size, Default: int64(4 << 10), Min: schema.Bound(16), Max: schema.Bound(64 << 10)},
+			{Name: "labels_size", Type: schema.Size, Default: int64(32 << 10), Min: schema.Bound(0), Max: schema.Bound(256 << 10)},
 		}},
-		`mesh "generic"`: {},
-		`sampler "threshold"`: {
-			Attributes: []schema.Attribute{rate("above_min_rate", 0.01), rate("above_max_rate", 0.20)},
-			Blocks: []schema.NestedBlock{{Name: "level", MaxItems: 4, Block: schema.Block{Attributes: []schema.Attribute{
-				{Name: "below", Type: schema.Integer, Required: true, Min: schema.Bound(1)},
-				rate("rate", 1.0),
+		`mesh "generic"`: {
+			Attributes: []schema.Attribute{
+				{Name: "min_confidence", Type: schema.Number, Default: 0.5, Min: schema.Bound(0.1), Max: schema.Bound(1)},
+				{Name: "builtin", Type: schema.Bool, Default: true},
+			},
+			Blocks: []schema.NestedBlock{{Name: "sidecar", MaxItems: 64, Block: schema.Block{Attributes: []schema.Attribute{
+				{Name: "mesh", Type: schema.String, Required: true},
+				{Name: "proxy", Type: schema.String, Required: true},
+				{Name: "images", Type: schema.String, Shape: schema.List, Default: []string{}},
+				{Name: "names", Type: schema.String, Shape: schema.List, Default: []string{}},
+				{Name: "ports", Type: schema.Integer, Shape: schema.List, Default: []int64{}, Min: schema.Bound(1), Max: schema.Bound(65535)},
+				{Name: "labels", Type: schema.String, Shape: schema.Map, Default: map[string]string{}},
 			}}}},
 		},
-		`sampler "fixed"`: {Attributes: []schema.Attribute{rate("rate", 1.0)}},
+		`sampler "threshold"`: {
+			Attributes: []schema.Attribute{
+				rate("above_max_rate", 0.20),
+				rate("above_min_rate", 0.01),
+				{Name: "smoothing", Type: schema.Duration, Default: time.Second, Min: schema.Bound(0), Max: schema.Bound(5 * time.Minute)},
+				{Name: "hysteresis", Type: schema.Number, Default: 0.1, Min: schema.Bound(0), Max: schema.Bound(0.9)},
+			},
+			Blocks: []schema.NestedBlock{{Name: "level", MaxItems: 32, Block: schema.Block{Attributes: []schema.Attribute{
+				{Name: "below", Type: schema.Number, Required: true, Min: schema.Bound(1)},
+				rate("rate", nil),
+			}}}},
+		},
+		`sampler "fixed"`: {Attributes: []schema.Attribute{rate("rate", nil)}},
 		// What no shipped plugin has.
 		`mesh "vault"`: {
 			Attributes: []schema.Attribute{
@@ -54,7 +76,7 @@ func schemas() map[string]schema.Block {
 			Blocks: []schema.NestedBlock{{Name: "login", MinItems: 1, Block: schema.Block{Attributes: []schema.Attribute{
 				{Name: "password", Type: schema.String, Sensitive: true},
 				{Name: "tries", Type: schema.Integer, Default: 3},
-			}}}},
+			}}}, {Name: "mirror", MaxItems: 1}},
 		},
 		`mesh "broken"`: {Attributes: []schema.Attribute{{Name: "name", Type: schema.String, Pattern: `(`}}},
 		`mesh "greedy"`: {Blocks: []schema.NestedBlock{{Name: "plugin"}}},
@@ -87,14 +109,14 @@ func validate(t *testing.T, c config.PluginConfig) diag.Diagnostics {
 	case `sampler "threshold"`:
 		var conf struct {
 			Level []struct {
-				Below int64   `json:"below"`
+				Below float64 `json:"below"`
 				Rate  float64 `json:"rate"`
 			} `json:"level"`
 		}
 		decode(t, c, &conf)
 		for i := 1; i < len(conf.Level); i++ {
 			if conf.Level[i].Below <= conf.Level[i-1].Below {
-				ds = append(ds, diag.Errorf(diag.Path{diag.Attr("level"), diag.Index(i), diag.Attr("below")}, "levels must rise", "%d is not more than %d of the level before.", conf.Level[i].Below, conf.Level[i-1].Below))
+				ds = append(ds, diag.Errorf(diag.Path{diag.Attr("level"), diag.Index(i), diag.Attr("below")}, "levels must rise", "%g is not more than %g of the level before.", conf.Level[i].Below, conf.Level[i-1].Below))
 			}
 			if conf.Level[i].Rate > conf.Level[i-1].Rate {
 				ds = append(ds, diag.Errorf(diag.Path{diag.Attr("level"), diag.Index(i), diag.Attr("rate")}, "rates must fall", "%g is more than %g of the level before.", conf.Level[i].Rate, conf.Level[i-1].Rate))

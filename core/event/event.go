@@ -101,7 +101,7 @@ func RowClass(row int) (Kind, Priority) {
 }
 
 // Flags of an event, with the bits of bpf/abi.h.
-type Flags uint8
+type Flags uint32
 
 const (
 	ArgsTruncated Flags = 1 << iota
@@ -109,7 +109,9 @@ const (
 	OwnerUnknown  // a socket older than the tracer: no pid
 	OwnerListener // a connection not accepted yet: the listener's pid
 	CoreDumped
-	Unreadable // user memory could not be read
+	Unreadable   // user memory could not be read
+	PathDetached // a file in no directory: a memfd
+	PathDeleted  // no directory holds it any more
 )
 
 // Event is one decoded kernel event.
@@ -120,6 +122,8 @@ type Event struct {
 	TimeNS     uint64 // CLOCK_MONOTONIC
 	CgroupID   uint64 // on the default hierarchy
 	Threshold  uint64 // 56 bits; see Weight
+	Random     uint64 // 56 bits: the number drawn, the same for all of a process or socket; 0: none
+	StartNS    uint64 // of the process, monotonic; unique with PID; 0: not known
 	Row        uint32 // of the policy, which the event is charged to
 	Generation uint32 // of the policy
 	PID        uint32 // of the process, in the host's pid namespace
@@ -127,6 +131,7 @@ type Event struct {
 	NSPID      uint32 // the same in its own pid namespace
 	NSTID      uint32
 	UID        uint32 // in the host's user namespace
+	EUID       uint32
 	ParentPID  uint32 // 0: not told
 	PIDNS      uint32 // inode numbers
 	MountNS    uint32
@@ -173,7 +178,10 @@ type Fork struct {
 
 // Exec is a process that runs a new program.
 type Exec struct {
-	Path []byte // absolute, from the root of the process's mount tree
+	// Path is absolute, from the root of the process's mount tree. It begins with
+	// an ellipsis when it was cut (PathTruncated), and without a slash when the
+	// file is in no directory (PathDetached).
+	Path []byte
 	Args []byte // each ended by NUL
 }
 
@@ -194,7 +202,7 @@ type Network struct {
 	PeerAddr   []byte
 	LocalPort  uint16
 	PeerPort   uint16
-	Errno      uint16 // of a failed connect; 0 there: the caller gave up
+	Errno      uint16 // of a failed connect (0 there: the caller gave up), or what ended a connection
 	Backlog    uint32 // of a listener
 }
 

@@ -136,6 +136,10 @@ func appendProcess(b []byte, e *event.Event) []byte {
 	b = AppendString(b, e.Comm)
 	b = append(b, `,"user":{"id":`...)
 	b = strconv.AppendUint(b, uint64(e.UID), 10)
+	if e.EUID != e.UID {
+		b = append(b, `,"effective_id":`...)
+		b = strconv.AppendUint(b, uint64(e.EUID), 10)
+	}
 	b = append(b, `},"namespace":{"pid":`...)
 	b = strconv.AppendUint(b, uint64(e.PIDNS), 10)
 	b = append(b, `,"mnt":`...)
@@ -149,6 +153,12 @@ func appendProcess(b []byte, e *event.Event) []byte {
 		b = AppendString(b, e.Exec.Path)
 		if e.Flags&event.PathTruncated != 0 {
 			b = append(b, `,"truncated":true`...)
+		}
+		if e.Flags&event.PathDeleted != 0 {
+			b = append(b, `,"deleted":true`...)
+		}
+		if e.Flags&event.PathDetached != 0 {
+			b = append(b, `,"detached":true`...)
 		}
 		b = append(b, `},"command_args":[`...)
 		b = appendArgs(b, e.Exec.Args)
@@ -235,7 +245,7 @@ func appendNetwork(b []byte, e *event.Event) []byte {
 		b = appendSeconds(b, n.DurationNS)
 	}
 	b = append(b, '}')
-	if e.Kind == event.NetworkConnectFailed {
+	if e.Kind == event.NetworkConnectFailed || n.Errno != 0 {
 		b = appendError(b, uint32(n.Errno))
 	}
 	return b

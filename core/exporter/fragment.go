@@ -11,6 +11,18 @@ import (
 // change of it, and appended to each of its events. Names are those of
 // OpenTelemetry's container.*, k8s.* and, beyond them, mesh.*.
 func Fragment(w *inventory.Workload) []byte {
+	b := fragment(w, true)
+	if len(b) > mostFragment {
+		b = fragment(w, false)
+	}
+	return b
+}
+
+// mostFragment bounds what a workload adds to each of its events: beyond it labels
+// are left out, and the event says so.
+const mostFragment = 64 << 10
+
+func fragment(w *inventory.Workload, labels bool) []byte {
 	c := w.Container
 	b := append([]byte(nil), `,"container":{"id":`...)
 	b = AppendString(b, c.GetId())
@@ -36,18 +48,22 @@ func Fragment(w *inventory.Workload) []byte {
 		b = AppendString(b, c.GetRuntime())
 		b = append(b, '}')
 	}
-	b = appendMap(b, "label", c.GetLabels())
+	if labels {
+		b = appendMap(b, "label", c.GetLabels())
+	} else {
+		b = append(b, `,"labels_left_out":true`...)
+	}
 	if w.Stale {
 		b = append(b, `,"stale":true`...)
 	}
 	b = append(b, '}')
-	b = appendKubernetes(b, w)
+	b = appendKubernetes(b, w, labels)
 	return appendMesh(b, w)
 }
 
 // appendKubernetes tells the pod, by the orchestrator's word or else by the labels
 // that a kubelet puts on every container.
-func appendKubernetes(b []byte, w *inventory.Workload) []byte {
+func appendKubernetes(b []byte, w *inventory.Workload, podLabels bool) []byte {
 	labels := w.Container.GetLabels()
 	pod, namespace, uid := w.Pod.GetName(), w.Pod.GetNamespace(), w.Pod.GetUid()
 	if pod == "" {
@@ -73,7 +89,9 @@ func appendKubernetes(b []byte, w *inventory.Workload) []byte {
 	f.object("pod", func(f *fields) {
 		f.text("name", pod)
 		f.text("uid", uid)
-		f.b = appendMapIn(f, "label", w.Pod.GetLabels())
+		if podLabels {
+			f.b = appendMapIn(f, "label", w.Pod.GetLabels())
+		}
 	})
 	if namespace != "" {
 		f.object("namespace", func(f *fields) { f.text("name", namespace) })

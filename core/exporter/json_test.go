@@ -109,6 +109,7 @@ func TestAFileIsRotatedAndNoLineIsBroken(t *testing.T) {
 func (j *JSON) waitWritten(t *testing.T) {
 	t.Helper()
 	for j.Stats().Queued > 0 {
+		j.Flush()
 		if s := j.Stats(); s.Failed > 0 {
 			t.Fatalf("%+v", s)
 		}
@@ -153,6 +154,7 @@ func TestAFullDiskIsCountedAndLinesAfterItAreWhole(t *testing.T) {
 		}
 		j.Flush()
 		for j.Stats().Queued > 0 {
+			j.Flush()
 		}
 	}
 	export(100)
@@ -223,6 +225,7 @@ func TestNoEventAllocatesWhenItIsWritten(t *testing.T) {
 		}
 		j.Flush()
 		for j.Stats().Queued > 0 {
+			j.Flush()
 		}
 	}
 	for range batchCount * 2 { // all batches are made

@@ -11,10 +11,10 @@ import (
 // Stats are an exporter's part of the ledger:
 // Released = Exported + QueueDropped + Failed + ScopedOut + Queued.
 type Stats struct {
-	Name                                                          string
+	Name                                                        string
 	Released, Exported, QueueDropped, Failed, ScopedOut, Queued uint64
-	Bytes                                                         uint64 // exported
-	LastError                                                     string
+	Bytes                                                       uint64 // exported
+	LastError                                                   string
 }
 
 // counters are the counts behind Stats. The encoding side and the writing side
@@ -98,14 +98,15 @@ func (q *queue) room() *lines {
 	return q.now
 }
 
-// flush hands the batch over and publishes the counts.
+// flush publishes the counts, and hands the batch over when it is full or the
+// writer has nothing else to do: a writer that is behind gets whole batches.
 func (q *queue) flush() {
 	// Before the outcomes: released is never less than what became of it.
 	q.released.Add(q.pending.released)
 	q.dropped.Add(q.pending.dropped)
 	q.scopedOut.Add(q.pending.scopedOut)
 	q.pending = chunk{}
-	if q.now != nil && q.now.n > 0 {
+	if q.now != nil && q.now.n > 0 && (len(q.now.b) >= batchBytes || len(q.full) == 0) {
 		q.full <- q.now // there is room for every batch there is
 		q.now = nil
 	}
@@ -114,6 +115,10 @@ func (q *queue) flush() {
 // close writes what is left and ends the writer.
 func (q *queue) close() {
 	q.flush()
+	if q.now != nil && q.now.n > 0 {
+		q.full <- q.now // there is room for every batch there is
+	}
+	q.now = nil
 	close(q.full)
 	q.writer.Wait()
 }
@@ -124,9 +129,9 @@ func (q *queue) write(write func([]byte) (int, error)) {
 	broken := false // the last write ended within a line
 	for l := range q.full {
 		if broken {
-			if _, err := write([]byte{'\n'}); err == nil {
-				broken = false
-			}
+			_, err := write([]byte{'\n'})
+			broken = err != nil
+			q.failing(err)
 		}
 		n, err := 0, error(nil)
 		if !broken {
@@ -141,12 +146,19 @@ func (q *queue) write(write func([]byte) (int, error)) {
 			q.exported.Add(whole)
 			q.failed.Add(l.n - whole)
 		}
-		if err != nil {
-			text := err.Error()
-			q.lastError.Store(&text)
+		q.failing(err)
+		if l.n = 0; cap(l.b) > 2*batchRoom { // a giant passed
+			l.b = make([]byte, 0, batchRoom)
 		}
-		l.b, l.n = l.b[:0], 0
+		l.b = l.b[:0]
 		q.free <- l
+	}
+}
+
+func (c *counters) failing(err error) {
+	if err != nil {
+		text := err.Error()
+		c.lastError.Store(&text)
 	}
 }
 

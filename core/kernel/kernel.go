@@ -19,6 +19,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/ebpf-tracer/ebpf-tracer/bpf"
 )
 
 var (
@@ -90,7 +92,7 @@ func Load(o Options) (*Kernel, error) {
 	nodes := ringOfCPU(cpus, o.Rings)
 	k := &Kernel{shared: map[string]*ebpf.Map{}}
 	if err := k.load(o, nodes); err != nil {
-		k.Close()
+		err = errors.Join(err, k.Close())
 		if errors.Is(err, os.ErrPermission) {
 			return nil, fmt.Errorf("%w (%w)", ErrNotPermitted, err)
 		}
@@ -104,8 +106,12 @@ func (k *Kernel) load(o Options, nodes ringMap) error {
 	if _, err := rand.Read(word[:]); err != nil {
 		return fmt.Errorf("draw a seed: %w", err)
 	}
+	self, err := hostPID()
+	if err != nil {
+		return err
+	}
 	constants := map[string]any{
-		"self_tgid":   uint32(os.Getpid()),
+		"self_tgid":   self,
 		"seed":        binary.NativeEndian.Uint64(word[:]),
 		"ring_count":  uint32(nodes.count),
 		"ring_of_cpu": nodes.of,
@@ -135,6 +141,25 @@ func (k *Kernel) load(o Options, nodes ringMap) error {
 	return nil
 }
 
+// hostPID is the tracer's pid as the programs see it: in the first pid namespace,
+// which need not be its own.
+func hostPID() (uint32, error) {
+	spec, err := bpf.LoadCgroup()
+	if err != nil {
+		return 0, fmt.Errorf("read probe cgroup: %w", err)
+	}
+	p, err := ebpf.NewProgram(spec.Programs["self"])
+	if err != nil {
+		return 0, fmt.Errorf("load the program that tells the tracer's pid: %w", err)
+	}
+	defer p.Close()
+	pid, err := p.Run(&ebpf.RunOptions{})
+	if err != nil {
+		return 0, fmt.Errorf("ask for the tracer's pid: %w", err)
+	}
+	return pid, nil
+}
+
 // Probes tells what was attached and what was not.
 func (k *Kernel) Probes() []Probe { return k.probes }
 
@@ -146,6 +171,10 @@ func (k *Kernel) Detach() error {
 	var errs []error
 	for _, l := range k.links {
 		errs = append(errs, l.Close())
+	}
+	if k.links != nil {
+		// A program may still be running on another CPU.
+		errs = append(errs, k.policy.settle())
 	}
 	k.links = nil
 	k.skipped += skippedRuns(k.loaded)
@@ -207,6 +236,6 @@ func (k *Kernel) Faults() (map[string]uint64, error) {
 
 // The order is that of enum fault in bpf/abi.h.
 var faultNames = [...]string{
-	"no_policy", "no_scratch", "no_socket_storage", "connects_full", "owners_full",
+	"no_policy", "no_scratch", "no_socket_storage", "connects", "owners",
 	"no_task_storage",
 }

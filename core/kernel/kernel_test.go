@@ -22,7 +22,7 @@ func (c *collector) Record(record []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.all++
-	c.kinds[binary.NativeEndian.Uint16(record[32:])]++
+	c.kinds[binary.NativeEndian.Uint16(record[52:])]++
 }
 
 func (c *collector) Drained() time.Duration { return 0 }

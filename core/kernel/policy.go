@@ -28,13 +28,18 @@ func (c *Counts) add(o Counts) {
 	c.Seen += o.Seen
 }
 
-// sub gives c - o.
-func (c Counts) sub(o Counts) Counts {
-	return Counts{
-		Kept: c.Kept - o.Kept, SampledOut: c.SampledOut - o.SampledOut,
-		Filtered: c.Filtered - o.Filtered, Lost: c.Lost - o.Lost,
-		Bytes: c.Bytes - o.Bytes, Seen: c.Seen - o.Seen,
+// sub gives c - o. Kept alone may fall, by what turned out to be lost after it
+// was read: it counts as nothing then, and o is made to remember.
+func (c Counts) sub(o *Counts) Counts {
+	d := Counts{
+		SampledOut: c.SampledOut - o.SampledOut, Filtered: c.Filtered - o.Filtered,
+		Lost: c.Lost - o.Lost, Bytes: c.Bytes - o.Bytes, Seen: c.Seen - o.Seen,
 	}
+	kept := max(c.Kept, o.Kept)
+	d.Kept = kept - o.Kept
+	*o = c
+	o.Kept = kept
+	return d
 }
 
 // Row is the ledger of one row of the policy.
@@ -53,9 +58,9 @@ type Period struct {
 
 // policyRow is struct policy_row of bpf/abi.h.
 type policyRow struct {
-	Kept, SampledOut, Filtered, Lost, Bytes, Seen uint64
-	Threshold, Random                             uint64
-	Generation, Reserved                          uint32
+	Lost, Offered, SampledOut, Filtered, Bytes, Seen uint64
+	Threshold, Random                                uint64
+	Generation, Reserved                             uint32
 }
 
 // table is one generation of the policy: a rule and a count for each row.
@@ -179,19 +184,20 @@ func (p *policyMaps) endPeriod(t *table, final [event.PooledRows]Counts) {
 func (t *table) since(now [event.PooledRows]Counts) Period {
 	period := Period{Generation: t.generation}
 	for i := range now {
-		diff := now[i].sub(t.told[i])
+		diff := now[i].sub(&t.told[i])
 		if diff == (Counts{}) {
 			continue
 		}
 		kind, priority := event.RowClass(i)
 		period.Rows = append(period.Rows, Row{Kind: kind, Priority: priority, Probability: t.probability[i], Counts: diff})
 	}
-	t.told = now
 	return period
 }
 
 // read adds up a table over the CPUs. The kernel copies a row from its start, so
-// that an event whose outcome was read has been read as seen.
+// that an event whose outcome was read has been read as seen, and one that was
+// read as lost has been read as offered; what is offered and may yet be lost
+// counts as kept.
 func (t *table) read() (out [event.PooledRows]Counts, err error) {
 	var perCPU []policyRow
 	for i := range out {
@@ -200,12 +206,22 @@ func (t *table) read() (out [event.PooledRows]Counts, err error) {
 		}
 		for _, r := range perCPU {
 			out[i].add(Counts{
-				Kept: r.Kept, SampledOut: r.SampledOut, Filtered: r.Filtered,
+				Kept: r.Offered - r.Lost, SampledOut: r.SampledOut, Filtered: r.Filtered,
 				Lost: r.Lost, Bytes: r.Bytes, Seen: r.Seen,
 			})
 		}
 	}
 	return out, nil
+}
+
+// settle returns when no program that ran when it was called runs any more.
+func (p *policyMaps) settle() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.outer.Put(uint32(0), p.now.m); err != nil {
+		return fmt.Errorf("wait for programs in flight: %w", err)
+	}
+	return nil
 }
 
 // Since gives what was decided since the last call, a Period for each generation

@@ -24,7 +24,7 @@ const (
 	stateBytes = 64 // struct reader_state
 
 	tick     = 20 * time.Millisecond  // how long a record may lie unread
-	longIdle = 250 * time.Millisecond // a bound on what a missed wake-up costs
+	longIdle = 250 * time.Millisecond // between looks without a wake-up
 	calm     = 200 * time.Millisecond // without a record, before ticking ends
 
 	// mergeWindow is how long an empty ring can hold the others back.
@@ -96,24 +96,31 @@ func (k *Kernel) Read(ctx context.Context, sink Sink) (err error) {
 	}()
 
 	last := time.Now()
+	idle := false // the mode has been idle for a tick, with nothing to read
 	for ctx.Err() == nil {
-		k.readers.set(readerBusy)
-		if k.drain(sink) > 0 {
-			last = time.Now()
+		if !idle || !k.empty() {
+			k.readers.set(readerBusy)
+			idle = false
+			if k.drain(sink) > 0 {
+				last = time.Now()
+			}
 		}
 		again := sink.Drained()
-		wait, mode := tick, uint32(readerTick)
-		if time.Since(last) > calm {
-			wait, mode = longIdle, readerIdle
+		wait := tick
+		switch {
+		case time.Since(last) <= calm:
+			k.readers.set(readerTick)
+		case !idle:
+			// A program that read the mode before it was set wakes nobody: one
+			// more tick, after which its record is there to be seen.
+			k.readers.set(readerIdle)
+			idle = true
+		default:
+			k.readers.set(readerIdle) // a wake-up whose record was lost has changed it
+			wait = longIdle
 		}
 		if again > 0 {
 			wait = min(wait, again)
-		}
-		k.readers.set(mode)
-		// A record from before the mode was set wakes nobody.
-		if mode == readerIdle && !k.empty() {
-			last = time.Now()
-			continue
 		}
 		if err := alarm.wait(wait); err != nil {
 			return err
@@ -217,7 +224,9 @@ func (k *Kernel) merge(sink Sink) (n int) {
 		first.at += length
 		n++
 		if n%256 == 0 {
-			first.release()
+			for _, r := range k.rings {
+				r.release()
+			}
 		}
 	}
 	for _, r := range k.rings {

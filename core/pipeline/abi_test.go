@@ -41,7 +41,7 @@ func TestOffsetsAreThoseOfTheHeader(t *testing.T) {
 	_, all := abi(t)
 	for path, want := range map[string]int{
 		"header.time_ns": offTime, "header.cgroup_id": offCgroup, "header.threshold": offThreshold,
-		"header.row": offRow, "header.generation": offGeneration, "header.kind": offKind,
+		"header.random": offRandom, "header.start_ns": offStart, "header.euid": offEUID, "header.row": offRow, "header.generation": offGeneration, "header.kind": offKind,
 		"header.priority": offPriority, "header.flags": offFlags, "header.pid": offPID,
 		"header.tid": offTID, "header.ns_pid": offNSPID, "header.ns_tid": offNSTID,
 		"header.uid": offUID, "header.pidns": offPIDNS, "header.mntns": offMountNS,
@@ -55,7 +55,7 @@ func TestOffsetsAreThoseOfTheHeader(t *testing.T) {
 		"network.error": 70, "network.backlog": 72,
 		"open.open_flags": 0, "open.result": 4, "open.dirfd": 8, "open.path_len": 12,
 		"cgroup.level": 0, "cgroup.path_len": 4,
-		"policy.kept": 0, "policy.sampled_out": 8, "policy.filtered": 16, "policy.lost": 24,
+		"policy.lost": 0, "policy.offered": 8, "policy.sampled_out": 16, "policy.filtered": 24,
 		"policy.bytes": 32, "policy.seen": 40, "policy.threshold": 48, "policy.random": 56,
 		"policy.generation": 64,
 		"reader.mode":       0, "reader.watermark": 4,
@@ -93,6 +93,7 @@ func TestNumbersAreThoseOfTheHeader(t *testing.T) {
 			"ARGS_TRUNCATED": uint64(event.ArgsTruncated), "PATH_TRUNCATED": uint64(event.PathTruncated),
 			"OWNER_UNKNOWN": uint64(event.OwnerUnknown), "OWNER_LISTENER": uint64(event.OwnerListener),
 			"CORE_DUMPED": uint64(event.CoreDumped), "UNREADABLE": uint64(event.Unreadable),
+			"PATH_DETACHED": uint64(event.PathDetached), "PATH_DELETED": uint64(event.PathDeleted),
 		}, ""},
 	} {
 		enum, ok := btf.UnderlyingType(member(t, all, c.member).Type).(*btf.Enum)

@@ -22,11 +22,12 @@ var ErrMalformed = errors.New("malformed record")
 
 // Allocated once: a broken producer must not cost an allocation a record.
 var (
-	errShort    = fmt.Errorf("%w: shorter than its kind", ErrMalformed)
-	errKind     = fmt.Errorf("%w: unknown kind", ErrMalformed)
-	errPriority = fmt.Errorf("%w: unknown priority", ErrMalformed)
-	errLength   = fmt.Errorf("%w: a length beyond its end", ErrMalformed)
-	errFamily   = fmt.Errorf("%w: unknown address family", ErrMalformed)
+	errShort     = fmt.Errorf("%w: shorter than its kind", ErrMalformed)
+	errKind      = fmt.Errorf("%w: unknown kind", ErrMalformed)
+	errPriority  = fmt.Errorf("%w: unknown priority", ErrMalformed)
+	errLength    = fmt.Errorf("%w: a length beyond its end", ErrMalformed)
+	errThreshold = fmt.Errorf("%w: a threshold that keeps nothing", ErrMalformed)
+	errFamily    = fmt.Errorf("%w: unknown address family", ErrMalformed)
 )
 
 // Offsets and sizes of bpf/abi.h; a test compares them with the objects' BTF.
@@ -34,23 +35,26 @@ const (
 	offTime       = 0
 	offCgroup     = 8
 	offThreshold  = 16
-	offRow        = 24
-	offGeneration = 28
-	offKind       = 32
-	offPriority   = 34
-	offFlags      = 35
-	offPID        = 36
-	offTID        = 40
-	offNSPID      = 44
-	offNSTID      = 48
-	offUID        = 52
-	offPIDNS      = 56
-	offMountNS    = 60
-	offNetNS      = 64
-	offComm       = 68
+	offRandom     = 24
+	offStart      = 32
+	offRow        = 40
+	offGeneration = 44
+	offFlags      = 48
+	offKind       = 52
+	offPriority   = 54
+	offPID        = 56
+	offTID        = 60
+	offNSPID      = 64
+	offNSTID      = 68
+	offUID        = 72
+	offEUID       = 76
+	offPIDNS      = 80
+	offMountNS    = 84
+	offNetNS      = 88
+	offComm       = 92
 	commSize      = 16
-	offParent     = 84
-	headerSize    = 88
+	offParent     = 108
+	headerSize    = 112
 
 	forkSize    = 8
 	execSize    = 4
@@ -88,10 +92,14 @@ func (d *Decoder) Decode(record []byte, e *event.Event) error {
 	if e.Priority >= event.Priorities {
 		return errPriority
 	}
-	e.Flags = event.Flags(h[offFlags])
+	e.Flags = event.Flags(order.Uint32(h[offFlags:]))
 	e.TimeNS = order.Uint64(h[offTime:])
 	e.CgroupID = order.Uint64(h[offCgroup:])
-	e.Threshold = order.Uint64(h[offThreshold:])
+	if e.Threshold = order.Uint64(h[offThreshold:]); e.Threshold >= 1<<56 {
+		return errThreshold
+	}
+	e.Random = order.Uint64(h[offRandom:])
+	e.StartNS = order.Uint64(h[offStart:])
 	e.Row = order.Uint32(h[offRow:])
 	e.Generation = order.Uint32(h[offGeneration:])
 	e.PID = order.Uint32(h[offPID:])
@@ -99,6 +107,7 @@ func (d *Decoder) Decode(record []byte, e *event.Event) error {
 	e.NSPID = order.Uint32(h[offNSPID:])
 	e.NSTID = order.Uint32(h[offNSTID:])
 	e.UID = order.Uint32(h[offUID:])
+	e.EUID = order.Uint32(h[offEUID:])
 	e.PIDNS = order.Uint32(h[offPIDNS:])
 	e.MountNS = order.Uint32(h[offMountNS:])
 	e.NetNS = order.Uint32(h[offNetNS:])
@@ -115,7 +124,7 @@ func (d *Decoder) body(b []byte, e *event.Event) error {
 		}
 		e.Fork = event.Fork{ParentTID: order.Uint32(b), ParentNSPID: order.Uint32(b[4:])}
 	case event.ProcessExec:
-		return d.exec(b, &e.Exec)
+		return d.exec(b, e.Flags, &e.Exec)
 	case event.ProcessExit:
 		if len(b) < exitSize {
 			return errShort
@@ -151,7 +160,7 @@ func (d *Decoder) body(b []byte, e *event.Event) error {
 	return nil
 }
 
-func (d *Decoder) exec(b []byte, x *event.Exec) error {
+func (d *Decoder) exec(b []byte, flags event.Flags, x *event.Exec) error {
 	if len(b) < execSize {
 		return errShort
 	}
@@ -160,17 +169,19 @@ func (d *Decoder) exec(b []byte, x *event.Exec) error {
 	if len(b) < path+args {
 		return errLength
 	}
-	if path+1 > len(d.path) {
+	if path+1+len(ellipsis) > len(d.path) {
 		return errLength
 	}
-	x.Path = d.turn(b[:path])
+	x.Path = d.turn(b[:path], flags)
 	x.Args = b[path : path+args]
 	return nil
 }
 
+const ellipsis = "…"
+
 // turn makes a path of names that run from the last to the first, each ended by
 // NUL.
-func (d *Decoder) turn(names []byte) []byte {
+func (d *Decoder) turn(names []byte, flags event.Flags) []byte {
 	at := len(d.path)
 	for len(names) > 0 {
 		n := bytes.IndexByte(names, 0)
@@ -187,6 +198,13 @@ func (d *Decoder) turn(names []byte) []byte {
 		at--
 		d.path[at] = '/'
 	}
+	switch {
+	case flags&event.PathDetached != 0:
+		at++
+	case flags&event.PathTruncated != 0:
+		at -= len(ellipsis)
+		copy(d.path[at:], ellipsis)
+	}
 	return d.path[at:]
 }
 
@@ -194,28 +212,33 @@ func network(b []byte, n *event.Network) error {
 	if len(b) < networkSize {
 		return errShort
 	}
-	size := 0
-	switch order.Uint16(b[68:]) {
-	case afInet:
-		size = 4
-	case afInet6:
-		size = 16
-	default:
+	local, peer := b[32:48:48], b[48:64:64]
+	switch family := order.Uint16(b[68:]); {
+	case family == afInet:
+		local, peer = local[:4], peer[:4]
+	case family != afInet6:
 		return errFamily
+	case mapped(local) && mapped(peer): // IPv4 through a socket of IPv6
+		local, peer = local[12:], peer[12:]
 	}
 	*n = event.Network{
 		Cookie:     order.Uint64(b),
 		DurationNS: order.Uint64(b[8:]),
 		Sent:       order.Uint64(b[16:]),
 		Received:   order.Uint64(b[24:]),
-		LocalAddr:  b[32 : 32+size],
-		PeerAddr:   b[48 : 48+size],
+		LocalAddr:  local,
+		PeerAddr:   peer,
 		LocalPort:  order.Uint16(b[64:]),
 		PeerPort:   order.Uint16(b[66:]),
 		Errno:      order.Uint16(b[70:]),
 		Backlog:    order.Uint32(b[72:]),
 	}
 	return nil
+}
+
+// mapped tells an IPv4 address in IPv6's clothes.
+func mapped(a []byte) bool {
+	return order.Uint64(a) == 0 && order.Uint32(a[8:]) == 0xffff0000
 }
 
 func untilNUL(b []byte) []byte {

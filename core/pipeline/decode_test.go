@@ -40,13 +40,13 @@ func TestEachKindDecodesToWhatTheProgramsWrote(t *testing.T) {
 			if got := c.got(&e); !reflect.DeepEqual(got, c.want) {
 				t.Errorf("decoded %+v, want %+v", got, c.want)
 			}
-			ids := []uint32{e.PID, e.TID, e.NSPID, e.NSTID, e.UID, e.PIDNS, e.MountNS, e.NetNS, e.ParentPID}
+			ids := []uint32{e.PID, e.TID, e.NSPID, e.NSTID, e.UID, e.EUID, e.PIDNS, e.MountNS, e.NetNS, e.ParentPID}
 			for i, id := range ids {
 				if id != uint32(100+i) {
 					t.Errorf("id %d is %d", i, id)
 				}
 			}
-			if string(e.Comm) != "a-comm" || e.Row != 3 || e.Generation != 4 || e.Weight() != 2 || e.Flags != event.ArgsTruncated {
+			if string(e.Comm) != "a-comm" || e.Row != 3 || e.Generation != 4 || e.Weight() != 2 || e.Random != 1<<55+5 || e.StartNS != 999 || e.Flags != event.ArgsTruncated {
 				t.Errorf("header %+v", e)
 			}
 		})
@@ -70,12 +70,30 @@ func TestARecordThatIsCutOrLiesAboutLengthsIsMalformed(t *testing.T) {
 		"an unknown kind":     header(event.Kinds, 0, 1),
 		"an unknown priority": header(event.ProcessFork, event.Priorities, 1),
 		"an unknown family":   networkRecord(1),
+		"a threshold of 1":    append(append([]byte{}, forkRecord(1)[:offThreshold+7]...), append([]byte{1}, forkRecord(1)[offThreshold+8:]...)...),
 		"a path too long":     execRecord(1, strings.Repeat("x", maxPath), ""),
 	} {
 		var d Decoder
 		var e event.Event
 		if err := d.Decode(record, &e); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAPathSaysWhatItIsNot(t *testing.T) {
+	for flags, want := range map[event.Flags]string{
+		0:                   "/b/a",
+		event.PathTruncated: "…/b/a",
+		event.PathDetached:  "b/a",
+		event.PathDeleted:   "/b/a",
+	} {
+		record := execRecord(1, "a\x00b\x00", "")
+		order.PutUint32(record[offFlags:], uint32(flags))
+		var d Decoder
+		var e event.Event
+		if err := d.Decode(record, &e); err != nil || string(e.Exec.Path) != want {
+			t.Errorf("flags %b: %q, %v, want %q", flags, e.Exec.Path, err, want)
 		}
 	}
 }
@@ -96,7 +114,7 @@ func FuzzDecodeNeverPanics(f *testing.F) {
 			}
 			return
 		}
-		if e.Kind == event.ProcessExec && (len(e.Exec.Path) == 0 || e.Exec.Path[0] != '/') {
+		if e.Kind == event.ProcessExec && e.Flags&(event.PathDetached|event.PathTruncated) == 0 && e.Exec.Path[0] != '/' {
 			t.Fatalf("a path that is not absolute: %q", e.Exec.Path)
 		}
 	})

@@ -30,12 +30,20 @@ func newHolds(perCgroup, total int) holds {
 	}
 }
 
-// of tells whether events of a cgroup wait.
-func (h *holds) of(cgroup uint64) bool { return h.byID[cgroup] != nil }
+// of gives what waits of a cgroup, nil when nothing does.
+func (h *holds) of(cgroup uint64) *hold {
+	if h.count == 0 {
+		return nil
+	}
+	if one := h.byID[cgroup]; one != nil && len(one.records) > 0 {
+		return one
+	}
+	return nil
+}
 
 // add puts a copy of a record behind the others of its cgroup; false: no room.
 func (h *holds) add(cgroup, now uint64, record []byte) bool {
-	if h.count >= h.total {
+	if h.count >= h.total || h.perCgroup <= 0 {
 		return false
 	}
 	one := h.byID[cgroup]
@@ -70,15 +78,20 @@ func (h *holds) each(f func(*hold) bool) {
 			kept = append(kept, one)
 			continue
 		}
-		h.count -= len(one.records)
-		h.records = append(h.records, one.records...)
-		clear(one.records)
-		one.records = one.records[:0]
+		h.empty(one)
 		delete(h.byID, one.cgroup)
 		h.spare = append(h.spare, one)
 	}
 	clear(h.queue[len(kept):])
 	h.queue = kept
+}
+
+// empty takes back the records of what waits no more.
+func (h *holds) empty(one *hold) {
+	h.count -= len(one.records)
+	h.records = append(h.records, one.records...)
+	clear(one.records)
+	one.records = one.records[:0]
 }
 
 // mostWaived bounds what is remembered of unknown cgroups.

@@ -43,8 +43,8 @@ type Options struct {
 	Hold       time.Duration
 	HoldCgroup int
 	HoldTotal  int
-	// Unknown is called, seldom, when an event came from a cgroup that was
-	// never told. It must not block.
+	// Unknown is called for every event of a cgroup that was never told. It must
+	// not block, and be cheap.
 	Unknown func()
 	// Monotonic is the clock of the events, in nanoseconds.
 	Monotonic func() uint64
@@ -115,8 +115,12 @@ func (p *Pipeline) attribute(e *event.Event, record []byte) {
 		p.last, p.lastID = g, e.CgroupID
 	}
 	a, wait := p.attribution(g, e.CgroupID)
-	if p.holds.count > 0 && p.holds.of(e.CgroupID) {
-		wait = true // behind those that wait already
+	if h := p.holds.of(e.CgroupID); h != nil && !wait {
+		// What waits goes before it, and would overwrite e: take e up again.
+		p.releaseHeld(h, a)
+		if err := p.decoder.Decode(record, e); err != nil {
+			panic("pipeline: a record that was decoded once is malformed: " + err.Error())
+		}
 	}
 	if wait {
 		if p.holds.add(e.CgroupID, p.options.Monotonic(), record) {
@@ -124,7 +128,6 @@ func (p *Pipeline) attribute(e *event.Event, record []byte) {
 			return
 		}
 		p.stats.HeldOverflow++
-		a.Pending = a.Workload == nil
 	}
 	p.release(e, a)
 }
@@ -210,15 +213,22 @@ func (p *Pipeline) review(all bool) {
 				p.holds.waive(h.cgroup)
 			}
 		}
-		for _, r := range h.records {
-			if err := p.decoder.Decode(r, &p.event); err != nil {
-				panic("pipeline: a record that was decoded once is malformed: " + err.Error())
-			}
-			p.stats.Delay.Observe(time.Duration(now - min(now, p.event.TimeNS)))
-			p.release(&p.event, a)
-		}
+		p.releaseHeld(h, a)
 		return true
 	})
+}
+
+// releaseHeld releases what waits of one cgroup, in order.
+func (p *Pipeline) releaseHeld(h *hold, a Attribution) {
+	now := p.options.Monotonic()
+	for _, r := range h.records {
+		if err := p.decoder.Decode(r, &p.event); err != nil {
+			panic("pipeline: a record that was decoded once is malformed: " + err.Error())
+		}
+		p.stats.Delay.Observe(time.Duration(now - min(now, p.event.TimeNS)))
+		p.release(&p.event, a)
+	}
+	p.holds.empty(h)
 }
 
 func (p *Pipeline) publish() {

@@ -15,8 +15,11 @@ func header(kind event.Kind, priority event.Priority, cgroup uint64) []byte {
 	binary.LittleEndian.PutUint32(b[offRow:], 3)
 	binary.LittleEndian.PutUint32(b[offGeneration:], 4)
 	binary.LittleEndian.PutUint16(b[offKind:], uint16(kind))
-	b[offPriority], b[offFlags] = byte(priority), byte(event.ArgsTruncated)
-	for i, off := range []int{offPID, offTID, offNSPID, offNSTID, offUID, offPIDNS, offMountNS, offNetNS, offParent} {
+	b[offPriority] = byte(priority)
+	binary.LittleEndian.PutUint64(b[offRandom:], 1<<55+5)
+	binary.LittleEndian.PutUint64(b[offStart:], 999)
+	binary.LittleEndian.PutUint32(b[offFlags:], uint32(event.ArgsTruncated))
+	for i, off := range []int{offPID, offTID, offNSPID, offNSTID, offUID, offEUID, offPIDNS, offMountNS, offNetNS, offParent} {
 		binary.LittleEndian.PutUint32(b[off:], uint32(100+i))
 	}
 	copy(b[offComm:], "a-comm")

@@ -135,6 +135,14 @@ func (g cgroup) kill() error {
 	return os.WriteFile(filepath.Join(string(g), "cgroup.kill"), []byte("1"), 0)
 }
 
+// add moves a process into the group.
+func (g cgroup) add(pid int) error {
+	if err := os.WriteFile(filepath.Join(string(g), "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+		return fmt.Errorf("move process %d into its control group: %w", pid, err)
+	}
+	return nil
+}
+
 // limit caps the group's memory in bytes. It fails where the memory controller is
 // not on the default hierarchy.
 func (g cgroup) limit(memory int64) error {

@@ -202,7 +202,7 @@ func TestOneRuntimeDirectoryServesOneHost(t *testing.T) {
 	if err := h.Stop(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, "plugins", "*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(dir, "plugins", "[^.]*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 	if _, err := h.Describe(t.Context(), testSpec(t, config.Mesh, nil).Entry); !errors.Is(err, errStopped) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -156,15 +157,21 @@ func (i *instance) connect() error {
 	return nil
 }
 
-// startError says why a plugin did not start. Of a process that ended at once
-// its end and its last words say more than go-plugin does.
+// startError says why a plugin did not start. Of a process that ended by itself its
+// end says more than go-plugin does.
 func (i *instance) startError(err error) error {
+	if strings.HasPrefix(err.Error(), "Unrecognized remote plugin message") {
+		err = errors.New("it closed its standard output without a handshake")
+	}
 	p := i.run.process()
 	if p == nil {
 		return err
 	}
 	select {
 	case <-p.exited:
+		if p.killed() {
+			return err // by us, because of err
+		}
 		return fmt.Errorf("%s before it was ready", p.ended)
 	case <-time.After(lastWords / 2):
 		return err

@@ -25,14 +25,14 @@ const hostRole = "PLUGINHOST_TEST_ROLE"
 var pluginDir string
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "ph-")
-	if err != nil {
-		panic(err)
-	}
 	if d := os.Getenv(hostRole); d != "" {
 		pluginDir = d
 		victim()
 		return
+	}
+	dir, err := os.MkdirTemp("", "ph-")
+	if err != nil {
+		panic(err)
 	}
 	pluginDir = dir
 	code := 1

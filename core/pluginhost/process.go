@@ -105,7 +105,17 @@ func startIn(f *forker, cmd *exec.Cmd, g cgroup) error {
 	defer dir.Close()
 	cmd.SysProcAttr.UseCgroupFD = true
 	cmd.SysProcAttr.CgroupFD = int(dir.Fd())
-	return f.start(cmd)
+	if f.start(cmd) == nil {
+		return nil
+	}
+	// Without clone3, as under some seccomp filters, it is moved there after its
+	// start; another error comes up again. What it forked before the move stays
+	// outside, which the process group still covers.
+	cmd.SysProcAttr.UseCgroupFD = false
+	if err := f.start(cmd); err != nil {
+		return err
+	}
+	return g.add(cmd.Process.Pid)
 }
 
 // pid of the process, which stays its own until exited is closed.
@@ -159,6 +169,12 @@ func (p *process) kill() {
 	// error says that it is gone.
 	_ = p.cmd.Process.Kill()
 	_ = p.group.kill()
+}
+
+// killed tells, after exited, whether SIGKILL ended the process.
+func (p *process) killed() bool {
+	ws, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && ws.Signaled() && ws.Signal() == syscall.SIGKILL
 }
 
 // alive tells whether the process has not ended yet.

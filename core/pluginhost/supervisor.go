@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
@@ -129,11 +128,15 @@ func (p *Plugin) Restart() {
 	}
 }
 
-// Stop ends the plugin and waits for its end, or for ctx.
+// Stop ends the plugin and waits for its end, or for ctx. Once ended it no longer
+// stands in the host's status.
 func (p *Plugin) Stop(ctx context.Context) error {
 	p.cancel()
 	select {
 	case <-p.done:
+		p.host.mu.Lock()
+		defer p.host.mu.Unlock()
+		p.host.plugins = slices.DeleteFunc(p.host.plugins, func(o *Plugin) bool { return o == p })
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("stop plugin %s: %w", p.spec.Entry, ctx.Err())
@@ -227,17 +230,16 @@ func (p *Plugin) serve(ctx context.Context, i *instance) (frozen bool, err error
 		return false, err
 	}
 	p.started(nil)
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		p.streams(ctx, i)
 	}()
-	defer func() {
-		cancel()
-		<-ended
-	}()
-	return p.watch(ctx, i)
+	frozen, err = p.watch(ctx, i)
+	cancel(err)
+	<-ended
+	return frozen, err
 }
 
 func (p *Plugin) configure(ctx context.Context, i *instance) error {
@@ -343,20 +345,7 @@ func (p *Plugin) streams(ctx context.Context, i *instance) {
 			i.open, i.broken = true, ""
 			i.settle(p)
 		})
-		reason := "its stream ended by itself"
-		if err != nil {
-			reason = rpcText(err).Error()
-		}
-		if ctx.Err() != nil {
-			reason = "it was stopped"
-		} else if status.Code(err) == codes.Unavailable {
-			// Mostly the process has ended; its end says more.
-			select {
-			case <-i.proc.exited:
-				reason = i.proc.ended
-			case <-time.After(lastWords / 2):
-			}
-		}
+		reason := i.streamEnd(ctx, err)
 		if opened {
 			p.kind.lost(reason)
 		}
@@ -379,4 +368,18 @@ func (p *Plugin) streams(ctx context.Context, i *instance) {
 			return
 		}
 	}
+}
+
+// streamEnd says why a stream ended.
+func (i *instance) streamEnd(ctx context.Context, err error) string {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, context.Canceled):
+		return "it was stopped"
+	case cause != nil:
+		return cause.Error()
+	case err == nil || errors.Is(err, io.EOF):
+		return "its stream ended by itself"
+	}
+	// Mostly the process has ended when the connection has; its end says more.
+	return i.rpcError(err).Error()
 }

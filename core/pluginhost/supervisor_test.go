@@ -76,6 +76,9 @@ func TestAFrozenPluginIsKilledAndStartedAgain(t *testing.T) {
 	if again := running(t, d); again == pid {
 		t.Error("the process is the same")
 	}
+	if l := got.losses(); len(l) != 1 || !strings.Contains(l[0], "frozen") {
+		t.Errorf("lost: %q", l)
+	}
 }
 
 func TestAPluginThatKeepsCrashingIsGivenUpUntilToldOtherwise(t *testing.T) {
@@ -184,6 +187,7 @@ func TestAGrandchildThatHoldsStandardErrorDelaysNothing(t *testing.T) {
 			pid := running(t, d)
 			child := grandchild(d)
 			eventually(t, "the grandchild's pid", func() bool { child = grandchild(d); return child != 0 })
+			eventually(t, "the first snapshot", func() bool { return got.synced() == 1 })
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
@@ -225,5 +229,25 @@ func TestASamplerThatHangsIsStartedAgain(t *testing.T) {
 	<-starts
 	if st := s.Status(); st.Restarts == 0 {
 		t.Errorf("status is %+v", st)
+	}
+}
+
+func TestAPluginThatIsStoppedIsGoneAndTheOthersGoOn(t *testing.T) {
+	h := newHost(t, Options{})
+	one, got := discover(t, h, nil)
+	other, _ := discover(t, h, nil)
+	pid := running(t, one)
+	running(t, other)
+	if err := one.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !gone(pid) {
+		t.Error("its process is still there")
+	}
+	if l := got.losses(); len(l) != 1 || l[0] != "it was stopped" {
+		t.Errorf("lost: %q", l)
+	}
+	if s := h.Status(); len(s) != 1 || s[0].State != Running {
+		t.Errorf("status is %+v", s)
 	}
 }

@@ -89,6 +89,33 @@ func (ds Diagnostics) HasErrors() bool {
 	return false
 }
 
+// Err returns the diagnostics as one error, or nil when none refuses the
+// configuration.
+func (ds Diagnostics) Err() error {
+	if !ds.HasErrors() {
+		return nil
+	}
+	return &Refusal{ds}
+}
+
+// Refusal is an error made of diagnostics, at least one of which is an error.
+type Refusal struct{ Diagnostics Diagnostics }
+
+// Error writes the errors, one a line.
+func (r *Refusal) Error() string {
+	var b strings.Builder
+	for _, d := range r.Diagnostics {
+		if d.Severity != Error {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(d.Error())
+	}
+	return b.String()
+}
+
 // Errorf is an error at path.
 func Errorf(path Path, summary, format string, args ...any) Diagnostic {
 	return Diagnostic{Severity: Error, Summary: summary, Detail: fmt.Sprintf(format, args...), Path: path}

@@ -5,6 +5,7 @@ package sampling
 
 import (
 	"context"
+	"time"
 
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -18,3 +19,8 @@ type Sampler interface {
 	Start(ctx context.Context) (*protov1.Policy, error)
 	Plan(ctx context.Context, report *protov1.Report) (*protov1.Policy, error)
 }
+
+// Paced is what a Sampler implements too when it wants its reports at its own
+// pace. Interval is asked for once, after the sampler is built; the daemon clamps
+// it, and 0 leaves the pace to the daemon.
+type Paced interface{ Interval() time.Duration }

@@ -484,6 +484,7 @@ type PluginView struct {
 	MemoryBytes   uint64   `protobuf:"varint,11,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // RSS
 	CpuSeconds    float64  `protobuf:"fixed64,12,opt,name=cpu_seconds,json=cpuSeconds,proto3" json:"cpu_seconds,omitempty"`
 	LastStderr    []string `protobuf:"bytes,13,rep,name=last_stderr,json=lastStderr,proto3" json:"last_stderr,omitempty"`
+	Refused       uint64   `protobuf:"varint,14,opt,name=refused,proto3" json:"refused,omitempty"` // items from the plugin that broke the contract
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,6 +610,13 @@ func (x *PluginView) GetLastStderr() []string {
 	return nil
 }
 
+func (x *PluginView) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
 type GetStatsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -659,6 +667,7 @@ type Stats struct {
 	Policy          *PolicyStats           `protobuf:"bytes,8,opt,name=policy,proto3" json:"policy,omitempty"`
 	Probes          []*ProbeStats          `protobuf:"bytes,9,rep,name=probes,proto3" json:"probes,omitempty"`
 	Daemon          *DaemonStats           `protobuf:"bytes,10,opt,name=daemon,proto3" json:"daemon,omitempty"`
+	Faults          map[string]uint64      `protobuf:"bytes,11,rep,name=faults,proto3" json:"faults,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // what went wrong inside the kernel's programs
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -759,6 +768,13 @@ func (x *Stats) GetProbes() []*ProbeStats {
 func (x *Stats) GetDaemon() *DaemonStats {
 	if x != nil {
 		return x.Daemon
+	}
+	return nil
+}
+
+func (x *Stats) GetFaults() map[string]uint64 {
+	if x != nil {
+		return x.Faults
 	}
 	return nil
 }
@@ -1099,7 +1115,8 @@ type Attribution struct {
 	DelayP99Seconds float64                `protobuf:"fixed64,9,opt,name=delay_p99_seconds,json=delayP99Seconds,proto3" json:"delay_p99_seconds,omitempty"`
 	Containers      uint64                 `protobuf:"varint,10,opt,name=containers,proto3" json:"containers,omitempty"`
 	Cgroups         uint64                 `protobuf:"varint,11,opt,name=cgroups,proto3" json:"cgroups,omitempty"`
-	Key             string                 `protobuf:"bytes,12,opt,name=key,proto3" json:"key,omitempty"` // what the attribution goes by on this host
+	Key             string                 `protobuf:"bytes,12,opt,name=key,proto3" json:"key,omitempty"`     // what the attribution goes by on this host
+	Delay           *Histogram             `protobuf:"bytes,13,opt,name=delay,proto3" json:"delay,omitempty"` // of events that waited
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1218,6 +1235,75 @@ func (x *Attribution) GetKey() string {
 	return ""
 }
 
+func (x *Attribution) GetDelay() *Histogram {
+	if x != nil {
+		return x.Delay
+	}
+	return nil
+}
+
+// Histogram of durations. counts has one more than bounds_seconds, for those
+// above all bounds; they do not include each other.
+type Histogram struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	BoundsSeconds []float64              `protobuf:"fixed64,1,rep,packed,name=bounds_seconds,json=boundsSeconds,proto3" json:"bounds_seconds,omitempty"` // inclusive, ascending
+	Counts        []uint64               `protobuf:"varint,2,rep,packed,name=counts,proto3" json:"counts,omitempty"`
+	SumSeconds    float64                `protobuf:"fixed64,3,opt,name=sum_seconds,json=sumSeconds,proto3" json:"sum_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Histogram) Reset() {
+	*x = Histogram{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Histogram) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Histogram) ProtoMessage() {}
+
+func (x *Histogram) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
+func (*Histogram) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Histogram) GetBoundsSeconds() []float64 {
+	if x != nil {
+		return x.BoundsSeconds
+	}
+	return nil
+}
+
+func (x *Histogram) GetCounts() []uint64 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *Histogram) GetSumSeconds() float64 {
+	if x != nil {
+		return x.SumSeconds
+	}
+	return 0
+}
+
 type PolicyStats struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Generation      uint32                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
@@ -1232,7 +1318,7 @@ type PolicyStats struct {
 
 func (x *PolicyStats) Reset() {
 	*x = PolicyStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[16]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1330,7 @@ func (x *PolicyStats) String() string {
 func (*PolicyStats) ProtoMessage() {}
 
 func (x *PolicyStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[16]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1343,7 @@ func (x *PolicyStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStats.ProtoReflect.Descriptor instead.
 func (*PolicyStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PolicyStats) GetGeneration() uint32 {
@@ -1314,7 +1400,7 @@ type ProbeStats struct {
 
 func (x *ProbeStats) Reset() {
 	*x = ProbeStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[17]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1412,7 @@ func (x *ProbeStats) String() string {
 func (*ProbeStats) ProtoMessage() {}
 
 func (x *ProbeStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[17]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1425,7 @@ func (x *ProbeStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeStats.ProtoReflect.Descriptor instead.
 func (*ProbeStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProbeStats) GetName() string {
@@ -1381,7 +1467,7 @@ type DaemonStats struct {
 
 func (x *DaemonStats) Reset() {
 	*x = DaemonStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[18]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +1479,7 @@ func (x *DaemonStats) String() string {
 func (*DaemonStats) ProtoMessage() {}
 
 func (x *DaemonStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[18]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +1492,7 @@ func (x *DaemonStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DaemonStats.ProtoReflect.Descriptor instead.
 func (*DaemonStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DaemonStats) GetPid() uint32 {
@@ -1440,7 +1526,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[19]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1538,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[19]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1551,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchEventsRequest) GetKinds() []string {
@@ -1492,7 +1578,7 @@ type EventLines struct {
 
 func (x *EventLines) Reset() {
 	*x = EventLines{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[20]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1590,7 @@ func (x *EventLines) String() string {
 func (*EventLines) ProtoMessage() {}
 
 func (x *EventLines) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[20]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1603,7 @@ func (x *EventLines) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventLines.ProtoReflect.Descriptor instead.
 func (*EventLines) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EventLines) GetLines() []byte {
@@ -1566,7 +1652,7 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\tcontainer\x18\x02 \x01(\v2\x1c.ebpftracer.v1.ContainerViewR\tcontainer\"\x14\n" +
 	"\x12ListPluginsRequest\"J\n" +
 	"\x13ListPluginsResponse\x123\n" +
-	"\aplugins\x18\x01 \x03(\v2\x19.ebpftracer.v1.PluginViewR\aplugins\"\x92\x03\n" +
+	"\aplugins\x18\x01 \x03(\v2\x19.ebpftracer.v1.PluginViewR\aplugins\"\xac\x03\n" +
 	"\n" +
 	"PluginView\x12'\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x13.ebpftracer.v1.KindR\x04kind\x12\x12\n" +
@@ -1585,8 +1671,9 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\vcpu_seconds\x18\f \x01(\x01R\n" +
 	"cpuSeconds\x12\x1f\n" +
 	"\vlast_stderr\x18\r \x03(\tR\n" +
-	"lastStderr\"\x11\n" +
-	"\x0fGetStatsRequest\"\xf6\x03\n" +
+	"lastStderr\x12\x18\n" +
+	"\arefused\x18\x0e \x01(\x04R\arefused\"\x11\n" +
+	"\x0fGetStatsRequest\"\xeb\x04\n" +
 	"\x05Stats\x12*\n" +
 	"\x11started_unix_nano\x18\x01 \x01(\x03R\x0fstartedUnixNano\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x120\n" +
@@ -1598,7 +1685,11 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x06policy\x18\b \x01(\v2\x1a.ebpftracer.v1.PolicyStatsR\x06policy\x121\n" +
 	"\x06probes\x18\t \x03(\v2\x19.ebpftracer.v1.ProbeStatsR\x06probes\x122\n" +
 	"\x06daemon\x18\n" +
-	" \x01(\v2\x1a.ebpftracer.v1.DaemonStatsR\x06daemon\"\x82\x02\n" +
+	" \x01(\v2\x1a.ebpftracer.v1.DaemonStatsR\x06daemon\x128\n" +
+	"\x06faults\x18\v \x03(\v2 .ebpftracer.v1.Stats.FaultsEntryR\x06faults\x1a9\n" +
+	"\vFaultsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x82\x02\n" +
 	"\tLedgerRow\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1a\n" +
 	"\bpriority\x18\x02 \x01(\tR\bpriority\x12\x12\n" +
@@ -1631,7 +1722,7 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x06queued\x18\a \x01(\x04R\x06queued\x12\x14\n" +
 	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12\x1d\n" +
 	"\n" +
-	"last_error\x18\t \x01(\tR\tlastError\"\x82\x03\n" +
+	"last_error\x18\t \x01(\tR\tlastError\"\xb2\x03\n" +
 	"\vAttribution\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\x04R\x04host\x12\x1c\n" +
 	"\tcontainer\x18\x02 \x01(\x04R\tcontainer\x12\x18\n" +
@@ -1648,7 +1739,13 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	" \x01(\x04R\n" +
 	"containers\x12\x18\n" +
 	"\acgroups\x18\v \x01(\x04R\acgroups\x12\x10\n" +
-	"\x03key\x18\f \x01(\tR\x03key\"\xb9\x01\n" +
+	"\x03key\x18\f \x01(\tR\x03key\x12.\n" +
+	"\x05delay\x18\r \x01(\v2\x18.ebpftracer.v1.HistogramR\x05delay\"k\n" +
+	"\tHistogram\x12%\n" +
+	"\x0ebounds_seconds\x18\x01 \x03(\x01R\rboundsSeconds\x12\x16\n" +
+	"\x06counts\x18\x02 \x03(\x04R\x06counts\x12\x1f\n" +
+	"\vsum_seconds\x18\x03 \x01(\x01R\n" +
+	"sumSeconds\"\xb9\x01\n" +
 	"\vPolicyStats\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\rR\n" +
@@ -1697,7 +1794,7 @@ func file_sdk_proto_v1_api_proto_rawDescGZIP() []byte {
 	return file_sdk_proto_v1_api_proto_rawDescData
 }
 
-var file_sdk_proto_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_sdk_proto_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_sdk_proto_v1_api_proto_goTypes = []any{
 	(*GetVersionRequest)(nil),         // 0: ebpftracer.v1.GetVersionRequest
 	(*GetVersionResponse)(nil),        // 1: ebpftracer.v1.GetVersionResponse
@@ -1715,50 +1812,54 @@ var file_sdk_proto_v1_api_proto_goTypes = []any{
 	(*Pipeline)(nil),                  // 13: ebpftracer.v1.Pipeline
 	(*ExporterStats)(nil),             // 14: ebpftracer.v1.ExporterStats
 	(*Attribution)(nil),               // 15: ebpftracer.v1.Attribution
-	(*PolicyStats)(nil),               // 16: ebpftracer.v1.PolicyStats
-	(*ProbeStats)(nil),                // 17: ebpftracer.v1.ProbeStats
-	(*DaemonStats)(nil),               // 18: ebpftracer.v1.DaemonStats
-	(*WatchEventsRequest)(nil),        // 19: ebpftracer.v1.WatchEventsRequest
-	(*EventLines)(nil),                // 20: ebpftracer.v1.EventLines
-	(*Container)(nil),                 // 21: ebpftracer.v1.Container
-	(*Pod)(nil),                       // 22: ebpftracer.v1.Pod
-	(*MeshFact)(nil),                  // 23: ebpftracer.v1.MeshFact
-	(Kind)(0),                         // 24: ebpftracer.v1.Kind
-	(*QueueDepth)(nil),                // 25: ebpftracer.v1.QueueDepth
+	(*Histogram)(nil),                 // 16: ebpftracer.v1.Histogram
+	(*PolicyStats)(nil),               // 17: ebpftracer.v1.PolicyStats
+	(*ProbeStats)(nil),                // 18: ebpftracer.v1.ProbeStats
+	(*DaemonStats)(nil),               // 19: ebpftracer.v1.DaemonStats
+	(*WatchEventsRequest)(nil),        // 20: ebpftracer.v1.WatchEventsRequest
+	(*EventLines)(nil),                // 21: ebpftracer.v1.EventLines
+	nil,                               // 22: ebpftracer.v1.Stats.FaultsEntry
+	(*Container)(nil),                 // 23: ebpftracer.v1.Container
+	(*Pod)(nil),                       // 24: ebpftracer.v1.Pod
+	(*MeshFact)(nil),                  // 25: ebpftracer.v1.MeshFact
+	(Kind)(0),                         // 26: ebpftracer.v1.Kind
+	(*QueueDepth)(nil),                // 27: ebpftracer.v1.QueueDepth
 }
 var file_sdk_proto_v1_api_proto_depIdxs = []int32{
 	4,  // 0: ebpftracer.v1.ListContainersResponse.containers:type_name -> ebpftracer.v1.ContainerView
-	21, // 1: ebpftracer.v1.ContainerView.container:type_name -> ebpftracer.v1.Container
-	22, // 2: ebpftracer.v1.ContainerView.pod:type_name -> ebpftracer.v1.Pod
-	23, // 3: ebpftracer.v1.ContainerView.mesh:type_name -> ebpftracer.v1.MeshFact
+	23, // 1: ebpftracer.v1.ContainerView.container:type_name -> ebpftracer.v1.Container
+	24, // 2: ebpftracer.v1.ContainerView.pod:type_name -> ebpftracer.v1.Pod
+	25, // 3: ebpftracer.v1.ContainerView.mesh:type_name -> ebpftracer.v1.MeshFact
 	4,  // 4: ebpftracer.v1.GetContainerByPIDResponse.container:type_name -> ebpftracer.v1.ContainerView
 	9,  // 5: ebpftracer.v1.ListPluginsResponse.plugins:type_name -> ebpftracer.v1.PluginView
-	24, // 6: ebpftracer.v1.PluginView.kind:type_name -> ebpftracer.v1.Kind
+	26, // 6: ebpftracer.v1.PluginView.kind:type_name -> ebpftracer.v1.Kind
 	12, // 7: ebpftracer.v1.Stats.kernel:type_name -> ebpftracer.v1.LedgerRow
 	13, // 8: ebpftracer.v1.Stats.pipeline:type_name -> ebpftracer.v1.Pipeline
 	14, // 9: ebpftracer.v1.Stats.exporters:type_name -> ebpftracer.v1.ExporterStats
 	15, // 10: ebpftracer.v1.Stats.attribution:type_name -> ebpftracer.v1.Attribution
-	25, // 11: ebpftracer.v1.Stats.queues:type_name -> ebpftracer.v1.QueueDepth
-	16, // 12: ebpftracer.v1.Stats.policy:type_name -> ebpftracer.v1.PolicyStats
-	17, // 13: ebpftracer.v1.Stats.probes:type_name -> ebpftracer.v1.ProbeStats
-	18, // 14: ebpftracer.v1.Stats.daemon:type_name -> ebpftracer.v1.DaemonStats
-	0,  // 15: ebpftracer.v1.Tracer.GetVersion:input_type -> ebpftracer.v1.GetVersionRequest
-	2,  // 16: ebpftracer.v1.Tracer.ListContainers:input_type -> ebpftracer.v1.ListContainersRequest
-	5,  // 17: ebpftracer.v1.Tracer.GetContainerByPID:input_type -> ebpftracer.v1.GetContainerByPIDRequest
-	7,  // 18: ebpftracer.v1.Tracer.ListPlugins:input_type -> ebpftracer.v1.ListPluginsRequest
-	10, // 19: ebpftracer.v1.Tracer.GetStats:input_type -> ebpftracer.v1.GetStatsRequest
-	19, // 20: ebpftracer.v1.Tracer.WatchEvents:input_type -> ebpftracer.v1.WatchEventsRequest
-	1,  // 21: ebpftracer.v1.Tracer.GetVersion:output_type -> ebpftracer.v1.GetVersionResponse
-	3,  // 22: ebpftracer.v1.Tracer.ListContainers:output_type -> ebpftracer.v1.ListContainersResponse
-	6,  // 23: ebpftracer.v1.Tracer.GetContainerByPID:output_type -> ebpftracer.v1.GetContainerByPIDResponse
-	8,  // 24: ebpftracer.v1.Tracer.ListPlugins:output_type -> ebpftracer.v1.ListPluginsResponse
-	11, // 25: ebpftracer.v1.Tracer.GetStats:output_type -> ebpftracer.v1.Stats
-	20, // 26: ebpftracer.v1.Tracer.WatchEvents:output_type -> ebpftracer.v1.EventLines
-	21, // [21:27] is the sub-list for method output_type
-	15, // [15:21] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	27, // 11: ebpftracer.v1.Stats.queues:type_name -> ebpftracer.v1.QueueDepth
+	17, // 12: ebpftracer.v1.Stats.policy:type_name -> ebpftracer.v1.PolicyStats
+	18, // 13: ebpftracer.v1.Stats.probes:type_name -> ebpftracer.v1.ProbeStats
+	19, // 14: ebpftracer.v1.Stats.daemon:type_name -> ebpftracer.v1.DaemonStats
+	22, // 15: ebpftracer.v1.Stats.faults:type_name -> ebpftracer.v1.Stats.FaultsEntry
+	16, // 16: ebpftracer.v1.Attribution.delay:type_name -> ebpftracer.v1.Histogram
+	0,  // 17: ebpftracer.v1.Tracer.GetVersion:input_type -> ebpftracer.v1.GetVersionRequest
+	2,  // 18: ebpftracer.v1.Tracer.ListContainers:input_type -> ebpftracer.v1.ListContainersRequest
+	5,  // 19: ebpftracer.v1.Tracer.GetContainerByPID:input_type -> ebpftracer.v1.GetContainerByPIDRequest
+	7,  // 20: ebpftracer.v1.Tracer.ListPlugins:input_type -> ebpftracer.v1.ListPluginsRequest
+	10, // 21: ebpftracer.v1.Tracer.GetStats:input_type -> ebpftracer.v1.GetStatsRequest
+	20, // 22: ebpftracer.v1.Tracer.WatchEvents:input_type -> ebpftracer.v1.WatchEventsRequest
+	1,  // 23: ebpftracer.v1.Tracer.GetVersion:output_type -> ebpftracer.v1.GetVersionResponse
+	3,  // 24: ebpftracer.v1.Tracer.ListContainers:output_type -> ebpftracer.v1.ListContainersResponse
+	6,  // 25: ebpftracer.v1.Tracer.GetContainerByPID:output_type -> ebpftracer.v1.GetContainerByPIDResponse
+	8,  // 26: ebpftracer.v1.Tracer.ListPlugins:output_type -> ebpftracer.v1.ListPluginsResponse
+	11, // 27: ebpftracer.v1.Tracer.GetStats:output_type -> ebpftracer.v1.Stats
+	21, // 28: ebpftracer.v1.Tracer.WatchEvents:output_type -> ebpftracer.v1.EventLines
+	23, // [23:29] is the sub-list for method output_type
+	17, // [17:23] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_sdk_proto_v1_api_proto_init() }
@@ -1776,7 +1877,7 @@ func file_sdk_proto_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sdk_proto_v1_api_proto_rawDesc), len(file_sdk_proto_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,25 @@
+# Runs as it is on any host: ebpf-tracer run
+# Every setting is described in docs/configuration.md.
+
+# What this host is called in events.
+node { name = env("NODE_NAME", hostname()) }
+
+# What is traced. probe "file" {} adds file opens.
+probe "process" {}
+probe "network" {}
+
+# Containers. Without Docker on this host it waits for it, and says so in
+# `ebpf-tracer get plugins`.
+discoverer "docker" {}
+
+# Sidecars and the service identity that they stand for.
+mesh "generic" {}
+
+# Which share of the events is kept, by load: all of them below 1,000 a second.
+sampler "threshold" {}
+
+# One event a line on standard output.
+exporter "json" { path = "-" }
+
+# The daemon's own metrics: http://127.0.0.1:9464/metrics
+exporter "prometheus" { listen = "127.0.0.1:9464" }

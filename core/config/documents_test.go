@@ -1,0 +1,257 @@
+package config_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
+)
+
+func document(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// cells of a row of a table.
+func cells(line string) []string {
+	row := strings.Split(strings.Trim(line, "|"), " | ")
+	for i := range row {
+		row[i] = strings.TrimSpace(row[i])
+	}
+	return row
+}
+
+func TestEveryArgumentIsDocumentedWithItsTypeDefaultAndRange(t *testing.T) {
+	sections := map[string]string{}
+	for _, part := range strings.Split(document(t), "\n### ")[1:] {
+		title, text, _ := strings.Cut(part, "\n")
+		text, _, _ = strings.Cut(text, "\n## ")
+		sections[strings.Trim(title, "`")] = text
+	}
+	want := config.CoreSchemas()
+	for title, s := range schemas() {
+		if shipped(title) {
+			want[title] = s
+		}
+	}
+	for title, s := range want {
+		text, ok := sections[title]
+		if !ok {
+			t.Errorf("%s has no section", title)
+			continue
+		}
+		rows := 0
+		rows += documented(t, title, text, "| Argument |", s.Attributes)
+		for _, b := range s.Blocks {
+			rows += documented(t, title, text, "| Argument of `"+b.Name+"` |", b.Block.Attributes)
+		}
+		if got := strings.Count(text, "\n| `"); got != rows {
+			t.Errorf("%s: %d rows for %d arguments", title, got, rows)
+		}
+	}
+}
+
+func shipped(title string) bool {
+	return slices.Contains([]string{`discoverer "docker"`, `mesh "generic"`, `sampler "threshold"`, `sampler "fixed"`}, title)
+}
+
+func documented(t *testing.T, title, text, header string, attributes []schema.Attribute) int {
+	t.Helper()
+	if len(attributes) == 0 {
+		return 0
+	}
+	_, table, ok := strings.Cut(text, header)
+	if !ok {
+		t.Errorf("%s has no table %q", title, header)
+		return 0
+	}
+	table, _, _ = strings.Cut(table, "\n\n")
+	rows := map[string][]string{}
+	for _, line := range strings.Split(table, "\n") {
+		if strings.HasPrefix(line, "| `") {
+			row := cells(line)
+			rows[strings.Trim(row[0], "`")] = row
+		}
+	}
+	for _, a := range attributes {
+		row := rows[a.Name]
+		if len(row) != 4 {
+			t.Errorf("%s: %s has no row", title, a.Name)
+			continue
+		}
+		if row[1] != typeName(a) {
+			t.Errorf("%s: %s is a %s, not a %s", title, a.Name, typeName(a), row[1])
+		}
+		if title != "node" && row[2] != defaultText(t, a) {
+			t.Errorf("%s: the default of %s is %s, not %s", title, a.Name, defaultText(t, a), row[2])
+		}
+		if b := config.Bounds(a); a.Name != "rings" && !strings.Contains(row[3], b) {
+			t.Errorf("%s: %s is %s; the row says %s", title, a.Name, b, row[3])
+		}
+		for _, e := range a.Enum {
+			if !strings.Contains(row[3], "`"+e+"`") {
+				t.Errorf("%s: %s can be %s; the row says %s", title, a.Name, e, row[3])
+			}
+		}
+	}
+	return len(attributes)
+}
+
+func typeName(a schema.Attribute) string {
+	name := map[schema.Type]string{
+		schema.String: "text", schema.Number: "number", schema.Integer: "whole number", schema.Bool: "bool",
+		schema.Duration: "duration", schema.Size: "size",
+	}[a.Type]
+	return []string{"", "list of ", "map of "}[a.Shape] + name
+}
+
+func defaultText(t *testing.T, a schema.Attribute) string {
+	t.Helper()
+	if a.Required {
+		return "required"
+	}
+	switch d := a.Default.(type) {
+	case nil:
+		return "none"
+	case string:
+		return "`" + d + "`"
+	case time.Duration:
+		return "`" + config.InUnit(float64(d), a.Type) + "`"
+	case int64:
+		return "`" + config.InUnit(float64(d), a.Type) + "`"
+	}
+	raw, err := json.Marshal(a.Default)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "`" + string(raw) + "`"
+}
+
+// settings are all JSON keys and environment variables of the design documents,
+// and what the HCL of a supported one must have set.
+func settings() map[string]func(config.Config, map[string]string) bool {
+	plugin := func(title, want string) func(config.Config, map[string]string) bool {
+		return func(_ config.Config, plugins map[string]string) bool {
+			got, ok := plugins[title]
+			return ok && strings.Contains(got, want)
+		}
+	}
+	docker := plugin(`discoverer "docker"`, "{")
+	level := func(below, rate string) func(config.Config, map[string]string) bool {
+		return plugin(`sampler "threshold"`, fmt.Sprintf(`"level":[{"below":%s,"rate":%s}]`, below, rate))
+	}
+	return map[string]func(config.Config, map[string]string) bool{
+		"container_config.enable_container_discovery":    docker,
+		"container_config.enable_kubernetes_integration": nil,
+		"container_config.enable_namespace_isolation":    nil,
+		"container_config.enable_service_mesh_support":   plugin(`mesh "generic"`, "{"),
+		"container_config.container_runtimes":            docker,
+		"container_config.kubeconfig_path":               nil,
+		"container_config.namespace_filters":             nil,
+		"container_config.discovery_interval":            plugin(`discoverer "docker"`, `"resync":30000000000`),
+		"container_config.metadata_collection":           plugin(`discoverer "docker"`, `"env":true`),
+		"container_config.resource_monitoring":           nil,
+		"general.enable_container_integration":           docker,
+		"general.enable_container_discovery":             docker,
+		"general.enable_kubernetes_integration":          nil,
+		"general.container_discovery_interval":           plugin(`discoverer "docker"`, `"resync":30000000000`),
+		"general.enable_load_management":                 plugin(`sampler "threshold"`, "{"),
+		"general.max_events_per_second":                  nil,
+		"general.min_sampling_rate":                      plugin(`sampler "threshold"`, `"above_min_rate":0.01`),
+		"general.max_sampling_rate":                      level("1000", "1"),
+		"load_config.enable_adaptive_filtering":          nil,
+		"load_config.enable_kernel_filtering":            nil,
+		"load_config.enable_intelligent_sampling":        plugin(`sampler "threshold"`, "{"),
+		"load_config.enable_load_balancing":              func(c config.Config, _ map[string]string) bool { return c.Kernel.Rings == 4 },
+		"load_config.max_events_per_second":              nil,
+		"load_config.min_sampling_rate":                  plugin(`sampler "threshold"`, `"above_min_rate":0.01`),
+		"load_config.max_sampling_rate":                  level("1000", "1"),
+		"load_config.load_thresholds.low":                level("1000", "1"),
+		"load_config.load_thresholds.medium":             level("10000", "0.8"),
+		"load_config.load_thresholds.high":               level("50000", "0.5"),
+		"load_config.load_thresholds.critical":           level("100000", "0.2"),
+		"load_config.adaptation_interval":                func(c config.Config, _ map[string]string) bool { return c.Load.Interval == 5*time.Second },
+		"load_config.cpu_threshold":                      nil,
+		"load_config.memory_threshold":                   nil,
+		"load_config.priority_filters":                   nil,
+		"load_config.priority_filters[].name":            nil,
+		"load_config.priority_filters[].priority":        nil,
+		"load_config.priority_filters[].patterns":        nil,
+		"load_config.priority_filters[].sampling_rate":   nil,
+		"load_config.priority_filters[].enabled":         nil,
+		"ENABLE_CONTAINER_INTEGRATION":                   docker,
+		"ENABLE_KUBERNETES_INTEGRATION":                  nil,
+	}
+}
+
+func TestEveryJSONSettingHasItsHCL(t *testing.T) {
+	_, table, ok := strings.Cut(document(t), "| Setting | Value | HCL | Status |\n|---|---|---|---|\n")
+	if !ok {
+		t.Fatal("no table")
+	}
+	table, _, _ = strings.Cut(table, "\n\n")
+	supported, all := map[string]bool{}, map[string]bool{}
+	want := settings()
+	span := regexp.MustCompile("`([^`]*)`")
+	for _, line := range strings.Split(table, "\n") {
+		row := cells(line)
+		if len(row) != 4 {
+			t.Errorf("not four cells: %s", line)
+			continue
+		}
+		key := strings.Trim(row[0], "`")
+		set, known := want[key]
+		if !known {
+			t.Errorf("%s is no setting of the documents", key)
+			continue
+		}
+		all[key] = true
+		var snippet strings.Builder
+		for _, part := range span.FindAllStringSubmatch(row[2], -1) {
+			snippet.WriteString(part[1] + "\n")
+		}
+		f, plugins, diags := check(t, parser(nil), "config.hcl", []byte(snippet.String()))
+		switch row[3] {
+		case "supported":
+			if len(diags) > 0 {
+				t.Errorf("%s: %s", key, asText(t, diags))
+				continue
+			}
+			configs := map[string]string{}
+			for _, p := range plugins {
+				if !p.Ref.Implicit {
+					configs[p.Ref.String()] = string(p.JSON)
+				}
+			}
+			if set == nil || !set(f.Config, configs) {
+				t.Errorf("%s: the HCL does not set it: %+v %v", key, f.Config, configs)
+			}
+			supported[key] = true
+		case "planned":
+			if len(diags) == 0 || !strings.Contains(asText(t, diags), "not supported by this version") {
+				t.Errorf("%s is planned, but not refused as such: %s", key, asText(t, diags))
+			}
+		default:
+			t.Errorf("%s: status %q", key, row[3])
+		}
+	}
+	for key, set := range want {
+		if !all[key] {
+			t.Errorf("%s is not in the table", key)
+		}
+		if set != nil && !supported[key] {
+			t.Errorf("%s is supported, and not said to be", key)
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package pluginhost
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestAControlGroupThatCantBeForkedIntoIsJoinedAfterTheStart(t *testing.T) {
+	h := newHost(t, Options{})
+	if h.groups == nil {
+		t.Skip("needs root and a cgroup2 mount")
+	}
+	g, err := h.groups.make("joined")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sleep", "1000")
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if err := h.forker.start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.add(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("it ended: %v", err)
+	}
+	if err := g.remove(10 * time.Second); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOnlyTheHandshakeReachesGoPlugin(t *testing.T) {
+	const handshake = "1|1|unix|/run/x/plugin1|grpc|"
+	for name, c := range map[string]struct{ in, handshake, log string }{
+		"alone":               {handshake + "\n", handshake + "\n", ""},
+		"after other lines":   {"hello\n1 | 2\n" + handshake + "\nlater\n", handshake + "\n", "hello;1 | 2;later"},
+		"none":                {"hello\n", "", "hello"},
+		"nothing":             {"", "", ""},
+		"after a long line":   {strings.Repeat("z", 100<<10) + "\n" + handshake + "\n", handshake + "\n", strings.Repeat("z", tailBytes) + cutMessage},
+		"a last line cut off": {"no newline", "", "no newline"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := &output{log: slog.New(slog.DiscardHandler)}
+			r, w := io.Pipe()
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				readStdout(strings.NewReader(c.in), w, out)
+			}()
+			got, err := io.ReadAll(r)
+			<-done
+			if err != nil || string(got) != c.handshake {
+				t.Errorf("go-plugin read %q, %v", got, err)
+			}
+			if l := strings.Join(out.last(), ";"); l != c.log {
+				t.Errorf("the log is %.100q", l)
+			}
+		})
+	}
+}
+
+func TestAFloodOfLinesIsThinnedAndCounted(t *testing.T) {
+	log := &logBuffer{}
+	out := &output{log: slog.New(slog.NewTextHandler(log, nil))}
+	var in bytes.Buffer
+	for i := range 20000 {
+		fmt.Fprintf(&in, "line %d\n", i)
+	}
+	out.read(&in, "stderr")
+	passed := strings.Count(log.String(), "stream=stderr")
+	out.mu.Lock()
+	dropped := out.dropped
+	out.second = time.Time{} // a second later
+	out.mu.Unlock()
+	out.line([]byte("afterwards"), false, "stderr")
+	if passed+int(dropped) < 20000 && !strings.Contains(log.String(), "lines were left out") {
+		t.Errorf("%d lines passed and %d dropped of 20000", passed, dropped)
+	}
+	if !strings.Contains(log.String(), "lines were left out") || !strings.Contains(log.String(), "afterwards") {
+		t.Error("the flood is not told of")
+	}
+	if l := out.last(); len(l) != tailLines || l[tailLines-2] != "line 19999" {
+		t.Errorf("last lines are %q", l)
+	}
+}
+
+func TestARetryWaitsLongerEachTimeUpToItsMost(t *testing.T) {
+	r := retry{min: 100 * time.Millisecond, max: 10 * time.Second}
+	if d := r.next(); d != 0 {
+		t.Errorf("the first waits %s", d)
+	}
+	for i, want := range []time.Duration{100, 200, 400, 800, 1600, 3200, 6400, 10000, 10000} {
+		want *= time.Millisecond
+		if d := r.next(); d < want*3/4 || d > want*5/4 {
+			t.Errorf("retry %d waits %s, not about %s", i+2, d, want)
+		}
+	}
+	r.failures = 1 << 40
+	if d := r.next(); d < 7*time.Second || d > 13*time.Second {
+		t.Errorf("much later it waits %s", d)
+	}
+	r.reset()
+	if d := r.next(); d != 0 {
+		t.Errorf("after it ran well it waits %s", d)
+	}
+}
+
+func TestABudgetComesBackWithTime(t *testing.T) {
+	b := budget{most: 2, window: time.Minute}
+	now := time.Unix(1000, 0)
+	for i, want := range []bool{true, true, false, false} {
+		if got := b.spend(now.Add(time.Duration(i) * time.Second)); got != want {
+			t.Errorf("restart %d: %v", i, got)
+		}
+	}
+	if !b.spend(now.Add(61 * time.Second)) {
+		t.Error("none came back")
+	}
+}

@@ -1,0 +1,22 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/plugin"
+)
+
+func main() {
+	plugin.Serve(plugin.Discoverer[Config]{
+		Name:     "docker",
+		Version:  plugin.Version(),
+		Doc:      "Finds the containers of a Docker daemon, or of Podman's compatible service, from their creation on.",
+		Schema:   configSchema(),
+		Validate: validate,
+		New: func(_ context.Context, c Config, env plugin.Env) (discover.Discoverer, error) {
+			return newDiscoverer(c, os.Getenv("DOCKER_HOST"), env.Node, env.Log)
+		},
+	})
+}

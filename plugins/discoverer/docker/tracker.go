@@ -1,0 +1,482 @@
+package main
+
+import (
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+// maxTries is how often an inspect that went wrong is tried before the
+// container stays as it is known, until its next event or a resync.
+const maxTries = 3
+
+// tracker knows what was said of every container and decides what to say next.
+// It does no I/O: events, lists and inspects are handed to it, in any order,
+// and it never lets an older answer overwrite a newer fact. It belongs to one
+// goroutine.
+//
+// What orders things is a clock of its own that ticks with every event. A
+// container remembers the tick of its last event; a request remembers the tick
+// at which it was sent. An answer asked for before the container's last event
+// may be older than it, so the event's facts win; an event after which there is
+// more to know has asked again by itself.
+type tracker struct {
+	describe *describer
+	inv      discover.Inventory
+
+	tick       uint64
+	containers map[string]*tracked
+	destroyed  map[string]struct{} // since the list under way was asked for
+	listing    bool
+	listTick   uint64
+
+	urgent     fifo // to inspect: those with news
+	background fifo // to inspect: those of a snapshot
+	snapshot   int  // containers of the snapshot that are still to be inspected
+	inSnapshot bool
+	listTaken  bool // the snapshot's
+	replayed   recent
+
+	// counts since the tracker began, for the log
+	inspects, failed, stale, ignored uint64
+}
+
+type tracked struct {
+	said     *protov1.Container // never changed, but replaced
+	tick     uint64             // of the last event
+	signal   string             // of the last kill
+	oom      bool               // since the last start
+	queued   queue
+	inFlight bool
+	awaited  bool // by the snapshot
+	tries    int
+}
+
+// queue tells where a container waits to be inspected.
+type queue int
+
+const (
+	notQueued queue = iota
+	inBackground
+	inUrgent
+)
+
+func newTracker(inv discover.Inventory) *tracker {
+	return &tracker{inv: inv, containers: map[string]*tracked{}, destroyed: map[string]struct{}{}}
+}
+
+// event takes one message of the engine's stream.
+func (t *tracker) event(m *events.Message) error {
+	if t.replayed.seen(m) {
+		t.ignored++
+		return nil
+	}
+	switch m.Type {
+	case events.ContainerEventType:
+		return t.containerEvent(m)
+	case events.ImageEventType:
+		if m.Action != events.ActionPull {
+			return nil
+		}
+		return t.inv.Lifecycle(&protov1.Lifecycle{Action: "pulled", TimeUnixNano: m.TimeNano,
+			Attributes: map[string]string{"image": cut(m.Actor.ID, maxName)}})
+	case events.NetworkEventType:
+		if id := m.Actor.Attributes["container"]; m.Action == events.ActionConnect || m.Action == events.ActionDisconnect {
+			if c := t.containers[id]; c != nil {
+				t.ask(id, c)
+			}
+		}
+	}
+	return nil
+}
+
+func (t *tracker) containerEvent(m *events.Message) error {
+	id, action := m.Actor.ID, canonical(m.Action)
+	if id == "" || action == "" {
+		t.ignored++
+		return nil
+	}
+	t.tick++
+	c := t.containers[id]
+	if action == events.ActionDestroy {
+		return t.destroy(c, m)
+	}
+	isNew := c == nil
+	if isNew {
+		c = &tracked{said: t.fromEvent(m)}
+		t.containers[id] = c
+	}
+	c.tick = t.tick
+	next := proto.CloneOf(c.said)
+	word := apply(next, c, action, m)
+	if isNew || !proto.Equal(c.said, next) {
+		if err := t.tell(c, next); err != nil {
+			return err
+		}
+	}
+	if word != "" {
+		if err := t.lifecycle(c, word, m); err != nil {
+			return err
+		}
+	}
+	switch action {
+	case events.ActionPause, events.ActionUnPause, events.ActionKill, events.ActionOOM:
+		// The event tells all that changed.
+	default:
+		t.ask(id, c)
+	}
+	return nil
+}
+
+// tell sends a description. What is sent is no longer the tracker's, so it is a
+// copy of what is remembered.
+func (t *tracker) tell(c *tracked, next *protov1.Container) error {
+	c.said = next
+	return t.inv.Container(proto.CloneOf(next))
+}
+
+// canonical gives Docker's name of an action; Podman has its own for some.
+// What is of no interest is "".
+func canonical(a events.Action) events.Action {
+	switch a {
+	case events.ActionCreate, events.ActionStart, events.ActionDie, events.ActionOOM, events.ActionPause, events.ActionUnPause,
+		events.ActionRename, events.ActionUpdate, events.ActionDestroy, events.ActionKill:
+		return a
+	case "died":
+		return events.ActionDie
+	case events.ActionRemove:
+		return events.ActionDestroy
+	}
+	return ""
+}
+
+// fromEvent describes a container by the attributes of an event: the labels,
+// and beside them a few words of the engine.
+func (t *tracker) fromEvent(m *events.Message) *protov1.Container {
+	labels := make(map[string]string, len(m.Actor.Attributes))
+	for k, v := range m.Actor.Attributes {
+		switch k {
+		case "name", "image", "exitCode", "containerExitCode", "execDuration", "oldName", "signal", "podId":
+		default:
+			labels[k] = v
+		}
+	}
+	a := m.Actor.Attributes
+	clip := &clip{}
+	c := t.describe.base(clip, m.Actor.ID, a["name"], a["image"], labels)
+	c.Truncated = clip.fields
+	return c
+}
+
+// apply changes a description as the event says, and returns the lifecycle's
+// word for it.
+func apply(c *protov1.Container, memory *tracked, action events.Action, m *events.Message) string {
+	switch action {
+	case events.ActionCreate:
+		c.State, c.CreatedUnixNano = protov1.Container_STATE_CREATED, m.TimeNano
+		return "created"
+	case events.ActionStart:
+		c.State, c.StartedUnixNano = protov1.Container_STATE_RUNNING, m.TimeNano
+		c.ExitCode, c.OomKilled, memory.signal, memory.oom = nil, nil, "", false
+		return "started"
+	case events.ActionDie:
+		c.State, c.FinishedUnixNano, c.Pid = protov1.Container_STATE_EXITED, m.TimeNano, 0
+		if code, ok := exitCode(m); ok {
+			c.ExitCode = &code
+		}
+		return "died"
+	case events.ActionOOM:
+		c.OomKilled, memory.oom = proto.Bool(true), true
+		return "oom"
+	case events.ActionPause:
+		c.State = protov1.Container_STATE_PAUSED
+		return "paused"
+	case events.ActionUnPause:
+		c.State = protov1.Container_STATE_RUNNING
+		return "unpaused"
+	case events.ActionKill:
+		memory.signal = m.Actor.Attributes["signal"]
+	case events.ActionRename:
+		c.Name = cut(strings.TrimPrefix(m.Actor.Attributes["name"], "/"), maxName)
+	}
+	return ""
+}
+
+func exitCode(m *events.Message) (int32, bool) {
+	s, ok := m.Actor.Attributes["exitCode"]
+	if !ok {
+		s = m.Actor.Attributes["containerExitCode"]
+	}
+	n, err := strconv.ParseInt(s, 10, 32)
+	return int32(n), err == nil
+}
+
+func (t *tracker) lifecycle(c *tracked, word string, m *events.Message) error {
+	l := &protov1.Lifecycle{Container: &protov1.ContainerRef{Id: c.said.Id}, Action: word, TimeUnixNano: m.TimeNano,
+		Attributes: map[string]string{"name": c.said.Name, "image": cut(m.Actor.Attributes["image"], maxName)}}
+	if word == "died" {
+		if code, ok := exitCode(m); ok {
+			l.Attributes["exit_code"] = strconv.Itoa(int(code))
+			// A signal was sent; the code tells that it was what ended it.
+			if n, err := strconv.Atoi(c.signal); err == nil && int(code) == 128+n {
+				l.Attributes["signal"] = c.signal
+			}
+		}
+	}
+	return t.inv.Lifecycle(l)
+}
+
+func (t *tracker) destroy(c *tracked, m *events.Message) error {
+	id := m.Actor.ID
+	if t.listing {
+		t.destroyed[id] = struct{}{}
+	}
+	if c == nil {
+		c = &tracked{said: t.fromEvent(m)}
+	}
+	if err := t.lifecycle(c, "removed", m); err != nil {
+		return err
+	}
+	if err := t.forget(id); err != nil {
+		return err
+	}
+	return t.settle()
+}
+
+func (t *tracker) forget(id string) error {
+	if c := t.containers[id]; c != nil {
+		t.arrived(c)
+		delete(t.containers, id)
+	}
+	return t.inv.RemoveContainer(&protov1.ContainerRef{Id: cut(id, maxName)})
+}
+
+// connected begins a snapshot: the stream of events is open, and every one that
+// comes from now on is told within it.
+func (t *tracker) connected() error {
+	t.inSnapshot, t.listTaken = true, false
+	return t.inv.Reset()
+}
+
+// beginList must be called before a list is asked for.
+func (t *tracker) beginList() {
+	t.listing, t.listTick = true, t.tick
+	clear(t.destroyed)
+}
+
+// listFailed ends a list that did not come.
+func (t *tracker) listFailed() { t.listing = false }
+
+// listed takes the list asked for by beginList. For a snapshot everything is
+// told and inspected anew, before Synced; else only what differs.
+func (t *tracker) listed(list []container.Summary, snapshot bool) error {
+	t.listing, t.listTaken = false, true
+	there := make(map[string]struct{}, len(list))
+	for i := range list {
+		s := &list[i]
+		if _, gone := t.destroyed[s.ID]; gone || s.ID == "" {
+			continue
+		}
+		there[s.ID] = struct{}{}
+		if err := t.listedOne(s, snapshot); err != nil {
+			return err
+		}
+	}
+	for id, c := range t.containers {
+		_, ok := there[id]
+		switch {
+		case ok:
+		case c.tick > t.listTick: // created after the list was made, and told then
+		case snapshot:
+			t.arrived(c)
+			delete(t.containers, id) // not told again before Synced
+		default:
+			if err := t.forget(id); err != nil {
+				return err
+			}
+		}
+	}
+	clear(t.destroyed)
+	return t.settle()
+}
+
+func (t *tracker) listedOne(s *container.Summary, snapshot bool) error {
+	c := t.containers[s.ID]
+	if c == nil {
+		c = &tracked{said: t.describe.summarized(s)}
+		t.containers[s.ID] = c
+		if err := t.tell(c, c.said); err != nil {
+			return err
+		}
+		t.await(s.ID, c, snapshot)
+		return nil
+	}
+	next, differs := c.said, false
+	if c.tick <= t.listTick {
+		name, st := cut(summaryName(s.Names), maxName), state(s.State)
+		if differs = next.Name != name || next.State != st; differs {
+			next = proto.CloneOf(next)
+			next.Name, next.State = name, st
+			if !exited(st) {
+				next.ExitCode = nil
+			}
+			if st != protov1.Container_STATE_RUNNING && st != protov1.Container_STATE_PAUSED {
+				next.Pid = 0
+			}
+		}
+	}
+	if snapshot || differs {
+		if err := t.tell(c, next); err != nil {
+			return err
+		}
+		t.await(s.ID, c, snapshot)
+	}
+	return nil
+}
+
+// await queues a container behind those with news; a snapshot is not complete
+// without it.
+func (t *tracker) await(id string, c *tracked, snapshot bool) {
+	c.tries = 0
+	if snapshot && !c.awaited {
+		c.awaited = true
+		t.snapshot++
+	}
+	t.askLater(id, c)
+}
+
+func (t *tracker) askLater(id string, c *tracked) {
+	if c.queued == notQueued {
+		c.queued = inBackground
+		t.background.push(id)
+	}
+}
+
+// ask queues a container with news.
+func (t *tracker) ask(id string, c *tracked) {
+	c.tries = 0
+	if c.queued != inUrgent {
+		c.queued = inUrgent
+		t.urgent.push(id)
+	}
+}
+
+// request is one inspect to do.
+type request struct {
+	id   string
+	tick uint64
+}
+
+// next gives the next inspect to do, if there is one.
+func (t *tracker) next() (request, bool) {
+	for _, q := range []*fifo{&t.urgent, &t.background} {
+		for n := q.len(); n > 0; n-- {
+			id := q.pop()
+			c := t.containers[id]
+			if c == nil || c.queued == notQueued {
+				continue // destroyed, or moved to the other queue and done
+			}
+			if c.inFlight {
+				q.push(id) // asked for again when this answer is there
+				continue
+			}
+			c.queued, c.inFlight = notQueued, true
+			t.inspects++
+			return request{id: id, tick: t.tick}, true
+		}
+	}
+	return request{}, false
+}
+
+// outcome of an inspect.
+type outcome int
+
+const (
+	inspectOK outcome = iota
+	inspectGone
+	inspectFailed
+)
+
+// inspected takes the answer to a request of next.
+func (t *tracker) inspected(r request, next *protov1.Container, how outcome) error {
+	c := t.containers[r.id]
+	if c == nil {
+		return nil // destroyed meanwhile
+	}
+	c.inFlight = false
+	switch how {
+	case inspectGone:
+		// What the create event told stays until the destroy event.
+		t.arrived(c)
+	case inspectFailed:
+		t.failed++
+		if c.tries++; c.tries >= maxTries {
+			t.arrived(c)
+		} else {
+			t.askLater(r.id, c)
+		}
+	case inspectOK:
+		t.arrived(c)
+		if c.tick > r.tick {
+			t.stale++
+			keepNews(next, c.said)
+		}
+		if c.oom {
+			// The engine forgets it when another process than the first was killed.
+			next.OomKilled = proto.Bool(true)
+		}
+		if !proto.Equal(c.said, next) {
+			if err := t.tell(c, next); err != nil {
+				return err
+			}
+		}
+	}
+	return t.settle()
+}
+
+// keepNews puts what events told over a description that may be older.
+func keepNews(next, said *protov1.Container) {
+	next.Name, next.State, next.OomKilled = said.Name, said.State, said.OomKilled
+	next.StartedUnixNano, next.FinishedUnixNano = said.StartedUnixNano, said.FinishedUnixNano
+	next.ExitCode = said.ExitCode
+	if said.State != protov1.Container_STATE_RUNNING && said.State != protov1.Container_STATE_PAUSED {
+		next.Pid = 0
+	}
+}
+
+// arrived takes a container off what the snapshot waits for.
+func (t *tracker) arrived(c *tracked) {
+	if c.awaited {
+		c.awaited = false
+		t.snapshot--
+	}
+}
+
+// settle ends the snapshot when nothing of it is missing.
+func (t *tracker) settle() error {
+	if !t.inSnapshot || !t.listTaken || t.snapshot > 0 {
+		return nil
+	}
+	t.inSnapshot = false
+	return t.inv.Synced()
+}
+
+// disconnected forgets what was under way; what is known stays.
+func (t *tracker) disconnected() {
+	t.listing, t.inSnapshot, t.snapshot = false, false, 0
+	clear(t.destroyed)
+	t.urgent, t.background = fifo{}, fifo{}
+	for _, c := range t.containers {
+		c.queued, c.inFlight, c.awaited = notQueued, false, false
+	}
+}
+
+// settled tells that nothing is queued or awaited.
+func (t *tracker) settled() bool { return !t.inSnapshot && t.urgent.len()+t.background.len() == 0 }

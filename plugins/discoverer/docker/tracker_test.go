@@ -1,0 +1,476 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+func trackerFor(t *testing.T) (*tracker, *recorder) {
+	t.Helper()
+	r := newRecorder(t)
+	tr := newTracker(r)
+	tr.describe = &describer{labels: newLabelRules(defaults()), cgroups: cgroups{engine: engine{runtime: "docker", cgroupDriver: "cgroupfs"}}}
+	return tr, r
+}
+
+// connectedTo gives a tracker whose snapshot of a list is complete.
+func connectedTo(t *testing.T, list ...container.Summary) (*tracker, *recorder) {
+	t.Helper()
+	tr, r := trackerFor(t)
+	must(t, tr.connected())
+	tr.beginList()
+	must(t, tr.listed(list, true))
+	for {
+		req, ok := tr.next()
+		if !ok {
+			break
+		}
+		must(t, tr.inspected(req, nil, inspectGone))
+	}
+	r.log = nil
+	return tr, r
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+var clock int64
+
+func event(id string, action events.Action, attributes ...string) *events.Message {
+	clock++
+	m := &events.Message{Type: events.ContainerEventType, Action: action, TimeNano: clock,
+		Actor: events.Actor{ID: id, Attributes: map[string]string{"name": "n-" + id, "image": "img:1"}}}
+	for i := 0; i < len(attributes); i += 2 {
+		m.Actor.Attributes[attributes[i]] = attributes[i+1]
+	}
+	return m
+}
+
+func answer(id string, s protov1.Container_State) *protov1.Container {
+	return &protov1.Container{Id: id, Name: "n-" + id, Image: &protov1.Image{Name: "img", Tag: "1"}, Runtime: "docker", State: s, Hostname: "inspected"}
+}
+
+func summary(id, st string) container.Summary {
+	return container.Summary{ID: id, Names: []string{"/n-" + id}, Image: "img:1", State: container.ContainerState(st)}
+}
+
+func TestACreateEventNamesAContainerAtOnce(t *testing.T) {
+	tr, r := connectedTo(t)
+	must(t, tr.event(event("a", events.ActionCreate, "label", "value")))
+	c := r.container("a")
+	if c.GetName() != "n-a" || c.Image.Name != "img" || c.Image.Tag != "1" || c.Labels["label"] != "value" || len(c.Labels) != 1 || c.State != protov1.Container_STATE_CREATED {
+		t.Error(c)
+	}
+	if got := strings.Join(r.log, "; "); got != "container a n-a created; lifecycle a created" {
+		t.Error(got)
+	}
+}
+
+func TestNoOlderAnswerOverwritesANewerEvent(t *testing.T) {
+	const created, running, exitedState = protov1.Container_STATE_CREATED, protov1.Container_STATE_RUNNING, protov1.Container_STATE_EXITED
+	for _, tt := range []struct {
+		name     string
+		meantime []*events.Message // between the request and its answer
+		answer   protov1.Container_State
+		want     protov1.Container_State
+		again    bool // asked again
+	}{
+		{"an answer with nothing meanwhile counts whole", nil, running, running, false},
+		{"an answer from before the start", []*events.Message{event("a", events.ActionStart)}, created, running, true},
+		{"an answer from before the end", []*events.Message{event("a", events.ActionStart), event("a", events.ActionDie, "exitCode", "3")}, running, exitedState, true},
+		{"an answer from before a pause", []*events.Message{event("a", events.ActionStart), event("a", events.ActionPause)}, running, protov1.Container_STATE_PAUSED, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tr, r := connectedTo(t)
+			must(t, tr.event(event("a", events.ActionCreate)))
+			req, ok := tr.next()
+			if !ok {
+				t.Fatal("not asked for")
+			}
+			for _, m := range tt.meantime {
+				must(t, tr.event(m))
+			}
+			must(t, tr.inspected(req, answer("a", tt.answer), inspectOK))
+			if c := r.container("a"); c.State != tt.want || c.Hostname != "inspected" {
+				t.Errorf("told %v", c)
+			}
+			if _, again := tr.next(); again != tt.again {
+				t.Errorf("asked again: %v", again)
+			}
+		})
+	}
+}
+
+func TestAnAnswerAboutADestroyedContainerIsIgnored(t *testing.T) {
+	tr, r := connectedTo(t)
+	must(t, tr.event(event("a", events.ActionCreate)))
+	req, _ := tr.next()
+	must(t, tr.event(event("a", events.ActionDestroy)))
+	must(t, tr.inspected(req, answer("a", protov1.Container_STATE_RUNNING), inspectOK))
+	if len(r.containers) != 0 || len(tr.containers) != 0 || r.log[len(r.log)-1] != "remove a" {
+		t.Error(r.log)
+	}
+}
+
+func TestAContainerGoneBeforeInspectKeepsItsFacts(t *testing.T) {
+	tr, r := connectedTo(t)
+	must(t, tr.event(event("a", events.ActionCreate)))
+	req, _ := tr.next()
+	must(t, tr.inspected(req, nil, inspectGone))
+	if r.container("a").GetName() != "n-a" {
+		t.Error(r.log)
+	}
+	if _, again := tr.next(); again {
+		t.Error("asked again")
+	}
+}
+
+func TestAnInspectThatFailsIsTriedAFewTimes(t *testing.T) {
+	tr, _ := connectedTo(t)
+	must(t, tr.event(event("a", events.ActionCreate)))
+	n := 0
+	for {
+		req, ok := tr.next()
+		if !ok {
+			break
+		}
+		n++
+		must(t, tr.inspected(req, nil, inspectFailed))
+	}
+	if n != maxTries {
+		t.Errorf("%d tries", n)
+	}
+}
+
+func TestTheListAndTheEventsLeaveNoGap(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		// known before, by an earlier connection; list; events while the list was made
+		known []string
+		list  []container.Summary
+		while []*events.Message
+		want  string
+	}{
+		{"what the list tells", nil, []container.Summary{summary("a", "running")}, nil, "a:running"},
+		{"created while the list was made, and not in it", nil, nil, []*events.Message{event("b", events.ActionCreate)}, "b:created"},
+		{"created while the list was made, and in it", nil, []container.Summary{summary("b", "created")}, []*events.Message{event("b", events.ActionCreate), event("b", events.ActionStart)}, "b:running"},
+		{"destroyed while the list was made, but in it", nil, []container.Summary{summary("a", "running")}, []*events.Message{event("a", events.ActionDie), event("a", events.ActionDestroy)}, ""},
+		{"known before and gone", []string{"old"}, nil, nil, ""},
+		{"known before, and ended while there was no connection", []string{"old"}, []container.Summary{summary("old", "exited")}, nil, "old:exited"},
+		{"known before, and ended while the list was made", []string{"old"}, []container.Summary{summary("old", "running")}, []*events.Message{event("old", events.ActionDie)}, "old:exited"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tr, r := trackerFor(t)
+			if len(tt.known) > 0 {
+				must(t, tr.connected())
+				for _, id := range tt.known {
+					must(t, tr.event(event(id, events.ActionStart)))
+				}
+				tr.disconnected()
+			}
+			must(t, tr.connected())
+			tr.beginList()
+			for _, m := range tt.while {
+				must(t, tr.event(m))
+			}
+			must(t, tr.listed(tt.list, true))
+			for range 100 {
+				if req, ok := tr.next(); ok {
+					must(t, tr.inspected(req, nil, inspectGone))
+				}
+			}
+			if r.syncs != 1 || r.inSnapshot {
+				t.Fatalf("%d synced, in a snapshot %v", r.syncs, r.inSnapshot)
+			}
+			if got := known(r); got != tt.want {
+				t.Errorf("got %q, want %q; told %q", got, tt.want, r.log)
+			}
+		})
+	}
+}
+
+func known(r *recorder) string {
+	var out []string
+	for id, c := range r.containers {
+		out = append(out, id+":"+strings.ToLower(strings.TrimPrefix(c.State.String(), "STATE_")))
+	}
+	return strings.Join(out, " ")
+}
+
+func TestSyncedWaitsForEveryInspectOfTheSnapshot(t *testing.T) {
+	tr, r := trackerFor(t)
+	must(t, tr.connected())
+	tr.beginList()
+	must(t, tr.listed([]container.Summary{summary("a", "running"), summary("b", "running"), summary("c", "running")}, true))
+	first, _ := tr.next()
+	second, _ := tr.next()
+	must(t, tr.inspected(first, answer(first.id, protov1.Container_STATE_RUNNING), inspectOK))
+	must(t, tr.inspected(second, nil, inspectGone))
+	if r.syncs != 0 {
+		t.Fatal("synced too early")
+	}
+	must(t, tr.event(event("c", events.ActionDestroy)))
+	if r.syncs != 1 {
+		t.Error("not synced when the last one was destroyed")
+	}
+	if !tr.settled() {
+		if _, ok := tr.next(); ok {
+			t.Error("a destroyed container is asked for")
+		}
+	}
+}
+
+func TestAnEmptyHostIsSyncedAtOnce(t *testing.T) {
+	tr, r := trackerFor(t)
+	must(t, tr.connected())
+	tr.beginList()
+	must(t, tr.listed(nil, true))
+	if got := strings.Join(r.log, " "); got != "reset synced" {
+		t.Error(got)
+	}
+}
+
+func TestNewsIsInspectedBeforeTheSnapshot(t *testing.T) {
+	tr, _ := trackerFor(t)
+	must(t, tr.connected())
+	tr.beginList()
+	var list []container.Summary
+	for i := range 100 {
+		list = append(list, summary(fmt.Sprint("old", i), "running"))
+	}
+	must(t, tr.listed(list, true))
+	must(t, tr.event(event("new", events.ActionCreate)))
+	must(t, tr.event(event("old50", events.ActionPause)))
+	must(t, tr.event(event("old60", events.ActionRename)))
+	got := ""
+	for range 3 {
+		req, _ := tr.next()
+		got += req.id + " "
+	}
+	if got != "new old60 old0 " {
+		t.Error(got)
+	}
+}
+
+func TestAResyncTellsOnlyWhatDiffers(t *testing.T) {
+	tr, r := connectedTo(t, summary("same", "running"), summary("ended", "running"), summary("gone", "running"))
+	tr.beginList()
+	must(t, tr.listed([]container.Summary{summary("same", "running"), summary("ended", "exited"), summary("missed", "running")}, false))
+	want := map[string]bool{"container ended n-ended exited": true, "container missed n-missed running": true, "remove gone": true}
+	for _, l := range r.log {
+		if !want[l] {
+			t.Errorf("told %q", l)
+		}
+		delete(want, l)
+	}
+	if len(want) > 0 {
+		t.Errorf("not told: %v", want)
+	}
+}
+
+func TestReplayedEventsAreToldOnce(t *testing.T) {
+	tr, r := connectedTo(t)
+	all := []*events.Message{event("a", events.ActionCreate), event("a", events.ActionStart), event("a", events.ActionDie), event("a", events.ActionDestroy)}
+	for _, m := range all {
+		must(t, tr.event(m))
+	}
+	tr.disconnected()
+	must(t, tr.connected())
+	before := len(r.log)
+	for _, m := range all {
+		must(t, tr.event(m))
+	}
+	must(t, tr.event(event("b", events.ActionCreate)))
+	if got := r.log[before:]; len(got) != 2 || got[0] != "container b n-b created" {
+		t.Errorf("told %q", got)
+	}
+	for i := range 3 * len(tr.replayed.ring) {
+		must(t, tr.event(event(fmt.Sprint("x", i), events.ActionKill)))
+	}
+	if n := len(tr.replayed.set); n > len(tr.replayed.ring) {
+		t.Errorf("%d messages remembered", n)
+	}
+}
+
+func TestDiedTellsCodeAndSignal(t *testing.T) {
+	for _, tt := range []struct {
+		name, signal, code, want string
+	}{
+		{"an exit", "", "3", "exit_code=3"},
+		{"a kill that ended it", "9", "137", "exit_code=137 signal=9"},
+		{"a kill that was handled", "15", "0", "exit_code=0"},
+		{"a code that only looks like a signal", "", "137", "exit_code=137"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tr, r := connectedTo(t)
+			must(t, tr.event(event("a", events.ActionStart)))
+			if tt.signal != "" {
+				must(t, tr.event(event("a", events.ActionKill, "signal", tt.signal)))
+			}
+			must(t, tr.event(event("a", events.ActionDie, "exitCode", tt.code)))
+			if got := r.log[len(r.log)-1]; got != "lifecycle a died "+tt.want {
+				t.Error(got)
+			}
+		})
+	}
+}
+
+func TestAnOOMStaysUntilTheNextStart(t *testing.T) {
+	tr, r := connectedTo(t)
+	must(t, tr.event(event("a", events.ActionStart)))
+	must(t, tr.event(event("a", events.ActionOOM)))
+	must(t, tr.event(event("a", events.ActionDie, "exitCode", "137")))
+	req, _ := tr.next()
+	forgetful := answer("a", protov1.Container_STATE_EXITED)
+	forgetful.OomKilled = proto.Bool(false)
+	must(t, tr.inspected(req, forgetful, inspectOK))
+	if !r.container("a").GetOomKilled() {
+		t.Error("forgotten")
+	}
+	must(t, tr.event(event("a", events.ActionStart)))
+	if r.container("a").GetOomKilled() {
+		t.Error("still told after a start")
+	}
+}
+
+func TestPodmansWordsAreUnderstood(t *testing.T) {
+	tr, r := connectedTo(t)
+	must(t, tr.event(event("a", "create", "podId", "")))
+	must(t, tr.event(event("a", "died", "containerExitCode", "4")))
+	must(t, tr.event(event("a", "remove")))
+	if got := strings.Join(r.lines("lifecycle"), "; "); got != "lifecycle a created; lifecycle a died exit_code=4; lifecycle a removed" {
+		t.Error(got)
+	}
+}
+
+// Whatever the order in which lists, answers and events come: at the end, with
+// everything answered, what is told is what is true.
+func TestAnyOrderEndsInTheTruth(t *testing.T) {
+	for seed := range uint64(500) {
+		rnd := rand.New(rand.NewPCG(seed, 7))
+		tr, r := trackerFor(t)
+		truth := map[string]protov1.Container_State{}
+		type inFlight struct {
+			req request
+			ans *protov1.Container
+		}
+		var flights []inFlight
+		var pending []*events.Message
+		look := func(id string) *protov1.Container {
+			if s, ok := truth[id]; ok {
+				return answer(id, s)
+			}
+			return nil
+		}
+		land := func(i int) {
+			f := flights[i]
+			flights = append(flights[:i], flights[i+1:]...)
+			how := inspectOK
+			if f.ans == nil {
+				how = inspectGone
+			}
+			must(t, tr.inspected(f.req, f.ans, how))
+		}
+		var list []container.Summary
+		listing, snapshot := false, false
+		takeList := func() {
+			list = nil
+			for id, s := range truth {
+				list = append(list, summary(id, strings.ToLower(strings.TrimPrefix(s.String(), "STATE_"))))
+			}
+		}
+		must(t, tr.connected())
+		tr.beginList()
+		listing, snapshot = true, true
+		takeList()
+		for range 200 {
+			switch id := fmt.Sprint("c", rnd.IntN(4)); rnd.IntN(8) {
+			case 0, 1: // the world moves on
+				s, ok := truth[id]
+				switch {
+				case !ok:
+					truth[id] = protov1.Container_STATE_CREATED
+					pending = append(pending, event(id, events.ActionCreate))
+				case s == protov1.Container_STATE_RUNNING:
+					truth[id] = protov1.Container_STATE_EXITED
+					pending = append(pending, event(id, events.ActionDie, "exitCode", "0"))
+				case rnd.IntN(2) == 0:
+					truth[id] = protov1.Container_STATE_RUNNING
+					pending = append(pending, event(id, events.ActionStart))
+				default:
+					delete(truth, id)
+					pending = append(pending, event(id, events.ActionDestroy))
+				}
+			case 2, 3: // an event arrives
+				if len(pending) > 0 {
+					must(t, tr.event(pending[0]))
+					pending = pending[1:]
+				}
+			case 4: // an inspect is sent, and answered from what is true now
+				if req, ok := tr.next(); ok {
+					flights = append(flights, inFlight{req, look(req.id)})
+				}
+			case 5:
+				if len(flights) > 0 {
+					land(rnd.IntN(len(flights)))
+				}
+			case 6:
+				if listing && rnd.IntN(2) == 0 {
+					takeList() // made at any time between question and answer
+				}
+			case 7:
+				if listing {
+					must(t, tr.listed(list, snapshot))
+					listing = false
+				} else if tr.settled() {
+					tr.beginList()
+					listing, snapshot = true, false
+					takeList()
+				}
+			}
+		}
+		for _, m := range pending {
+			must(t, tr.event(m))
+		}
+		if listing {
+			must(t, tr.listed(list, snapshot))
+		}
+		for n := 0; ; n++ {
+			for len(flights) > 0 {
+				land(0)
+			}
+			req, ok := tr.next()
+			if !ok {
+				break
+			}
+			if n > 1000 {
+				t.Fatalf("seed %d: it never settles", seed)
+			}
+			flights = append(flights, inFlight{req, look(req.id)})
+		}
+		if r.syncs != 1 || !tr.settled() {
+			t.Fatalf("seed %d: %d synced, settled %v", seed, r.syncs, tr.settled())
+		}
+		for id, s := range truth {
+			if c := r.container(id); c.GetState() != s || c.GetHostname() != "inspected" {
+				t.Fatalf("seed %d: %s is %v, told %v", seed, id, s, c)
+			}
+		}
+		if len(r.containers) != len(truth) {
+			t.Fatalf("seed %d: %d containers told, %d there", seed, len(r.containers), len(truth))
+		}
+	}
+}

@@ -1,0 +1,4 @@
+plugin "mesh" "generic" {
+  protocol = 1
+  command  = ["./generic"]
+}

@@ -1,0 +1,4 @@
+plugin "sampler" "fixed" {
+  protocol = 1
+  command  = ["./threshold", "fixed"]
+}

@@ -1,0 +1,4 @@
+plugin "sampler" "threshold" {
+  protocol = 1
+  command  = ["./threshold"]
+}

@@ -1,0 +1,15 @@
+// Package client is the Go API to a running daemon: what the CLI knows, from a
+// program of your own.
+//
+//	c, err := client.Dial(ctx, client.DefaultSocket)
+//	if err != nil {
+//		return err
+//	}
+//	defer c.Close()
+//	containers, err := c.ListContainers(ctx)
+//
+// The daemon answers root and the user that it runs as itself. Errors are
+// sentences for the user; ErrNotRunning, ErrPermission, ErrNoContainer and
+// ErrNoProcess tell them apart. This package owns its connection and nothing else,
+// prints nothing and never starts a daemon.
+package client

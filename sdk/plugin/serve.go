@@ -1,0 +1,118 @@
+package plugin
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/wire"
+)
+
+// Serve runs the process as a plugin and never returns. The process exits with
+// 0 when the daemon asked it to or is gone, and with 1 when it could not serve.
+//
+// Run by hand, it explains itself; with --describe it prints its schema.
+func Serve(k Kind) {
+	def := k.definition()
+	if os.Getenv(wire.CookieKey) != wire.CookieValue {
+		os.Exit(byHand(def, os.Args[1:], os.Stdout, os.Stderr))
+	}
+	std, err := claimStdio()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", def.name, err)
+		os.Exit(1)
+	}
+	p := newProcess(def, newLogger(std.stderr), std)
+	go watchParent(p.ctx, p.orphaned)
+	goplugin.Serve(&goplugin.ServeConfig{
+		HandshakeConfig: goplugin.HandshakeConfig{
+			ProtocolVersion:  wire.ProtocolVersion,
+			MagicCookieKey:   wire.CookieKey,
+			MagicCookieValue: wire.CookieValue,
+		},
+		Plugins:    goplugin.PluginSet{wire.Service: services{process: p}},
+		GRPCServer: p.newServer,
+		Logger:     hclog.NewNullLogger(),
+	})
+	// go-plugin returns both after an orderly end and when it could not listen.
+	if p.ctx.Err() == nil {
+		p.log.Error("plugin could not serve", "socket_dir", os.Getenv(goplugin.EnvUnixSocketDir))
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// byHand answers a person at a terminal. It returns the exit code.
+func byHand(def definition, args []string, out, errOut io.Writer) int {
+	if !slices.Contains(args, "--describe") {
+		fmt.Fprintf(errOut, "%s is a plugin of ebpf-tracer (%s, version %s) and is started by it: write\n"+
+			"  %s %q {}\nin config.hcl and run `ebpf-tracer run`. With --describe it prints its schema.\n",
+			def.name, wire.KindName(def.kind), def.version, wire.KindName(def.kind), def.name)
+		return 1
+	}
+	d, err := def.describe()
+	if err != nil {
+		fmt.Fprintf(errOut, "%s: describe: %v\n", def.name, err)
+		return 1
+	}
+	// protojson varies its spaces on purpose; encoding/json settles them.
+	raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(d)
+	if err == nil {
+		var v any
+		if err = json.Unmarshal(raw, &v); err == nil {
+			readable(v)
+			enc := json.NewEncoder(out)
+			enc.SetIndent("", "  ")
+			err = enc.Encode(v)
+		}
+	}
+	if err != nil {
+		fmt.Fprintf(errOut, "%s: print the schema: %v\n", def.name, err)
+		return 1
+	}
+	return 0
+}
+
+// readable puts the value of each default in the place of its encoding.
+func readable(v any) {
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			readable(e)
+		}
+	case map[string]any:
+		if s, ok := v["default_json"].(string); ok {
+			if raw, err := base64.StdEncoding.DecodeString(s); err == nil {
+				delete(v, "default_json")
+				v["default"] = json.RawMessage(raw)
+			}
+		}
+		for _, e := range v {
+			readable(e)
+		}
+	}
+}
+
+// services is the go-plugin side of a process.
+type services struct {
+	goplugin.NetRPCUnsupportedPlugin
+	process *process
+}
+
+func (s services) GRPCServer(_ *goplugin.GRPCBroker, srv *grpc.Server) error {
+	s.process.register(srv)
+	return nil
+}
+
+func (services) GRPCClient(context.Context, *goplugin.GRPCBroker, *grpc.ClientConn) (any, error) {
+	return nil, fmt.Errorf("this is the plugin's side of the connection")
+}
