@@ -22,7 +22,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ebpf-tracer/ebpf-tracer/core/api"
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/core/exporter"
 	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
 	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
 	"github.com/ebpf-tracer/ebpf-tracer/core/load"
@@ -56,6 +58,7 @@ type daemon struct {
 	log     *slog.Logger
 	started time.Time
 
+	socket    *api.Listener
 	host      *pluginhost.Host
 	plugins   []plugin
 	kernel    *kernel.Kernel
@@ -63,6 +66,8 @@ type daemon struct {
 	pipeline  *pipeline.Pipeline
 	governor  *load.Governor
 	outputs   outputs
+	live      *exporter.Live // one of them
+	servers   servers
 	rescan    chan struct{}
 	key       string // what attribution goes by
 	root      string // of the default hierarchy; "": none
@@ -87,10 +92,14 @@ func Run(ctx context.Context, o Options) error {
 	if err := kernel.Check(); err != nil {
 		return err
 	}
-	if err := d.check(ctx, file, found); err != nil {
+	var err error
+	if d.socket, err = api.Listen(d.config.API.Socket); err != nil {
 		return err
 	}
-	return d.trace(ctx)
+	if err = d.check(ctx, file, found); err == nil {
+		err = d.trace(ctx)
+	}
+	return errors.Join(err, d.socket.Close())
 }
 
 // check finishes the check of the configuration with the plugins' help.
@@ -124,7 +133,7 @@ func (d *daemon) stopHost() error {
 
 // trace builds and starts the stages, waits, and stops them.
 func (d *daemon) trace(ctx context.Context) (err error) {
-	d.inventory = inventory.New(inventory.Options{Encode: encodeWorkload})
+	d.inventory = inventory.New(inventory.Options{Encode: encodeWorkload, Rescan: d.wantRescan})
 	if err := d.openOutputs(); err != nil {
 		return errors.Join(err, d.stopHost())
 	}
@@ -155,14 +164,12 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 
 	working, stopWorking := context.WithCancel(ctx)
 	defer stopWorking()
-	failed := make(chan error, 1)
-	err = d.start(working, failed)
+	err = d.start(working)
 	if err == nil {
 		d.log.Info("tracing", "version", d.options.Version, "node", d.config.Node.Name,
 			"socket", d.config.API.Socket, "start", time.Since(d.started).Round(time.Millisecond))
 		select {
 		case <-ctx.Done():
-		case err = <-failed:
 		case err = <-read:
 			read <- nil
 			err = fmt.Errorf("read the rings: %w", err)
@@ -173,16 +180,17 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 }
 
 // start starts what serves the pipeline and those who ask about it.
-func (d *daemon) start(ctx context.Context, failed chan<- error) error {
+func (d *daemon) start(ctx context.Context) error {
 	d.governor = load.New(load.Options{
 		Kernel: d.kernel, Sampler: d.sampler(), Queues: d.queues, Log: d.log,
 	})
+	d.goes(func() { d.inventory.Run(ctx) })
 	d.goes(func() { d.governor.Run(ctx) })
 	d.goes(func() { d.keepScanning(ctx) })
 	if err := d.runPlugins(ctx); err != nil {
 		return err
 	}
-	return d.serve(ctx, failed)
+	return d.serve()
 }
 
 // goes runs f on a goroutine of this run.
@@ -197,13 +205,13 @@ func (d *daemon) goes(f func()) {
 // stop ends everything in the order in which events flow, so that none is lost,
 // and prints the ledger.
 func (d *daemon) stop(stopReading func(), read <-chan error) error {
-	errs := []error{d.stopServing(), d.kernel.Detach()}
+	errs := []error{d.kernel.Detach()}
 	plugins := make(chan error, 1)
 	go func() { plugins <- d.stopHost() }()
 	stopReading()
 	errs = append(errs, <-read)
 	d.pipeline.Close()
-	errs = append(errs, d.outputs.close(), <-plugins)
+	errs = append(errs, d.outputs.close(), d.stopServing(), <-plugins)
 	d.running.Wait()
 	d.printLedger()
 	errs = append(errs, d.kernel.Close())

@@ -29,8 +29,11 @@ func (d *daemon) encoder() *exporter.Encoder {
 	return exporter.NewEncoder(d.config.Node.Name, clocks)
 }
 
-// openOutputs opens the exporters that the configuration names.
+// openOutputs opens the exporters that the configuration names, and the live view
+// of the local API.
 func (d *daemon) openOutputs() error {
+	d.live = exporter.NewLive("live", d.encoder())
+	d.outputs = append(d.outputs, d.live)
 	if j := d.config.Exporters.JSON; j != nil {
 		kinds, err := kinds(j.Kinds)
 		if err != nil {

@@ -158,6 +158,9 @@ func (d *daemon) runDiscoverer(ctx context.Context, spec pluginhost.Spec, name s
 			}
 		},
 		Lost: func(reason string) {
+			if ctx.Err() != nil {
+				return // all ends: what is still to be written is not stale
+			}
 			log.Warn("a discoverer is away; what it told stays, marked stale", "reason", reason)
 			d.inventory.Away(name)
 		},
@@ -190,6 +193,9 @@ func (d *daemon) runDetector(ctx context.Context, spec pluginhost.Spec, name str
 			}
 		},
 		Lost: func(reason string) {
+			if ctx.Err() != nil {
+				return // all ends: what is still to be written is not stale
+			}
 			log.Warn("a mesh detector is away; what it told stays", "reason", reason)
 		},
 		Workloads: d.inventory.Workloads,
@@ -221,6 +227,9 @@ func (d *daemon) runSampler(ctx context.Context, spec pluginhost.Spec, log *slog
 		Report: func(uint64) *protov1.Report { return d.governor.Report() },
 		Answer: d.governor.Answer,
 		Lost: func(reason string) {
+			if ctx.Err() != nil {
+				return // all ends: what is still to be written is not stale
+			}
 			log.Warn("the sampler is away; its last policy goes on until its time is up", "reason", reason)
 		},
 	})

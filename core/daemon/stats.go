@@ -12,6 +12,7 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
 	"github.com/ebpf-tracer/ebpf-tracer/core/load"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pipeline"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -114,12 +115,16 @@ func (s source) Stats() (*protov1.Stats, error) {
 			Probability: r.Probability,
 		})
 	}
+	if out.Faults, err = s.kernel.Faults(); err != nil {
+		return nil, err
+	}
 	inv := s.inventory.Stats()
 	out.Attribution = &protov1.Attribution{
 		Host: p.Host, Container: p.Container, Pending: p.Pending, HeldTotal: p.HeldTotal,
 		HeldExpired: p.HeldExpired, HeldOverflow: p.HeldOverflow, Corrected: inv.Corrected,
 		DelayP50Seconds: p.Delay.Quantile(0.5).Seconds(), DelayP99Seconds: p.Delay.Quantile(0.99).Seconds(),
 		Containers: inv.Containers, Cgroups: inv.Cgroups, Key: s.key,
+		Delay: histogram(p.Delay),
 	}
 	for _, q := range s.queues() {
 		out.Queues = append(out.Queues, &protov1.QueueDepth{Queue: q.Name, Depth: q.Depth, Capacity: q.Capacity})
@@ -132,6 +137,14 @@ func (s source) Stats() (*protov1.Stats, error) {
 	}
 	out.Daemon = daemonStats()
 	return out, nil
+}
+
+func histogram(h pipeline.Histogram) *protov1.Histogram {
+	out := &protov1.Histogram{Counts: h.Counts[:], SumSeconds: h.Sum.Seconds()}
+	for _, bound := range pipeline.HistogramBounds {
+		out.BoundsSeconds = append(out.BoundsSeconds, bound.Seconds())
+	}
+	return out
 }
 
 func (s source) policyStats(swaps uint64) *protov1.PolicyStats {

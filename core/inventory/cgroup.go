@@ -1,216 +1,202 @@
 package inventory
 
 import (
-	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"strings"
-	"syscall"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
-// CgroupCreated tells of a cgroup of the default hierarchy and its path from the
-// hierarchy's root.
-func (i *Inventory) CgroupCreated(id uint64, path string) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.sweep()
-	if i.Lookup(id) != nil {
-		return
-	}
-	g := &Cgroup{ID: id, Path: path, hints: hints(path)}
-	i.store(g, true)
-	i.byPath[path] = g
-	for _, h := range g.hints {
-		if i.byHint[h] == nil {
-			i.byHint[h] = map[*Cgroup]struct{}{}
-		}
-		i.byHint[h][g] = struct{}{}
-	}
-	i.own(g)
-	i.tellCgroup(g, protov1.CgroupFact_CHANGE_CREATED)
+// State says what is known of a cgroup.
+type State uint8
+
+const (
+	Unknown State = iota // never heard of
+	Host                 // no container's
+	// Pending: named like a container that nobody has described, or so new that
+	// its owner is still being looked for.
+	Pending
+	Known // a container's
+)
+
+// Cgroup is one cgroup of the default hierarchy.
+type Cgroup struct {
+	ID   uint64
+	Path string // from the hierarchy's root
+
+	hints   []string // container ids in the path, from the root on
+	owner   atomic.Pointer[container]
+	settled atomic.Bool // the owner has been looked for
+	waived  atomic.Bool
+
+	// Under the inventory's lock.
+	node    *node     // nil: the queue or Scan has yet to bring it
+	removed time.Time // zero: it is there
+	scan    uint64    // that saw it last
 }
 
-// CgroupRemoved tells that a cgroup is gone. It is remembered for a while.
-func (i *Inventory) CgroupRemoved(id uint64) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	g := i.Lookup(id)
-	if g == nil || !g.removed.IsZero() {
-		return
-	}
-	g.removed = i.options.Now()
-	i.leaving = append(i.leaving, g)
-	if i.byPath[g.Path] == g {
-		delete(i.byPath, g.Path)
-	}
-	i.tellCgroup(g, protov1.CgroupFact_CHANGE_REMOVED)
-	i.sweep()
-}
-
-// store puts a cgroup into its shard, or takes it out.
-func (i *Inventory) store(g *Cgroup, in bool) {
-	shard := &i.cgroups[g.ID%shards]
-	next := maps.Clone(*shard.Load())
-	if in {
-		next[g.ID] = g
-	} else {
-		delete(next, g.ID)
-	}
-	shard.Store(&next)
-}
-
-// own finds the container that a cgroup belongs to: the outermost one in its path
-// that is known.
-func (i *Inventory) own(g *Cgroup) {
-	owner := i.ownerOf(g)
-	if owner == g.owner {
-		if owner != nil {
-			g.workload.Store(owner.workload)
-		}
-		return
-	}
-	if g.owner != nil {
-		delete(g.owner.cgroups, g)
-		if owner != nil {
-			i.stats.Corrected++
-		}
-	}
-	g.owner = owner
-	if owner == nil {
-		g.workload.Store(nil)
-		return
-	}
-	owner.cgroups[g] = struct{}{}
-	g.workload.Store(owner.workload)
-}
-
-func (i *Inventory) ownerOf(g *Cgroup) *container {
-	// What a runtime says of its own cgroup counts before what a name hints at.
-	for path := g.Path; len(path) > 1; path = parent(path) {
-		if at := i.byPath[path]; at != nil && at.owner != nil && at.owner.claims(at) {
-			if outer := i.hinted(g, len(path)); outer != nil {
-				return outer
-			}
-			return at.owner
-		}
-	}
-	return i.hinted(g, len(g.Path)+1)
-}
-
-// hinted is the outermost known container whose id stands in the path before end.
-func (i *Inventory) hinted(g *Cgroup, end int) *container {
-	for _, h := range g.hints {
-		if strings.Index(g.Path, h) >= end {
-			break
-		}
-		for c := range i.byID[h] {
-			return c // ids of 64 hex digits are unique by themselves
-		}
+// Workload is the container that the cgroup belongs to, nil when it is none's or
+// not known.
+func (c *Cgroup) Workload() *Workload {
+	if o := c.owner.Load(); o != nil {
+		return o.workload.Load()
 	}
 	return nil
 }
 
-func parent(path string) string {
-	at := strings.LastIndexByte(path, '/')
-	if at <= 0 {
-		return "/"
+// State of the cgroup.
+func (c *Cgroup) State() State {
+	settled := c.settled.Load() // before the owner, who is found first
+	switch {
+	case c.owner.Load() != nil:
+		return Known
+	case len(c.hints) > 0 || !settled:
+		return Pending
 	}
-	return path[:at]
+	return Host
 }
 
-// hints are the container ids in a path, from the root on. Runtimes name the
-// cgroup of a container by its id of 64 hex digits, some with a word before it
-// (crio-, libpod-, docker-, cri-containerd-) and some with .scope behind. It is a
-// hint only, since anybody may name a cgroup like this: it counts when a runtime
-// has told of such a container.
+// Hint is the container id that the path names, "" when it names none.
+func (c *Cgroup) Hint() string {
+	if len(c.hints) == 0 {
+		return ""
+	}
+	return c.hints[0]
+}
+
+// Waive says that events of this cgroup need not wait for metadata any more:
+// they waited once, and none came.
+func (c *Cgroup) Waive() { c.waived.Store(true) }
+
+// Waived tells whether Waive was called.
+func (c *Cgroup) Waived() bool { return c.waived.Load() }
+
+// hints are the container ids in a path, from the root on.
 func hints(path string) (out []string) {
 	for name := range strings.SplitSeq(path, "/") {
-		name = strings.TrimSuffix(name, ".scope")
-		if at := strings.LastIndexByte(name, '-'); at >= 0 {
-			name = name[at+1:]
-		}
-		if len(name) == 64 && isHex(name) {
-			out = append(out, name)
+		if h := hint(name); h != "" {
+			out = append(out, h)
 		}
 	}
 	return out
 }
 
-func isHex(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+// hint is the container id that the name of a cgroup tells, or "". Runtimes name
+// the cgroup of a container by its id of 64 hex digits, some with a word before
+// it (crio-, libpod-, docker-, cri-containerd-) and some with .scope behind. It
+// is a hint only, since anybody may name a cgroup like this: it counts when a
+// runtime has told of such a container.
+func hint(name string) string {
+	name = strings.TrimSuffix(name, ".scope")
+	if at := strings.LastIndexByte(name, '-'); at >= 0 {
+		name = name[at+1:]
+	}
+	if !unique(name) {
+		return ""
+	}
+	return name
+}
+
+// unique tells whether a container id is so by itself, in every scope: 64 hex
+// digits.
+func unique(id string) bool {
+	if len(id) != 64 {
+		return false
+	}
+	for i := range len(id) {
+		if c := id[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
 			return false
 		}
 	}
 	return true
 }
 
-// Scan tells the inventory of every cgroup below root, where the default
-// hierarchy is mounted, and gives their number. Cgroups that come and go
-// meanwhile are the kernel's to tell.
-func (i *Inventory) Scan(root string) (n int, err error) {
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			if os.IsNotExist(err) {
-				return nil
-			}
-			return err
-		}
-		if !d.IsDir() {
-			return nil
-		}
-		info, err := d.Info()
-		if err != nil {
-			return nil // gone meanwhile
-		}
-		st, ok := info.Sys().(*syscall.Stat_t)
-		if !ok {
-			return fmt.Errorf("no inode of %s", path)
-		}
-		rel := strings.TrimPrefix(path, root)
-		if rel == "" {
-			rel = "/"
-		}
-		i.CgroupCreated(st.Ino, rel)
-		n++
-		return nil
-	})
-	if err != nil {
-		return n, fmt.Errorf("list cgroups: %w", err)
-	}
-	return n, nil
+// shards hold the cgroups by id. Reading takes no lock. Writing copies one shard
+// under a lock of its own, for a few microseconds.
+type shards [1024]struct {
+	writing sync.Mutex
+	cgroups atomic.Pointer[map[uint64]*Cgroup]
 }
 
-// Root finds where the default cgroup hierarchy is mounted.
-func Root() (string, error) {
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return "", fmt.Errorf("read the mounts: %w", err)
+func (s *shards) init() {
+	none := map[uint64]*Cgroup{} // never written to: writers copy
+	for n := range s {
+		s[n].cgroups.Store(&none)
 	}
-	for line := range strings.SplitSeq(string(mounts), "\n") {
-		if f := strings.Fields(line); len(f) > 2 && f[2] == "cgroup2" {
-			return strings.ReplaceAll(f[1], `\040`, " "), nil
-		}
-	}
-	return "", ErrNoDefaultHierarchy
 }
 
-// OfPID finds the cgroup of a process by /proc, nil when it is not known.
-func (i *Inventory) OfPID(pid uint32) (*Cgroup, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if err != nil {
-		return nil, fmt.Errorf("read the cgroup of process %d: %w", pid, err)
+func (s *shards) get(id uint64) *Cgroup {
+	return (*s[id%uint64(len(s))].cgroups.Load())[id]
+}
+
+// add gives the cgroup with an id, and tells whether it has just been made.
+func (s *shards) add(id uint64, path string) (g *Cgroup, made bool) {
+	shard := &s[id%uint64(len(s))]
+	shard.writing.Lock()
+	defer shard.writing.Unlock()
+	old := *shard.cgroups.Load()
+	if g := old[id]; g != nil {
+		return g, false
 	}
-	for line := range strings.SplitSeq(string(b), "\n") {
-		if path, ok := strings.CutPrefix(line, "0::"); ok {
-			i.mu.Lock()
-			defer i.mu.Unlock()
-			return i.byPath[path], nil
+	g = &Cgroup{ID: id, Path: path, hints: hints(path)}
+	next := maps.Clone(old)
+	next[id] = g
+	shard.cgroups.Store(&next)
+	return g, true
+}
+
+func (s *shards) drop(id uint64) {
+	shard := &s[id%uint64(len(s))]
+	shard.writing.Lock()
+	defer shard.writing.Unlock()
+	next := maps.Clone(*shard.cgroups.Load())
+	delete(next, id)
+	shard.cgroups.Store(&next)
+}
+
+// each calls f with every cgroup that was there when its shard's turn came.
+func (s *shards) each(f func(*Cgroup)) {
+	for n := range s {
+		for _, g := range *s[n].cgroups.Load() {
+			f(g)
 		}
 	}
-	return nil, nil
+}
+
+// link puts a cgroup at its place in the tree, where its owner is found.
+func (i *Inventory) link(g *Cgroup) {
+	if g.node != nil {
+		return
+	}
+	n := i.at(g.Path)
+	n.cgroups = append(n.cgroups, g)
+	g.node = n
+	i.stats.Cgroups++
+	i.settleNode(n)
+	i.tellCgroup(g, protov1.CgroupFact_CHANGE_CREATED)
+}
+
+// remove notes that a cgroup is gone. It is remembered for the grace period.
+func (i *Inventory) remove(g *Cgroup) {
+	if !g.removed.IsZero() {
+		return
+	}
+	i.link(g)
+	g.removed = i.options.Now()
+	i.leaving = append(i.leaving, g)
+	i.stats.Cgroups--
+	i.tellCgroup(g, protov1.CgroupFact_CHANGE_REMOVED)
+}
+
+// forgetCgroup ends the memory of a cgroup.
+func (i *Inventory) forgetCgroup(g *Cgroup) {
+	i.cgroups.drop(g.ID)
+	if o := g.owner.Load(); o != nil {
+		delete(o.cgroups, g)
+	}
+	i.tree.leave(g)
+	i.tree.mark(g.node) // its id may have been what decided
 }

@@ -2,8 +2,9 @@ package inventory
 
 import (
 	"cmp"
-	"errors"
+	"path"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -12,220 +13,308 @@ import (
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
-// ErrNoDefaultHierarchy says that this host has cgroup v1 alone.
-var ErrNoDefaultHierarchy = errors.New("no cgroup2 hierarchy is mounted: containers are told apart by it; mount one (mount -t cgroup2 none /sys/fs/cgroup/unified) or boot with systemd.unified_cgroup_hierarchy=1")
-
 // key names a container: an id within the scope where it is unique.
 type key struct{ scope, id string }
 
 func keyOf(r *protov1.ContainerRef) key { return key{r.GetScope(), r.GetId()} }
 
-// container is what is known of one container: a facet from each discoverer, and
-// what they come to together.
+// origin is where a facet is from: a source, and the scope by which it names the
+// container.
+type origin struct{ source, scope string }
+
+// facet is what one origin says of a container.
+type facet struct {
+	told       *protov1.Container
+	generation uint64    // of the source's snapshot
+	gone       time.Time // zero: in force; else only for events on their way
+}
+
+// container is what is known of one container: a facet from each origin, and what
+// they come to together.
 type container struct {
 	key      key
-	facets   map[string]*protov1.Container // by source
+	facets   map[origin]*facet
 	cgroups  map[*Cgroup]struct{}
-	workload *Workload
-	mesh     map[string]*protov1.MeshFact // by detector
-	removed  time.Time                    // zero: described
+	workload atomic.Pointer[Workload]
+	mesh     map[string]meshFact // by detector
+	removed  time.Time           // zero: described
+	expired  bool                // removed since nobody vouches for it any more
+	into     *container          // it turned out to be this one
+	unmade   bool                // among the unmade
+
+	// Of its facets together.
+	rank       int
+	podUID     string
+	claimPaths []string
+	claimIDs   []uint64
 }
 
-// claims tells whether a source named this very cgroup as the container's.
-func (c *container) claims(g *Cgroup) bool {
-	for _, f := range c.facets {
-		if f.GetCgroupId() == g.ID && g.ID != 0 || f.GetCgroupPath() == g.Path && g.Path != "" {
-			return true
-		}
-	}
-	return false
+// departure is a time at which a facet of a container went.
+type departure struct {
+	container *container
+	at        time.Time
 }
 
-// container gives the container of a key, and makes it where there is room.
+// container gives the container that a source means: by scope and id, or by the id
+// alone when that is unique by itself and somebody named it without a scope.
 func (i *Inventory) container(k key) *container {
-	c := i.containers[k]
-	if c != nil {
+	if c := i.containers[k]; c != nil || !unique(k.id) {
 		return c
 	}
+	return i.containers[key{id: k.id}]
+}
+
+// newContainer makes a container where there is room.
+func (i *Inventory) newContainer(k key) *container {
 	if len(i.containers) >= most {
 		i.stats.Refused++
 		return nil
 	}
-	c = &container{
-		key: k, facets: map[string]*protov1.Container{}, cgroups: map[*Cgroup]struct{}{},
-		mesh: map[string]*protov1.MeshFact{},
+	c := &container{
+		key: k, facets: map[origin]*facet{}, cgroups: map[*Cgroup]struct{}{}, mesh: map[string]meshFact{},
 	}
 	i.containers[k] = c
-	if i.byID[k.id] == nil {
-		i.byID[k.id] = map[*container]struct{}{}
+	i.stats.Containers++
+	if k.scope == "" && unique(k.id) {
+		for other := range i.byID[k.id] {
+			i.absorb(c, other)
+		}
 	}
-	i.byID[k.id][c] = struct{}{}
+	insert(i.byID, k.id, c)
 	return c
 }
 
+// absorb moves all that was told of a container to the one that it turned out to
+// be: one has its id of 64 hex digits with a scope, the other without.
+func (i *Inventory) absorb(c, other *container) {
+	for o, f := range other.facets {
+		c.facets[o] = f
+	}
+	for name, f := range other.mesh {
+		if _, ok := c.mesh[name]; !ok {
+			c.mesh[name] = f
+		}
+	}
+	other.into = c
+	i.inPod(c, other.podUID)
+	for g := range other.cgroups {
+		i.tree.mark(g.node)
+	}
+	there := other.removed.IsZero()
+	i.drop(other)
+	if there {
+		i.stats.Containers--
+		i.tell(i.containerChange(other.key))
+	}
+}
+
+// drop ends the memory of a container.
+func (i *Inventory) drop(c *container) {
+	delete(i.containers, c.key)
+	remove(i.byID, c.key.id, c)
+	i.claim(c, nil, nil)
+	i.inPod(c, "")
+	i.touch(c)
+	for g := range c.cgroups {
+		i.tree.mark(g.node)
+	}
+}
+
 // describe takes a source's description of a container, whole.
-func (i *Inventory) describe(source string, d *protov1.Container) {
-	if d.GetId() == "" {
+func (i *Inventory) describe(source string, generation uint64, d *protov1.Container) {
+	k := key{d.GetScope(), d.GetId()}
+	if k.id == "" {
 		return
 	}
-	c := i.container(key{d.GetScope(), d.GetId()})
+	c := i.container(k)
 	if c == nil {
-		return
+		if c = i.newContainer(k); c == nil {
+			return
+		}
 	}
-	c.removed = time.Time{}
-	c.facets[source] = d
+	if !c.removed.IsZero() {
+		c.removed, c.expired = time.Time{}, false
+		i.stats.Containers++
+	}
+	c.facets[origin{source, k.scope}] = &facet{told: d, generation: generation}
 	i.changed(c)
-	if g := i.byPath[d.GetCgroupPath()]; g != nil && d.GetCgroupPath() != "" {
-		i.claim(c, g)
-	}
-	if g := i.Lookup(d.GetCgroupId()); g != nil && d.GetCgroupId() != 0 {
-		i.claim(c, g)
-	}
-	for g := range i.byHint[d.GetId()] {
-		i.own(g)
-	}
+	i.settle(few)
 }
 
-// claim gives a container the cgroup that its source named, unless an outer
-// container owns it.
-func (i *Inventory) claim(c *container, g *Cgroup) {
-	if g.owner == c {
+// forget takes back what an origin said of a container. What was said last stays
+// for the events that are on their way.
+func (i *Inventory) forget(from origin, c *container) {
+	f := c.facets[from]
+	if f == nil || !f.gone.IsZero() {
 		return
 	}
-	if outer := i.hinted(g, len(g.Path)+1); outer != nil && outer != c {
-		return
+	f.gone = i.options.Now()
+	for _, other := range c.facets {
+		if other.gone.IsZero() {
+			delete(c.facets, from)
+			i.changed(c)
+			return
+		}
 	}
-	if g.owner != nil {
-		delete(g.owner.cgroups, g)
-		i.stats.Corrected++
-	}
-	g.owner = c
-	c.cgroups[g] = struct{}{}
-	g.workload.Store(c.workload)
+	c.removed = f.gone
+	c.expired = i.source(from.source).expired
+	i.gone = append(i.gone, departure{c, f.gone})
+	i.stats.Containers--
+	i.touch(c)
+	i.tell(i.containerChange(c.key))
 }
 
-// forget takes back what a source said of a container. What was said stays for
-// the events that are on their way.
-func (i *Inventory) forget(source string, k key) {
-	c := i.containers[k]
-	if c == nil || c.facets[source] == nil {
-		return
-	}
-	if len(c.facets) > 1 {
-		delete(c.facets, source)
-		i.changed(c)
-		return
-	}
-	if c.removed.IsZero() {
-		c.removed = i.options.Now()
-		i.gone = append(i.gone, c)
-		i.tell(i.containerChange(k))
-	}
-}
-
-// changed makes a container's workload anew.
+// changed follows a change of a container's facets.
 func (i *Inventory) changed(c *container) {
-	w := &Workload{}
-	w.Container, w.Sources, w.Fields = i.merge(c.facets)
+	i.remake(c)
+	var paths []string
+	var ids []uint64
+	for _, f := range c.facets {
+		if p := f.told.GetCgroupPath(); p != "" {
+			paths = append(paths, path.Clean("/"+p))
+		}
+		if id := f.told.GetCgroupId(); id != 0 {
+			ids = append(ids, id)
+		}
+	}
+	i.claim(c, paths, ids)
+	i.touch(c)
+	i.tell(i.containerChange(c.key))
+}
+
+// claim notes the cgroups that sources name as the container's, which need not
+// have been told yet, and takes back those that they named before.
+func (i *Inventory) claim(c *container, paths []string, ids []uint64) {
+	slices.Sort(paths)
+	slices.Sort(ids)
+	paths, ids = slices.Compact(paths), slices.Compact(ids)
+	if slices.Equal(paths, c.claimPaths) && slices.Equal(ids, c.claimIDs) {
+		return
+	}
+	i.touch(c)
+	for _, p := range c.claimPaths {
+		remove(i.tree.claimPaths, p, c)
+	}
+	for _, id := range c.claimIDs {
+		remove(i.tree.claimIDs, id, c)
+	}
+	c.claimPaths, c.claimIDs = paths, ids
+	for _, p := range paths {
+		insert(i.tree.claimPaths, p, c)
+	}
+	for _, id := range ids {
+		insert(i.tree.claimIDs, id, c)
+	}
+}
+
+// touch has the owners of all paths looked for again that a container takes hold
+// of.
+func (i *Inventory) touch(c *container) {
+	for n := range i.tree.byHint[c.key.id] {
+		i.tree.mark(n)
+	}
+	for _, p := range c.claimPaths {
+		i.tree.mark(i.tree.find(p))
+	}
+	for _, id := range c.claimIDs {
+		if g := i.Lookup(id); g != nil {
+			i.tree.mark(g.node)
+		}
+	}
+}
+
+// inPod notes the pod of a container; "": none.
+func (i *Inventory) inPod(c *container, uid string) {
+	if c.podUID == uid {
+		return
+	}
+	if c.podUID != "" {
+		remove(i.byPod, c.podUID, c)
+		i.prunePod(c.podUID)
+	}
+	if c.podUID = uid; uid != "" {
+		insert(i.byPod, uid, c)
+	}
+}
+
+// later has the workload of a container made anew soon.
+func (i *Inventory) later(c *container) {
+	if !c.unmade {
+		c.unmade = true
+		i.unmade = append(i.unmade, c)
+	}
+}
+
+// makeAnew makes up to n workloads anew.
+func (i *Inventory) makeAnew(n int) {
+	for ; n > 0 && len(i.unmade) > 0; n-- {
+		c := i.unmade[0]
+		i.unmade = i.unmade[1:]
+		c.unmade = false
+		if i.containers[c.key] == c {
+			i.remake(c)
+		}
+	}
+	if len(i.unmade) == 0 {
+		i.unmade = nil
+	}
+}
+
+// remake makes a container's workload anew. Its cgroups see it at once.
+func (i *Inventory) remake(c *container) {
+	w := i.merge(c)
+	c.rank = rank(w.Sources[0])
+	i.inPod(c, w.Container.GetPodUid())
 	for _, s := range w.Sources {
 		if src := i.sources[s]; src != nil && src.away {
 			w.Stale = true
 		}
 	}
-	if p := i.pods[w.Container.GetPodUid()]; p != nil {
-		w.Pod = p.merged()
+	if p := i.pods[c.podUID]; p != nil {
+		w.Pod = top(p.facets)
 		w.Mesh = best(c.mesh, p.mesh)
 	} else {
 		w.Mesh = best(c.mesh, nil)
 	}
 	w.Fragment = i.options.Encode(w)
-	c.workload = w
-	for g := range c.cgroups {
-		g.workload.Store(w)
-	}
-	i.tell(i.containerChange(c.key))
+	c.workload.Store(w)
 }
 
-// merge puts the facets of one container together: for each field the source of
-// the highest rank that told it.
-func (i *Inventory) merge(facets map[string]*protov1.Container) (*protov1.Container, []string, map[string]string) {
-	sources := make([]string, 0, len(facets))
-	for s := range facets {
-		sources = append(sources, s)
+// merge puts the facets of one container together: for each field that of the
+// source of the highest rank that told it.
+func (i *Inventory) merge(c *container) *Workload {
+	from := make([]origin, 0, len(c.facets))
+	for o := range c.facets {
+		from = append(from, o)
 	}
-	slices.SortFunc(sources, func(a, b string) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
+	slices.SortFunc(from, func(a, b origin) int {
+		return cmp.Or(compareSources(a.source, b.source), cmp.Compare(a.scope, b.scope))
 	})
-	if len(sources) == 1 {
-		return facets[sources[0]], sources, nil
+	w := &Workload{Container: c.facets[from[0]].told, Sources: []string{from[0].source}}
+	if len(from) == 1 && from[0].scope == c.key.scope {
+		return w
 	}
-	merged := proto.Clone(facets[sources[0]]).(*protov1.Container)
-	fields := map[string]string{}
-	out := merged.ProtoReflect()
+	w.Container = proto.Clone(w.Container).(*protov1.Container)
+	w.Fields = map[string]string{}
+	out := w.Container.ProtoReflect()
 	out.Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
-		fields[string(f.Name())] = sources[0]
+		w.Fields[string(f.Name())] = from[0].source
 		return true
 	})
-	for _, s := range sources[1:] {
-		proto.Clone(facets[s]).ProtoReflect().Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+	for _, o := range from[1:] {
+		proto.Clone(c.facets[o].told).ProtoReflect().Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 			if !out.Has(f) {
 				out.Set(f, v)
-				fields[string(f.Name())] = s
+				w.Fields[string(f.Name())] = o.source
 			}
 			return true
 		})
+		w.Sources = append(w.Sources, o.source)
 	}
-	return merged, sources, fields
-}
-
-// rank orders sources: who made the container knows it best, an orchestrator
-// knows what it asked for, and the bundle on disk is what is left.
-func rank(source string) int {
-	switch source {
-	case "docker", "podman":
-		return 0
-	case "crio", "containerd":
-		return 1
-	case "kubernetes":
-		return 2
-	case "oci":
-		return 4
+	w.Sources = slices.Compact(w.Sources)
+	w.Container.Scope = c.key.scope // it is named by what it is kept under
+	if w.Container.Scope == "" {
+		delete(w.Fields, "scope")
 	}
-	return 3
-}
-
-// sweep drops what has been gone for the grace period.
-func (i *Inventory) sweep() {
-	before := i.options.Now().Add(-grace)
-	for len(i.leaving) > 0 && i.leaving[0].removed.Before(before) {
-		g := i.leaving[0]
-		i.leaving = i.leaving[1:]
-		i.store(g, false)
-		for _, h := range g.hints {
-			delete(i.byHint[h], g)
-			if len(i.byHint[h]) == 0 {
-				delete(i.byHint, h)
-			}
-		}
-		if g.owner != nil {
-			delete(g.owner.cgroups, g)
-		}
-	}
-	for len(i.gone) > 0 && i.gone[0].removed.Before(before) {
-		c := i.gone[0]
-		i.gone = i.gone[1:]
-		if c.removed.IsZero() || i.containers[c.key] != c {
-			continue // it came back
-		}
-		if len(c.cgroups) > 0 { // its cgroup is still there: so may its events be
-			c.removed = i.options.Now()
-			i.gone = append(i.gone, c)
-			continue
-		}
-		delete(i.containers, c.key)
-		delete(i.byID[c.key.id], c)
-		if len(i.byID[c.key.id]) == 0 {
-			delete(i.byID, c.key.id)
-		}
-	}
+	return w
 }

@@ -2,13 +2,15 @@
 // kernel's cgroups with what discoverers and detectors tell.
 //
 // It owns every description of a container, pod and service in the daemon.
-// Descriptions change under one lock; the pipeline's question, whose cgroup is
-// this, takes none: it reads an immutable Workload through two atomic loads. The
-// inventory never asks anybody anything; what it does not know it learns when
-// it is told.
+// Descriptions change under one lock, which is held for about a millisecond at
+// most and never while the pipeline waits: its question, whose cgroup is this,
+// takes none and reads an immutable Workload through a few atomic loads, and what
+// the kernel tells of cgroups goes into a bounded queue. The inventory never asks
+// a runtime anything; what it does not know it learns when it is told.
 package inventory
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,13 +19,14 @@ import (
 )
 
 const (
-	shards = 256
 	// grace is how long a cgroup or a container that is gone is remembered, for
 	// the events that are still on their way.
 	grace = 10 * time.Second
-	// most containers that are remembered; beyond it new ones are counted and
-	// left out.
+	// most containers that are remembered, and most pods, and most services;
+	// beyond it new ones are counted and left out.
 	most = 65536
+	// staleTTL is what Options.StaleTTL is by itself.
+	staleTTL = 5 * time.Minute
 )
 
 // Workload is a container as all its sources have described it. It is immutable.
@@ -37,83 +40,47 @@ type Workload struct {
 	Fragment  []byte            // what Options.Encode made of it
 }
 
-// State says what is known of a cgroup.
-type State uint8
-
-const (
-	Unknown State = iota // never heard of
-	Host                 // no container's
-	Pending              // named like a container that nobody has described
-	Known                // a container's
-)
-
-// Cgroup is one cgroup of the default hierarchy.
-type Cgroup struct {
-	ID   uint64
-	Path string
-
-	hints    []string // container ids in the path, from the root on
-	workload atomic.Pointer[Workload]
-	owner    *container // that workload is of; under the inventory's lock
-	waived   atomic.Bool
-	removed  time.Time // under the lock; zero: it is there
-}
-
-// Workload is the container that the cgroup belongs to, nil when it is none's or
-// not known.
-func (c *Cgroup) Workload() *Workload { return c.workload.Load() }
-
-// State of the cgroup.
-func (c *Cgroup) State() State {
-	switch {
-	case c.workload.Load() != nil:
-		return Known
-	case len(c.hints) > 0:
-		return Pending
-	}
-	return Host
-}
-
-// Hint is the container id that the path names, "" when it names none.
-func (c *Cgroup) Hint() string {
-	if len(c.hints) == 0 {
-		return ""
-	}
-	return c.hints[0]
-}
-
-// Waive says that events of this cgroup need not wait for metadata any more:
-// they waited once, and none came.
-func (c *Cgroup) Waive() { c.waived.Store(true) }
-
-// Waived tells whether Waive was called.
-func (c *Cgroup) Waived() bool { return c.waived.Load() }
-
 // Options of New.
 type Options struct {
 	// Encode makes the form of a workload that exporters put into every event.
 	// It is called once for each change, under the inventory's lock.
 	Encode func(*Workload) []byte
-	// Now is the clock.
+	// Rescan is called when cgroups may have been missed: Scan should be called
+	// soon. It must not block and must not call the inventory. nil: nobody is
+	// asked.
+	Rescan func()
+	// StaleTTL is how long the descriptions of a discoverer that is away stay in
+	// force; 0: five minutes.
+	StaleTTL time.Duration
+	// Now is the clock of Run's sweeps; nil: the system's.
 	Now func() time.Time
 }
 
-// Inventory is safe for use by several goroutines.
+// Inventory is safe for use by several goroutines. Run does what nobody waits for.
 type Inventory struct {
 	options Options
-	cgroups [shards]atomic.Pointer[map[uint64]*Cgroup]
+	cgroups shards
+	news    chan news // what the kernel told and has not been applied
+	missed  atomic.Uint64
+	wake    chan struct{} // of Run
+
+	scanning sync.Mutex // one Scan at a time
+	mount    atomic.Pointer[string]
 
 	mu         sync.Mutex
-	byPath     map[string]*Cgroup
-	byHint     map[string]map[*Cgroup]struct{}
+	since      time.Time // that the lock is held
+	tree       tree
 	leaving    []*Cgroup // removed, in order of time
 	containers map[key]*container
 	byID       map[string]map[*container]struct{}
-	gone       []*container // removed, in order of time
+	byPod      map[string]map[*container]struct{}
+	gone       []departure // of facets, in order of time
+	unmade     []*container
 	pods       map[string]*pod
 	services   map[string]*service
 	sources    map[string]*source
 	observers  map[*Observer]struct{}
+	scans      uint64
 	stats      Stats
 }
 
@@ -122,7 +89,10 @@ type Stats struct {
 	Containers uint64 // described now
 	Cgroups    uint64 // there now
 	Corrected  uint64 // cgroups whose owner turned out to be another
-	Refused    uint64 // descriptions left out: too many containers
+	Refused    uint64 // descriptions left out: too many containers, pods or services
+	Unplaced   uint64 // mesh facts about workloads that are not known
+	Queued     uint64 // changes of cgroups that wait to be applied, of QueueSize
+	Missed     uint64 // changes of cgroups that found the queue full: a rescan finds them
 }
 
 // New makes an empty inventory.
@@ -133,77 +103,79 @@ func New(o Options) *Inventory {
 	if o.Encode == nil {
 		o.Encode = func(*Workload) []byte { return nil }
 	}
+	if o.Rescan == nil {
+		o.Rescan = func() {}
+	}
+	if o.StaleTTL == 0 {
+		o.StaleTTL = staleTTL
+	}
 	i := &Inventory{
 		options:    o,
-		byPath:     map[string]*Cgroup{},
-		byHint:     map[string]map[*Cgroup]struct{}{},
+		news:       make(chan news, QueueSize),
+		wake:       make(chan struct{}, 1),
+		tree:       newTree(),
 		containers: map[key]*container{},
 		byID:       map[string]map[*container]struct{}{},
+		byPod:      map[string]map[*container]struct{}{},
 		pods:       map[string]*pod{},
 		services:   map[string]*service{},
 		sources:    map[string]*source{},
 		observers:  map[*Observer]struct{}{},
 	}
-	for s := range i.cgroups {
-		i.cgroups[s].Store(&map[uint64]*Cgroup{})
-	}
+	i.cgroups.init()
 	return i
 }
 
 // Lookup gives the cgroup with an id, nil when it was never told. It takes no
 // lock and allocates nothing.
-func (i *Inventory) Lookup(id uint64) *Cgroup {
-	return (*i.cgroups[id%shards].Load())[id]
-}
+func (i *Inventory) Lookup(id uint64) *Cgroup { return i.cgroups.get(id) }
 
 // Stats are the counts as of now.
 func (i *Inventory) Stats() Stats {
-	i.mu.Lock()
+	i.lock()
 	defer i.mu.Unlock()
 	s := i.stats
-	s.Cgroups = uint64(len(i.byPath))
-	for _, c := range i.containers {
-		if c.removed.IsZero() {
-			s.Containers++
-		}
-	}
+	s.Queued, s.Missed = uint64(len(i.news)), i.missed.Load()
 	return s
 }
 
 // View is a container for those who list them.
 type View struct {
 	*Workload
-	CgroupIDs []uint64
+	CgroupIDs []uint64 // in ascending order
 }
 
 // Containers lists the containers that are described now.
 func (i *Inventory) Containers() []View {
-	i.mu.Lock()
+	i.lock()
 	defer i.mu.Unlock()
-	out := make([]View, 0, len(i.containers))
+	i.finish()
+	out := make([]View, 0, i.stats.Containers)
 	for _, c := range i.containers {
-		if !c.removed.IsZero() || c.workload == nil {
-			continue
+		if c.removed.IsZero() {
+			out = append(out, c.view())
 		}
-		v := View{Workload: c.workload}
-		for g := range c.cgroups {
-			v.CgroupIDs = append(v.CgroupIDs, g.ID)
-		}
-		out = append(out, v)
+		i.pause()
 	}
 	return out
 }
 
 // View gives the container of a cgroup as Containers would.
 func (i *Inventory) View(g *Cgroup) (View, bool) {
-	i.mu.Lock()
+	i.lock()
 	defer i.mu.Unlock()
-	if g == nil || g.owner == nil || g.owner.workload == nil {
+	i.finish()
+	if g == nil || g.owner.Load() == nil {
 		return View{}, false
 	}
-	v := View{Workload: g.owner.workload}
-	for o := range g.owner.cgroups {
-		v.CgroupIDs = append(v.CgroupIDs, o.ID)
+	return g.owner.Load().view(), true
+}
+
+func (c *container) view() View {
+	v := View{Workload: c.workload.Load()}
+	for g := range c.cgroups {
+		v.CgroupIDs = append(v.CgroupIDs, g.ID)
 	}
-	return v, true
+	slices.Sort(v.CgroupIDs)
+	return v
 }

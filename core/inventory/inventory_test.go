@@ -184,8 +184,8 @@ func TestWhatIsGoneIsRememberedForItsLastEventsAndThenForgotten(t *testing.T) {
 	if got := nameOf(i, 1); got != "?" {
 		t.Errorf("long removed: %s", got)
 	}
-	if len(i.containers) != 0 || len(i.byID) != 0 || len(i.byHint) != 0 {
-		t.Errorf("left over: %d containers, %d ids, %d hints", len(i.containers), len(i.byID), len(i.byHint))
+	if len(i.containers) != 0 || len(i.byID) != 0 || len(i.tree.byHint) != 0 {
+		t.Errorf("left over: %d containers, %d ids, %d hints", len(i.containers), len(i.byID), len(i.tree.byHint))
 	}
 }
 

@@ -6,14 +6,22 @@ import (
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
+// meshFact is what one detector says of a workload.
+type meshFact struct {
+	*protov1.MeshFact
+	generation uint64 // of the detector's snapshot
+}
+
 // best is the fact of the greatest confidence: one about the container itself
 // wins over one about its pod.
-func best(own, pod map[string]*protov1.MeshFact) *protov1.MeshFact {
+func best(own, pod map[string]meshFact) *protov1.MeshFact {
 	var out *protov1.MeshFact
-	for _, facts := range []map[string]*protov1.MeshFact{own, pod} {
-		for _, f := range facts {
-			if out == nil || f.GetConfidence() > out.GetConfidence() {
-				out = f
+	by := ""
+	for _, facts := range []map[string]meshFact{own, pod} {
+		for name, f := range facts {
+			if out == nil || f.GetConfidence() > out.GetConfidence() ||
+				f.GetConfidence() == out.GetConfidence() && name < by {
+				out, by = f.MeshFact, name
 			}
 		}
 		if out != nil {
@@ -23,104 +31,107 @@ func best(own, pod map[string]*protov1.MeshFact) *protov1.MeshFact {
 	return out
 }
 
-// detector is one detector: the facts that it holds, and where its snapshot is.
-type detector struct {
-	snapshot bool
-	told     map[string]struct{} // since reset
-	facts    map[string]*protov1.WorkloadRef
-}
-
-// Mesh takes the facts of detectors, by name. It is for one goroutine for each
-// detector.
+// Mesh takes the facts of one detector. It keeps none itself: they are with the
+// workloads that they are about, and so there are no more of them. It is for one
+// goroutine.
 type Mesh struct {
-	inventory *Inventory
-	name      string
-	detector  detector
+	inventory  *Inventory
+	name       string
+	snapshot   bool   // between reset and synced
+	generation uint64 // of the last reset
 }
 
 // Mesh gives a place for the facts of the detector of that name.
-func (i *Inventory) Mesh(name string) *Mesh {
-	return &Mesh{inventory: i, name: name, detector: detector{facts: map[string]*protov1.WorkloadRef{}}}
-}
+func (i *Inventory) Mesh(name string) *Mesh { return &Mesh{inventory: i, name: name} }
 
-// Apply takes a batch of changes, in order. An error wraps ErrProtocol.
+// Apply takes a batch of changes, in order. Other work goes on between two of
+// them; when it returns, Lookup shows them all. A fact about a workload that is
+// not known (any more) is no fault, since the detector is behind: it is counted
+// and left out. An error wraps ErrProtocol.
 func (m *Mesh) Apply(changes []*protov1.MeshChange) error {
-	m.inventory.mu.Lock()
-	defer m.inventory.mu.Unlock()
-	d := &m.detector
+	i := m.inventory
+	i.lock()
+	defer i.mu.Unlock()
+	defer i.finish()
 	for _, change := range changes {
 		switch c := change.GetChange().(type) {
 		case *protov1.MeshChange_Reset_:
-			d.snapshot, d.told = true, map[string]struct{}{}
+			m.snapshot = true
+			m.generation++
 		case *protov1.MeshChange_Synced:
-			if !d.snapshot {
+			if !m.snapshot {
 				return fmt.Errorf("%w: synced without reset", ErrProtocol)
 			}
-			for ref, w := range d.facts {
-				if _, told := d.told[ref]; !told {
-					m.set(w, nil)
-				}
-			}
-			d.snapshot, d.told = false, nil
+			m.snapshot = false
+			m.forgetOlder()
 		case *protov1.MeshChange_Fact:
-			if d.snapshot {
-				d.told[refKey(c.Fact.GetWorkload())] = struct{}{}
-			}
-			m.set(c.Fact.GetWorkload(), c.Fact)
+			m.set(c.Fact)
 		case *protov1.MeshChange_Removed:
-			delete(d.told, refKey(c.Removed))
-			m.set(c.Removed, nil)
+			m.forget(c.Removed)
 		}
+		i.pause()
 	}
 	return nil
 }
 
-func refKey(w *protov1.WorkloadRef) string {
-	if uid := w.GetPodUid(); uid != "" {
-		return "pod/" + uid
-	}
-	return "container/" + w.GetContainer().GetScope() + "/" + w.GetContainer().GetId()
-}
-
-// set puts a fact in force, or takes it back. A fact about a workload that is not
-// known (any more) is no fault: the detector is behind.
-func (m *Mesh) set(w *protov1.WorkloadRef, fact *protov1.MeshFact) {
+// set puts a fact in force.
+func (m *Mesh) set(fact *protov1.MeshFact) {
 	i := m.inventory
-	if fact == nil {
-		delete(m.detector.facts, refKey(w))
-	} else {
-		m.detector.facts[refKey(w)] = w
-	}
-	if uid := w.GetPodUid(); uid != "" {
-		p := i.pods[uid]
-		if p == nil {
-			if fact == nil || len(i.pods) >= most {
-				return
-			}
-			p = &pod{facets: map[string]*protov1.Pod{}, mesh: map[string]*protov1.MeshFact{}}
-			i.pods[uid] = p
+	f := meshFact{fact, m.generation}
+	if uid := fact.GetWorkload().GetPodUid(); uid != "" {
+		if i.pods[uid] == nil && len(i.byPod[uid]) == 0 {
+			i.stats.Unplaced++
+			return
 		}
-		put(p.mesh, m.name, fact)
-		if len(p.facets) == 0 && len(p.mesh) == 0 {
-			delete(i.pods, uid)
-		}
-		for _, c := range i.containers {
-			if c.workload.Container.GetPodUid() == uid {
-				i.changed(c)
-			}
+		if p := i.pod(uid); p != nil {
+			p.mesh[m.name] = f
+			i.podChanged(uid)
 		}
 		return
 	}
-	if c := i.containers[keyOf(w.GetContainer())]; c != nil {
-		put(c.mesh, m.name, fact)
-		i.changed(c)
+	c := i.container(keyOf(fact.GetWorkload().GetContainer()))
+	if c == nil {
+		i.stats.Unplaced++
+		return
+	}
+	c.mesh[m.name] = f
+	i.later(c)
+}
+
+// forget takes a fact back.
+func (m *Mesh) forget(w *protov1.WorkloadRef) {
+	i := m.inventory
+	if uid := w.GetPodUid(); uid != "" {
+		m.forgetPod(uid)
+	} else if c := i.container(keyOf(w.GetContainer())); c != nil {
+		delete(c.mesh, m.name)
+		i.later(c)
 	}
 }
 
-func put(facts map[string]*protov1.MeshFact, name string, fact *protov1.MeshFact) {
-	if fact == nil {
-		delete(facts, name)
-	} else {
-		facts[name] = fact
+func (m *Mesh) forgetPod(uid string) {
+	i := m.inventory
+	if p := i.pods[uid]; p != nil {
+		delete(p.mesh, m.name)
+		i.prunePod(uid)
+		i.podChanged(uid)
+	}
+}
+
+// forgetOlder takes back what was told before the last reset.
+func (m *Mesh) forgetOlder() {
+	i := m.inventory
+	for uid, p := range i.pods {
+		if f, ok := p.mesh[m.name]; ok && f.generation != m.generation {
+			m.forgetPod(uid)
+		}
+		i.pause()
+	}
+	for _, c := range i.containers {
+		if f, ok := c.mesh[m.name]; ok && f.generation != m.generation {
+			delete(c.mesh, m.name)
+			i.later(c)
+		}
+		i.pause()
 	}
 }

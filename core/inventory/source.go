@@ -1,9 +1,11 @@
 package inventory
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -11,36 +13,52 @@ import (
 // ErrProtocol says that a plugin broke the rules of its stream.
 var ErrProtocol = errors.New("the plugin broke the protocol")
 
-// pod is a pod as its sources describe it.
-type pod struct {
-	facets map[string]*protov1.Pod
-	mesh   map[string]*protov1.MeshFact // by detector
+// source is one discoverer: where its snapshot stands. What it tells carries the
+// number of the snapshot, so that the end of one finds what it did not tell.
+type source struct {
+	snapshot   bool                   // between reset and synced
+	generation uint64                 // of the last reset
+	kinds      []protov1.WorkloadKind // of the snapshot; nil: all
+	away       bool
+	since      time.Time // that it is away and told nothing
+	expired    bool      // what it told is forgotten
 }
 
-// merged is the description by the source of the highest rank.
-func (p *pod) merged() *protov1.Pod {
-	var out *protov1.Pod
-	at := 0
-	for s, f := range p.facets {
-		if out == nil || rank(s) < at {
-			out, at = f, rank(s)
+// told is a description by one source.
+type told[T any] struct {
+	what       T
+	generation uint64
+}
+
+// top is the description by the source of the highest rank, nil when there is
+// none.
+func top[T any](facets map[string]told[*T]) *T {
+	var out *T
+	by := ""
+	for s, f := range facets {
+		if out == nil || compareSources(s, by) < 0 {
+			out, by = f.what, s
 		}
 	}
 	return out
 }
 
-type service struct {
-	facets map[string]*protov1.Service
-}
+// compareSources orders sources: who made the container knows it best, an
+// orchestrator knows what it asked for, and the bundle on disk is what is left.
+func compareSources(a, b string) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b)) }
 
-// source is one discoverer: where its snapshot stands.
-type source struct {
-	away       bool
-	snapshot   bool                   // between reset and synced
-	kinds      []protov1.WorkloadKind // of the snapshot; nil: all
-	containers map[key]struct{}       // told since reset
-	pods       map[string]struct{}
-	services   map[string]struct{}
+func rank(source string) int {
+	switch source {
+	case "docker", "podman":
+		return 0
+	case "crio", "containerd":
+		return 1
+	case "kubernetes":
+		return 2
+	case "oci":
+		return 4
+	}
+	return 3
 }
 
 func (i *Inventory) source(name string) *source {
@@ -52,17 +70,21 @@ func (i *Inventory) source(name string) *source {
 	return s
 }
 
-// Apply takes a batch of changes from a discoverer, in order. An error wraps
-// ErrProtocol; what came before the fault has been applied.
+// Apply takes a batch of changes from a discoverer, in order. Other work goes on
+// between two of them; when it returns, Lookup shows them all. It is called by one
+// goroutine for each discoverer. An error wraps ErrProtocol; what came before the
+// fault has been applied.
 func (i *Inventory) Apply(name string, changes []*protov1.InventoryChange) error {
-	i.mu.Lock()
+	i.lock()
 	defer i.mu.Unlock()
-	i.sweep()
+	defer i.finish()
+	i.sweep(few)
 	s := i.source(name)
 	for _, c := range changes {
 		if err := i.apply(name, s, c); err != nil {
 			return err
 		}
+		i.pause()
 	}
 	return nil
 }
@@ -71,84 +93,82 @@ func (i *Inventory) apply(name string, s *source, change *protov1.InventoryChang
 	switch c := change.GetChange().(type) {
 	case *protov1.InventoryChange_Reset_:
 		s.snapshot = true
+		s.generation++
 		s.kinds = c.Reset_.GetKinds()
-		s.containers, s.pods, s.services = map[key]struct{}{}, map[string]struct{}{}, map[string]struct{}{}
 	case *protov1.InventoryChange_Synced:
 		if !s.snapshot {
 			return fmt.Errorf("%w: synced without reset", ErrProtocol)
 		}
-		i.synced(name, s)
+		s.snapshot = false
+		i.forgetOlder(name, s, func(k protov1.WorkloadKind) bool { return len(s.kinds) == 0 || slices.Contains(s.kinds, k) })
+		i.setAway(name, s, false)
 	case *protov1.InventoryChange_Container:
-		if s.snapshot {
-			s.containers[key{c.Container.GetScope(), c.Container.GetId()}] = struct{}{}
-		}
-		i.describe(name, c.Container)
+		i.describe(name, s.generation, c.Container)
 	case *protov1.InventoryChange_Pod:
-		if s.snapshot {
-			s.pods[c.Pod.GetUid()] = struct{}{}
-		}
-		i.describePod(name, c.Pod)
+		i.describePod(name, s.generation, c.Pod)
 	case *protov1.InventoryChange_Service:
-		if s.snapshot {
-			s.services[c.Service.GetUid()] = struct{}{}
-		}
-		i.describeService(name, c.Service)
+		i.describeService(name, s.generation, c.Service)
 	case *protov1.InventoryChange_Removed:
-		i.remove(name, s, c.Removed)
+		i.forgotten(name, c.Removed)
 	}
 	// Lifecycle and subscriptions are not the inventory's.
 	return nil
 }
 
-func (i *Inventory) remove(name string, s *source, r *protov1.Removed) {
+func (i *Inventory) forgotten(name string, r *protov1.Removed) {
 	switch w := r.GetWhat().(type) {
 	case *protov1.Removed_Container:
-		delete(s.containers, keyOf(w.Container))
-		i.forget(name, keyOf(w.Container))
+		if c := i.container(keyOf(w.Container)); c != nil {
+			i.forget(origin{name, w.Container.GetScope()}, c)
+		}
 	case *protov1.Removed_PodUid:
-		delete(s.pods, w.PodUid)
 		i.forgetPod(name, w.PodUid)
 	case *protov1.Removed_ServiceUid:
-		delete(s.services, w.ServiceUid)
 		i.forgetService(name, w.ServiceUid)
 	}
 }
 
-// synced forgets what the snapshot did not tell.
-func (i *Inventory) synced(name string, s *source) {
-	of := func(k protov1.WorkloadKind) bool { return len(s.kinds) == 0 || slices.Contains(s.kinds, k) }
+// forgetOlder forgets what a source told before its last reset, of some kinds.
+func (i *Inventory) forgetOlder(name string, s *source, of func(protov1.WorkloadKind) bool) {
 	if of(protov1.WorkloadKind_WORKLOAD_KIND_CONTAINER) {
-		for k, c := range i.containers {
-			if _, told := s.containers[k]; !told && c.facets[name] != nil {
-				i.forget(name, k)
+		for _, c := range i.containers {
+			for o, f := range c.facets {
+				if o.source == name && f.generation != s.generation {
+					i.forget(o, c)
+				}
 			}
+			i.pause()
 		}
 	}
 	if of(protov1.WorkloadKind_WORKLOAD_KIND_POD) {
-		for uid := range i.pods {
-			if _, told := s.pods[uid]; !told {
+		for uid, p := range i.pods {
+			if f, ok := p.facets[name]; ok && f.generation != s.generation {
 				i.forgetPod(name, uid)
 			}
+			i.pause()
 		}
 	}
 	if of(protov1.WorkloadKind_WORKLOAD_KIND_SERVICE) {
-		for uid := range i.services {
-			if _, told := s.services[uid]; !told {
+		for uid, v := range i.services {
+			if f, ok := v.facets[name]; ok && f.generation != s.generation {
 				i.forgetService(name, uid)
 			}
+			i.pause()
 		}
 	}
-	s.snapshot = false
-	s.containers, s.pods, s.services = nil, nil, nil
-	i.setAway(name, s, false)
 }
 
 // Away marks a discoverer's descriptions as stale: it crashed or lost its
-// runtime. They stay until it is back and tells otherwise.
+// runtime. They stay until it is back and tells otherwise, for Options.StaleTTL
+// at most.
 func (i *Inventory) Away(name string) {
-	i.mu.Lock()
+	i.lock()
 	defer i.mu.Unlock()
+	defer i.finish()
 	s := i.source(name)
+	if s.snapshot || !s.away { // else it is the same absence
+		s.since, s.expired = i.options.Now(), false
+	}
 	s.snapshot = false
 	i.setAway(name, s, true)
 }
@@ -158,76 +178,37 @@ func (i *Inventory) setAway(name string, s *source, away bool) {
 		return
 	}
 	s.away = away
+	s.expired = s.expired && away
 	for _, c := range i.containers {
-		if c.facets[name] != nil {
-			i.changed(c)
+		if c.has(name) {
+			i.later(c)
+		}
+		i.pause()
+	}
+}
+
+// has tells whether a source described the container.
+func (c *container) has(source string) bool {
+	for o := range c.facets {
+		if o.source == source {
+			return true
 		}
 	}
+	return false
 }
 
-func (i *Inventory) describePod(source string, d *protov1.Pod) {
-	if d.GetUid() == "" {
-		return
-	}
-	p := i.pods[d.GetUid()]
-	if p == nil {
-		if len(i.pods) >= most {
-			i.stats.Refused++
-			return
+// expire forgets what sources told that have been away for Options.StaleTTL. What
+// a source tells in a snapshot that has begun since stays.
+func (i *Inventory) expire() {
+	before := i.options.Now().Add(-i.options.StaleTTL)
+	for name, s := range i.sources {
+		if !s.away || s.expired || s.since.After(before) {
+			continue
 		}
-		p = &pod{facets: map[string]*protov1.Pod{}, mesh: map[string]*protov1.MeshFact{}}
-		i.pods[d.GetUid()] = p
-	}
-	p.facets[source] = d
-	i.podChanged(d.GetUid())
-}
-
-func (i *Inventory) forgetPod(source, uid string) {
-	p := i.pods[uid]
-	if p == nil || p.facets[source] == nil {
-		return
-	}
-	delete(p.facets, source)
-	if len(p.facets) == 0 && len(p.mesh) == 0 {
-		delete(i.pods, uid)
-	}
-	i.podChanged(uid)
-}
-
-func (i *Inventory) podChanged(uid string) {
-	for _, c := range i.containers {
-		if c.workload.Container.GetPodUid() == uid {
-			i.changed(c)
+		s.expired = true
+		if !s.snapshot {
+			s.generation++ // and so all it told is older
 		}
+		i.forgetOlder(name, s, func(protov1.WorkloadKind) bool { return s.away })
 	}
-	i.tell(i.podChange(uid))
-}
-
-func (i *Inventory) describeService(source string, d *protov1.Service) {
-	if d.GetUid() == "" {
-		return
-	}
-	s := i.services[d.GetUid()]
-	if s == nil {
-		if len(i.services) >= most {
-			i.stats.Refused++
-			return
-		}
-		s = &service{facets: map[string]*protov1.Service{}}
-		i.services[d.GetUid()] = s
-	}
-	s.facets[source] = d
-	i.tell(i.serviceChange(d.GetUid()))
-}
-
-func (i *Inventory) forgetService(source, uid string) {
-	s := i.services[uid]
-	if s == nil || s.facets[source] == nil {
-		return
-	}
-	delete(s.facets, source)
-	if len(s.facets) == 0 {
-		delete(i.services, uid)
-	}
-	i.tell(i.serviceChange(uid))
 }

@@ -16,11 +16,11 @@ type Observer struct {
 
 // Observe adds an observer and returns how to take it away again.
 func (i *Inventory) Observe(o Observer) (stop func()) {
-	i.mu.Lock()
+	i.lock()
 	defer i.mu.Unlock()
 	i.observers[&o] = struct{}{}
 	return func() {
-		i.mu.Lock()
+		i.lock()
 		defer i.mu.Unlock()
 		delete(i.observers, &o)
 	}
@@ -44,32 +44,43 @@ func (i *Inventory) tellCgroup(g *Cgroup, change protov1.CgroupFact_Change) {
 
 // Workloads describes every container, pod and service that there is now, as all
 // sources have described it together. Environments and arguments are left out.
+// What changes meanwhile may be in the list or not: observers are told of it.
 func (i *Inventory) Workloads() []*protov1.InventoryChange {
-	i.mu.Lock()
+	i.lock()
 	defer i.mu.Unlock()
 	out := make([]*protov1.InventoryChange, 0, len(i.services)+len(i.pods)+len(i.containers))
 	for uid := range i.services {
 		out = append(out, i.serviceChange(uid))
+		i.pause()
 	}
-	for uid := range i.pods {
-		out = append(out, i.podChange(uid))
+	for uid, p := range i.pods {
+		if len(p.facets) > 0 {
+			out = append(out, i.podChange(uid))
+		}
+		i.pause()
 	}
 	for k, c := range i.containers {
 		if c.removed.IsZero() {
 			out = append(out, i.containerChange(k))
 		}
+		i.pause()
 	}
 	return out
 }
 
-// Cgroups lists every cgroup of the default hierarchy that there is now.
+// Cgroups lists every cgroup of the default hierarchy that there is now. What
+// changes meanwhile may be in the list or not: observers are told of it.
 func (i *Inventory) Cgroups() []*protov1.HostFact {
-	i.mu.Lock()
+	i.lock()
 	defer i.mu.Unlock()
-	out := make([]*protov1.HostFact, 0, len(i.byPath))
-	for _, g := range i.byPath {
-		out = append(out, i.fact(g, protov1.CgroupFact_CHANGE_PRESENT))
-	}
+	i.finish()
+	out := make([]*protov1.HostFact, 0, i.stats.Cgroups)
+	i.cgroups.each(func(g *Cgroup) {
+		if g.node != nil && g.removed.IsZero() {
+			out = append(out, i.fact(g, protov1.CgroupFact_CHANGE_PRESENT))
+		}
+		i.pause()
+	})
 	return out
 }
 
@@ -88,7 +99,7 @@ func (i *Inventory) containerChange(k key) *protov1.InventoryChange {
 			Container: &protov1.ContainerRef{Id: k.id, Scope: k.scope},
 		}})
 	}
-	d := c.workload.Container
+	d := c.workload.Load().Container
 	if len(d.GetEnv())+len(d.GetArgs())+len(d.GetEntrypoint()) > 0 {
 		d = proto.Clone(d).(*protov1.Container)
 		d.Env, d.Args, d.Entrypoint = nil, nil, nil
@@ -98,7 +109,7 @@ func (i *Inventory) containerChange(k key) *protov1.InventoryChange {
 
 func (i *Inventory) podChange(uid string) *protov1.InventoryChange {
 	if p := i.pods[uid]; p != nil {
-		if d := p.merged(); d != nil {
+		if d := top(p.facets); d != nil {
 			return &protov1.InventoryChange{Change: &protov1.InventoryChange_Pod{Pod: d}}
 		}
 	}
@@ -107,9 +118,7 @@ func (i *Inventory) podChange(uid string) *protov1.InventoryChange {
 
 func (i *Inventory) serviceChange(uid string) *protov1.InventoryChange {
 	if s := i.services[uid]; s != nil {
-		for _, d := range s.facets {
-			return &protov1.InventoryChange{Change: &protov1.InventoryChange_Service{Service: d}}
-		}
+		return &protov1.InventoryChange{Change: &protov1.InventoryChange_Service{Service: top(s.facets)}}
 	}
 	return removal(&protov1.Removed{What: &protov1.Removed_ServiceUid{ServiceUid: uid}})
 }

@@ -1,0 +1,75 @@
+# `make help` lists the targets. On a fresh Debian or Ubuntu, as root, `make run` and
+# `make test` get whatever they lack, Go included.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+GO       := scripts/go.sh
+VERSION  ?= $(shell git describe --tags --match 'v*' --always --dirty 2>/dev/null || echo devel)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+MODULE   := github.com/ebpf-tracer/ebpf-tracer
+STAMP    := -X main.version=$(VERSION) -X main.revision=$(REVISION) -X $(MODULE)/sdk/plugin.version=$(VERSION)
+KINDS    := discoverer mesh sampler
+CONFIG   ?= config.hcl
+FUZZTIME ?= 30s
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# The daemon runs no plugin that others could have written, whatever the umask here.
+.PHONY: build
+build: ## Build bin/ebpf-tracer and bin/plugins, static
+	@umask 022; \
+	export CGO_ENABLED=0; \
+	$(GO) build -trimpath -ldflags '$(STAMP)' -o bin/ebpf-tracer ./core/cmd/ebpf-tracer; \
+	for kind in $(KINDS); do \
+		mkdir -p "bin/plugins/$$kind"; \
+		$(GO) build -trimpath -ldflags '$(STAMP)' -o "bin/plugins/$$kind/" "./plugins/$$kind/..."; \
+		install -m 0644 plugins/$$kind/*/*.plugin.hcl "bin/plugins/$$kind/"; \
+	done; \
+	chmod -R go-w bin
+
+.PHONY: run
+run: build ## Build everything and run it with config.hcl (CONFIG=FILE for another)
+	@exec bin/ebpf-tracer run --config $(CONFIG)
+
+.PHONY: test
+test: ## Install what the tests need and run all of them (as root)
+	@scripts/test.sh all
+
+.PHONY: test-unit
+test-unit: ## Run the tests that need neither root nor anything installed
+	@scripts/test.sh unit
+
+.PHONY: race
+race: ## Run the unit tests under the race detector (needs gcc)
+	@scripts/test.sh race
+
+.PHONY: bench
+bench: build ## Measure what tracing costs here (as root; keep the machine quiet; ARGS=...)
+	@test/env/install.sh
+	@$(GO) run ./test/bench $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## Fuzz every parser of outside bytes, each for FUZZTIME (30s)
+	@scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: generate
+generate: ## Compile the probes with the pinned clang and regenerate the protobuf code
+	@PATH="$$(dirname "$$($(GO))"):$$PATH" bpf/generate.sh
+	@PATH="$$(dirname "$$($(GO))"):$$PATH" scripts/proto.sh
+
+.PHONY: drift
+drift: ## Compile the probes in a copy and compare every byte with what is committed
+	@PATH="$$(dirname "$$($(GO))"):$$PATH" scripts/drift.sh
+
+.PHONY: lint
+lint: ## Check format, go vet and the import rules
+	@scripts/lint.sh
+
+.PHONY: clean
+clean: ## Remove what build made
+	@rm -rf bin

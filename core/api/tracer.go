@@ -1,0 +1,114 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/event"
+	"github.com/ebpf-tracer/ebpf-tracer/core/exporter"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+// tracer answers the calls.
+type tracer struct {
+	protov1.UnimplementedTracerServer
+	source  Source
+	live    *exporter.Live
+	closing context.Context // done: the server closes
+}
+
+func (t *tracer) GetVersion(context.Context, *protov1.GetVersionRequest) (*protov1.GetVersionResponse, error) {
+	return t.source.Version(), nil
+}
+
+func (t *tracer) ListContainers(_ *protov1.ListContainersRequest, stream grpc.ServerStreamingServer[protov1.ListContainersResponse]) error {
+	return pages(t.source.Containers(), stream.Send)
+}
+
+func (t *tracer) GetContainerByPID(_ context.Context, r *protov1.GetContainerByPIDRequest) (*protov1.GetContainerByPIDResponse, error) {
+	if r.GetPid() == 0 {
+		return nil, status.Error(codes.InvalidArgument, "0 is no process")
+	}
+	c, err := t.source.ContainerByPID(r.GetPid())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, status.Errorf(codes.NotFound, "there is no process %d", r.GetPid())
+	case err != nil:
+		return nil, status.Error(codes.Internal, err.Error())
+	case c == nil:
+		return &protov1.GetContainerByPIDResponse{}, nil
+	}
+	c, _ = shown(c)
+	return &protov1.GetContainerByPIDResponse{Found: true, Container: c}, nil
+}
+
+func (t *tracer) ListPlugins(context.Context, *protov1.ListPluginsRequest) (*protov1.ListPluginsResponse, error) {
+	return &protov1.ListPluginsResponse{Plugins: t.source.Plugins()}, nil
+}
+
+func (t *tracer) GetStats(context.Context, *protov1.GetStatsRequest) (*protov1.Stats, error) {
+	s, err := t.source.Stats()
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	return s, nil
+}
+
+// lastBatches is how many batches a watch still gets when the server closes while
+// events go on coming.
+const lastBatches = 16
+
+func (t *tracer) WatchEvents(r *protov1.WatchEventsRequest, stream grpc.ServerStreamingServer[protov1.EventLines]) error {
+	filter := exporter.WatchFilter{Container: r.GetContainer()}
+	for _, name := range r.GetKinds() {
+		kind, ok := event.ParseKind(name)
+		if !ok {
+			return status.Errorf(codes.InvalidArgument, "no kind of event is named %q: there are %s", name, kindNames())
+		}
+		filter.Kinds = append(filter.Kinds, kind)
+	}
+	watch, err := t.live.Watch(filter)
+	if err != nil {
+		return status.Error(codes.ResourceExhausted, err.Error())
+	}
+	defer watch.Close()
+	// What tells the reader that the watch has begun.
+	if err := stream.SendHeader(nil); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(t.closing, cancel)()
+	stopped := status.Error(codes.Unavailable, "the daemon has stopped")
+	for last := lastBatches; last > 0; {
+		if t.closing.Err() != nil {
+			last--
+		}
+		lines, dropped, err := watch.Next(ctx)
+		switch {
+		case errors.Is(err, io.EOF) || err != nil && t.closing.Err() != nil:
+			return stopped
+		case err != nil:
+			return status.FromContextError(err).Err()
+		}
+		if err := stream.Send(&protov1.EventLines{Lines: lines, Dropped: dropped}); err != nil {
+			return err
+		}
+	}
+	return stopped
+}
+
+func kindNames() string {
+	var names []string
+	for k := range event.Kinds {
+		names = append(names, k.String())
+	}
+	return strings.Join(names, ", ")
+}

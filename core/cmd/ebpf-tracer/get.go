@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/client"
+)
+
+func newGet() *cobra.Command {
+	cmd := group(&cobra.Command{
+		Use:   "get",
+		Short: "Ask a running daemon",
+		Long: `Ask a running daemon, over its unix socket. Root may ask, and the user that the
+daemon runs as.`,
+		Example: `  ebpf-tracer get containers
+  ebpf-tracer get plugins -o json
+  ebpf-tracer get stats --socket /run/other/api.sock
+  ebpf-tracer get events --container web-1`,
+	})
+	cmd.AddCommand(newContainers(), newPlugins(), newStats(), newEvents())
+	return cmd
+}
+
+// asking is what all commands that ask a daemon have in common.
+type asking struct {
+	socket string
+	output format
+}
+
+func (a *asking) flags(cmd *cobra.Command, output string) {
+	a.output = format(output)
+	cmd.Flags().StringVar(&a.socket, "socket", client.DefaultSocket, "the daemon's unix socket, as api { socket = ... } has it")
+	cmd.Flags().VarP(&a.output, "output", "o", "table or json")
+	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // there is no such flag
+	}
+}
+
+func (a *asking) json() bool { return a.output == "json" }
+
+// ask connects to the daemon for the time of f.
+func (a *asking) ask(cmd *cobra.Command, f func(*client.Client) error) error {
+	c, err := client.Dial(cmd.Context(), a.socket)
+	if err != nil {
+		return err
+	}
+	err = f(c)
+	if closed := c.Close(); err == nil {
+		err = closed
+	}
+	return err
+}
+
+// format is the value of -o.
+type format string
+
+func formats() []string { return []string{"table", "json"} }
+
+// String implements pflag.Value.
+func (f *format) String() string { return string(*f) }
+
+// Type implements pflag.Value: how help calls the value.
+func (f *format) Type() string { return "format" }
+
+// Set implements pflag.Value.
+func (f *format) Set(s string) error {
+	if !slices.Contains(formats(), s) {
+		return fmt.Errorf("there are table and json")
+	}
+	*f = format(s)
+	return nil
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/daemon"
+)
+
+func newRun() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon",
+		Long: `Run the daemon in the foreground. The configuration is checked as a whole before
+anything starts. The first SIGINT or SIGTERM stops it in good order: what is under
+way is written and the ledger printed. A second one ends it at once.
+
+It needs root. Its log goes to standard error.`,
+		Example: `  ebpf-tracer run
+  ebpf-tracer run --config /etc/ebpf-tracer/config.hcl`,
+		Args: cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			return daemon.Run(cmd.Context(), options(cmd, file))
+		}),
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", "config.hcl", "configuration `file`, .hcl or .hcl.json")
+	completeFiles(cmd, "config")
+	return cmd
+}
+
+func newValidate() *cobra.Command {
+	return &cobra.Command{
+		Use:   "validate FILE",
+		Short: "Check a configuration and start nothing",
+		Long: `Check a configuration as 'run' would, plugins' blocks included, and start nothing.
+Every mistake is shown at its line and column; the exit status is then 1. It needs
+no root.`,
+		Example: `  ebpf-tracer validate config.hcl`,
+		Args:    cobra.ExactArgs(1),
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return []string{"hcl", "json"}, cobra.ShellCompDirectiveFilterFileExt
+		},
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			if err := daemon.Validate(cmd.Context(), options(cmd, args[0])); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is valid\n", args[0])
+			return err
+		}),
+	}
+}
+
+func options(cmd *cobra.Command, file string) daemon.Options {
+	b := readBuild()
+	return daemon.Options{
+		ConfigFile: file, Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(),
+		Version: b.Version, Revision: b.Revision,
+	}
+}
+
+// completeFiles lets a shell complete a flag with configuration files.
+func completeFiles(cmd *cobra.Command, flag string) {
+	if err := cmd.MarkFlagFilename(flag, "hcl", "json"); err != nil {
+		panic(err) // there is no such flag
+	}
+}

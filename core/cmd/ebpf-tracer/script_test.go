@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"log/slog"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/api"
+	"github.com/ebpf-tracer/ebpf-tracer/core/event"
+	"github.com/ebpf-tracer/ebpf-tracer/core/exporter"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pipeline"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+var update = flag.Bool("update", false, "write what was found as what is wanted")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"ebpf-tracer": main})
+}
+
+// Each script runs the program. $SOCKET is a real API socket; what answers on it
+// has fixed numbers and one event every few milliseconds.
+func TestCommandLine(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata/script",
+		UpdateScripts: *update,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("SOCKET", filepath.Join(env.WorkDir, "api.sock"))
+			return serveAPI(env.Defer, env.WorkDir)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": wantStatus},
+	})
+}
+
+// wantStatus is the script command "status N PROGRAM ARGS...".
+func wantStatus(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// serveAPI serves on dir/api.sock until what it defers is called.
+func serveAPI(deferred func(func()), dir string) error {
+	live := exporter.NewLive("live", exporter.NewEncoder("node-1", func() (int64, int64) { return 1_700_000_000_000_000_000, 0 }))
+	listener, err := api.Listen(filepath.Join(dir, "api.sock"))
+	if err != nil {
+		return err
+	}
+	server := api.New(api.Options{Listener: listener, Source: figures{}, Live: live, Log: slog.New(slog.DiscardHandler)})
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		emit(live, stop)
+	}()
+	deferred(func() {
+		close(stop)
+		<-stopped
+		if err := errors.Join(live.Close(), server.Close(context.Background())); err != nil {
+			panic(err)
+		}
+	})
+	return nil
+}
+
+// emit exports an exec, an exit and a failed connect, again and again.
+func emit(live *exporter.Live, stop <-chan struct{}) {
+	events := []*event.Event{
+		{Kind: event.ProcessExec, Priority: event.Info, PID: 42, TID: 42, NSPID: 1, Comm: []byte("sh\x1b[2J"), Threshold: event.Threshold(0.5),
+			Exec: event.Exec{Path: []byte("/bin/sh"), Args: []byte("sh\x00-c\x00echo \x1b[31mred\x00")}},
+		{Kind: event.ProcessExit, Priority: event.Error, PID: 42, TID: 42, NSPID: 1, Comm: []byte("sh"), Exit: event.Exit{Code: 3, DurationNS: 1_500_000}},
+		{Kind: event.NetworkConnectFailed, Priority: event.Error, PID: 7, TID: 7, NSPID: 7, Comm: []byte("curl"), Network: event.Network{
+			LocalAddr: []byte{0, 0, 0, 0}, PeerAddr: []byte{10, 0, 0, 1}, PeerPort: 443, Errno: 111}},
+	}
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		for _, e := range events {
+			live.Export(e, pipeline.Attribution{Pending: e.Kind == event.ProcessExit, Hint: "abcdef0123456789"})
+		}
+		live.Flush()
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// figures is an api.Source of fixed numbers.
+type figures struct{}
+
+func (figures) Version() *protov1.GetVersionResponse {
+	return &protov1.GetVersionResponse{Version: "v1.2.3", Revision: "abc", GoVersion: "go1", Kernel: "6.1.0"}
+}
+
+func (figures) Containers() []*protov1.ContainerView {
+	return []*protov1.ContainerView{
+		{
+			Container: &protov1.Container{
+				Id: "bbbbbbbbbbbbbbbbbbbb", Name: "web-1", Runtime: "docker", State: protov1.Container_STATE_RUNNING,
+				Image: &protov1.Image{Name: "shop/web", Tag: "1.2"}, Env: []string{"SECRET=Hunter2"},
+				Labels: map[string]string{"io.kubernetes.pod.name": "web-0", "io.kubernetes.pod.namespace": "shop", "a": "b"},
+			},
+			Mesh: &protov1.MeshFact{Mesh: "istio", Role: protov1.MeshFact_ROLE_SIDECAR},
+		},
+		{
+			Container: &protov1.Container{Id: "aaaa", Name: "evil\x1b[31m\tname", State: protov1.Container_STATE_EXITED,
+				Image: &protov1.Image{Id: "sha256:0123456789abcdef"}},
+			Stale: true,
+		},
+	}
+}
+
+func (f figures) ContainerByPID(pid uint32) (*protov1.ContainerView, error) {
+	if pid == 1 {
+		return nil, nil
+	}
+	return f.Containers()[0], nil
+}
+
+func (figures) Plugins() []*protov1.PluginView {
+	return []*protov1.PluginView{
+		{Kind: protov1.Kind_KIND_SAMPLER, Name: "threshold", Version: "1", State: "running", Pid: 9, MemoryBytes: 12 << 20, CpuSeconds: 1.25},
+		{Kind: protov1.Kind_KIND_DISCOVERER, Name: "docker", Version: "1", State: "degraded", Restarts: 2, QueueDropped: 3, Reason: "no docker on this host"},
+	}
+}
+
+func (figures) Stats() (*protov1.Stats, error) {
+	return &protov1.Stats{
+		Node: "node-1",
+		Kernel: []*protov1.LedgerRow{
+			{Kind: "process.exec", Priority: "info", Seen: 110, Kept: 90, SampledOut: 10, Filtered: 6, Lost: 4, Bytes: 9000, Probability: 0.9},
+			{Kind: "process.exit", Priority: "error", Seen: 10, Kept: 10, Bytes: 900, Probability: 1},
+		},
+		Pipeline: &protov1.Pipeline{Decoded: 95, Malformed: 1, InRing: 1, Released: 90, Held: 5, SkippedRuns: 2},
+		Exporters: []*protov1.ExporterStats{
+			{Name: "json", Released: 90, Exported: 80, QueueDropped: 4, Failed: 3, ScopedOut: 2, Queued: 1, Bytes: 70_000, LastError: "no space left on device"},
+		},
+		Attribution: &protov1.Attribution{Host: 10, Container: 70, Pending: 10, HeldTotal: 8, HeldExpired: 1, HeldOverflow: 2, Corrected: 1,
+			DelayP50Seconds: 0.02, DelayP99Seconds: 0.5, Containers: 2, Cgroups: 30, Key: "default-hierarchy cgroup"},
+		Queues: []*protov1.QueueDepth{{Queue: "hold", Depth: 5, Capacity: 4096}},
+		Policy: &protov1.PolicyStats{Generation: 7, Source: "threshold", Swaps: 7, Refused: 1, Reason: "below 1,000 events a second"},
+		Probes: []*protov1.ProbeStats{{Name: "network", State: "partial", Reason: "network_accept: refused", Programs: []string{"a", "b"}}},
+		Daemon: &protov1.DaemonStats{Pid: 77, MemoryBytes: 40 << 20, CpuSeconds: 61.5},
+		Faults: map[string]uint64{"no_policy": 5, "no_scratch": 0},
+	}, nil
+}

@@ -1,0 +1,64 @@
+package inventory
+
+import protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+
+// pod is a pod as its sources describe it.
+type pod struct {
+	facets map[string]told[*protov1.Pod] // by source
+	mesh   map[string]meshFact           // by detector
+}
+
+// pod gives a pod, and makes it where there is room.
+func (i *Inventory) pod(uid string) *pod {
+	p := i.pods[uid]
+	if p == nil {
+		if len(i.pods) >= most {
+			i.stats.Refused++
+			return nil
+		}
+		p = &pod{facets: map[string]told[*protov1.Pod]{}, mesh: map[string]meshFact{}}
+		i.pods[uid] = p
+	}
+	return p
+}
+
+func (i *Inventory) describePod(source string, generation uint64, d *protov1.Pod) {
+	if d.GetUid() == "" {
+		return
+	}
+	if p := i.pod(d.GetUid()); p != nil {
+		p.facets[source] = told[*protov1.Pod]{d, generation}
+		i.podChanged(d.GetUid())
+		i.tell(i.podChange(d.GetUid()))
+	}
+}
+
+func (i *Inventory) forgetPod(source, uid string) {
+	p := i.pods[uid]
+	if p == nil {
+		return
+	}
+	if _, ok := p.facets[source]; !ok {
+		return
+	}
+	delete(p.facets, source)
+	i.prunePod(uid)
+	i.podChanged(uid)
+	i.tell(i.podChange(uid))
+}
+
+// prunePod ends the memory of a pod that nobody describes, unless mesh facts wait
+// there for its containers.
+func (i *Inventory) prunePod(uid string) {
+	p := i.pods[uid]
+	if p != nil && len(p.facets) == 0 && (len(p.mesh) == 0 || len(i.byPod[uid]) == 0) {
+		delete(i.pods, uid)
+	}
+}
+
+// podChanged has the workloads of a pod's containers made anew.
+func (i *Inventory) podChanged(uid string) {
+	for c := range i.byPod[uid] {
+		i.later(c)
+	}
+}
