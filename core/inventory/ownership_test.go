@@ -318,6 +318,9 @@ func TestOwnersAreAsIfLookedForFromScratch(t *testing.T) {
 
 func checkOwners(t *testing.T, i *Inventory, live map[string]uint64) {
 	t.Helper()
+	i.lock()
+	i.finish() // Run's part
+	i.mu.Unlock()
 	listed := uint64(0)
 	for _, c := range i.containers {
 		if c.removed.IsZero() {

@@ -1,0 +1,15 @@
+// Command guest proves on the kernel that it runs on that every probe loads,
+// attaches and tells the truth: it loads them through core/kernel, does things
+// whose outcome it knows, decodes what comes out of the rings with core/pipeline
+// and compares the two, then detaches and adds the ledger up. It prints a report
+// and exits with 1 when anything is missing or wrong.
+//
+// It is static and needs nothing beside it, so that it can be put into a virtual
+// machine with an old kernel. What it traces are children of its own, started
+// from the same executable as `guest work NAME ARG...`; the tracer leaves its own
+// process out.
+//
+// With -partial it is told of a kernel that can't take everything: programs that
+// don't load are listed and what they would have told is not asked for. With
+// -want it must be exactly those that are missing.
+package main

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
+)
+
+func main() {
+	if len(os.Args) > 2 && os.Args[1] == "work" {
+		if err := work(os.Args[2], os.Args[3:]); err != nil {
+			fmt.Fprintf(os.Stderr, "guest work %s: %v\n", os.Args[2], err)
+			os.Exit(3)
+		}
+		return
+	}
+	partial := flag.Bool("partial", false, "take a kernel that lacks some programs")
+	want := flag.String("want", "", "with -partial: the programs that lack, comma-separated, no more and no fewer")
+	flag.Parse()
+	var lacking []string
+	if *want != "" {
+		lacking = strings.Split(*want, ",")
+	}
+	if err := run(os.Stdout, *partial, lacking); err != nil {
+		fmt.Fprintf(os.Stdout, "FAIL  %v\n", err)
+		os.Exit(1)
+	}
+	fmt.Println("PASS")
+}
+
+// errWrong says that the report has lines that begin with FAIL.
+var errWrong = errors.New("not everything was told as it happened")
+
+func run(out io.Writer, partial bool, lacking []string) error {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return fmt.Errorf("ask for the kernel's version: %w", err)
+	}
+	fmt.Fprintf(out, "kernel %s\n", unix.ByteSliceToString(u.Release[:]))
+
+	t, err := start()
+	if err != nil {
+		return err
+	}
+	defer t.close()
+
+	failed := report(out, t.kernel.Probes())
+	slices.Sort(failed)
+	slices.Sort(lacking)
+	if !partial && len(failed) > 0 {
+		return fmt.Errorf("not attached: %s", strings.Join(failed, ", "))
+	}
+	if lacking != nil && !slices.Equal(failed, lacking) {
+		return fmt.Errorf("not attached: %s; expected: %s", strings.Join(failed, ", "), strings.Join(lacking, ", "))
+	}
+
+	done, err := act()
+	if err != nil {
+		return fmt.Errorf("make events: %w", err)
+	}
+	done.exitProgram = exitProgram(t.kernel.Probes())
+	expected := slices.DeleteFunc(expectations(done), func(x expectation) bool {
+		return x.needs != "" && slices.Contains(failed, x.needs)
+	})
+	if err := t.await(expected); err != nil {
+		return err
+	}
+	records, err := t.stop()
+	if err != nil {
+		return err
+	}
+	wrong := judge(out, expected, records)
+	wrong += t.ledger(out, records)
+	if wrong > 0 {
+		return errWrong
+	}
+	return nil
+}
+
+// report lists the programs and gives the names of those that were refused.
+func report(out io.Writer, probes []kernel.Probe) (failed []string) {
+	for _, p := range probes {
+		fmt.Fprintf(out, "probe %-8s %-11s %s\n", p.Name, p.State(), strings.Join(p.Programs, " "))
+		for _, f := range p.Failed {
+			failed = append(failed, f.Program)
+			fmt.Fprintf(out, "      %s: %v\n", f.Program, f.Reason)
+		}
+	}
+	return failed
+}
+
+// exitProgram is the one of two that this kernel takes exits from.
+func exitProgram(probes []kernel.Probe) string {
+	for _, p := range probes {
+		for _, name := range p.Programs {
+			if strings.HasPrefix(name, "process_exit") {
+				return name
+			}
+		}
+		for _, f := range p.Failed {
+			if strings.HasPrefix(f.Program, "process_exit") {
+				return f.Program
+			}
+		}
+	}
+	return ""
+}
