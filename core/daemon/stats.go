@@ -120,6 +120,9 @@ func (s source) Stats() (*protov1.Stats, error) {
 		return nil, err
 	}
 	inv := s.inventory.Stats()
+	out.Faults["inventory_refused"] = inv.Refused
+	out.Faults["inventory_unplaced"] = inv.Unplaced
+	out.Faults["inventory_missed"] = inv.Missed
 	out.Attribution = &protov1.Attribution{
 		Host: p.Host, Container: p.Container, Pending: p.Pending, HeldTotal: p.HeldTotal,
 		HeldExpired: p.HeldExpired, HeldOverflow: p.HeldOverflow, Corrected: inv.Corrected,
@@ -172,9 +175,10 @@ func daemonStats() *protov1.DaemonStats {
 
 // queues are the bounded queues between the stages.
 func (d *daemon) queues() []load.Queue {
-	out := []load.Queue{{
-		Name: "hold", Depth: d.pipeline.Stats().Held, Capacity: uint64(d.config.Attribution.HoldTotal),
-	}}
+	out := []load.Queue{
+		{Name: "hold", Depth: d.pipeline.Stats().Held, Capacity: uint64(d.config.Attribution.HoldTotal)},
+		{Name: "inventory", Depth: d.inventory.Stats().Queued, Capacity: inventory.QueueSize},
+	}
 	for _, x := range d.outputs {
 		depth, capacity := x.Queue()
 		out = append(out, load.Queue{Name: "exporter/" + x.Stats().Name, Depth: depth, Capacity: capacity})

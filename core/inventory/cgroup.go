@@ -35,7 +35,7 @@ type Cgroup struct {
 	// Under the inventory's lock.
 	node    *node     // nil: the queue or Scan has yet to bring it
 	removed time.Time // zero: it is there
-	scan    uint64    // that saw it last
+	scan    uint64    // that saw it last, or in which it came
 }
 
 // Workload is the container that the cgroup belongs to, nil when it is none's or
@@ -173,7 +173,7 @@ func (i *Inventory) link(g *Cgroup) {
 	}
 	n := i.at(g.Path)
 	n.cgroups = append(n.cgroups, g)
-	g.node = n
+	g.node, g.scan = n, i.scans
 	i.stats.Cgroups++
 	i.settleNode(n)
 	i.tellCgroup(g, protov1.CgroupFact_CHANGE_CREATED)

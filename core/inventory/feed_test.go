@@ -146,14 +146,14 @@ func TestOthersGetTheLockInTheMiddleOfABatch(t *testing.T) {
 	}
 }
 
-func TestAPodsContainersAreEncodedOnceForManyChangesOfOneStep(t *testing.T) {
+func TestAPodsContainersAreMadeAnewOnceForABatchAndNoOthersAre(t *testing.T) {
 	encoded := 0
 	i := New(Options{Encode: func(*Workload) []byte { encoded++; return nil }})
 	for n := range 100 {
 		apply(t, i, "docker", inPod(fmt.Sprintf("%064x", n), fmt.Sprintf("u%d", n%10)))
 	}
 	encoded = 0
-	apply(t, i, "kubernetes", podNamed("u3", "web"), podNamed("none", "none"))
+	apply(t, i, "kubernetes", podNamed("u3", "wed"), podNamed("u3", "web"), podNamed("none", "none"))
 	if encoded != 10 {
 		t.Errorf("%d workloads were made anew for a pod of 10 containers", encoded)
 	}

@@ -79,13 +79,13 @@ func (i *Inventory) present(id uint64, rel, path string, scan uint64) {
 	}
 }
 
-// missing takes those cgroups whose news found no room in the queue: the ones that
-// a scan did not see, and that are not at their paths.
+// missing takes the cgroups whose news found no room in the queue, and notes that
+// those are gone that a scan did not see and that are not at their paths.
 func (i *Inventory) missing(root string, scan uint64, whole bool) {
 	i.cgroups.each(func(g *Cgroup) {
 		i.lock()
+		unseen := g.node == nil || g.scan != scan && g.removed.IsZero()
 		i.link(g)
-		unseen := g.scan != scan && g.removed.IsZero()
 		i.mu.Unlock()
 		if !whole || !unseen || isAt(filepath.Join(root, g.Path), g.ID) {
 			return

@@ -98,6 +98,14 @@ func TestAScanFindsThatACgroupIsGoneWhoseEndWasLost(t *testing.T) {
 	if i.Lookup(id).removed.IsZero() {
 		t.Error("it is taken to be there")
 	}
+	// Neither of its news found room in the queue.
+	short, _ := i.cgroups.add(1<<60, "/never-seen")
+	if _, err := i.Scan(root); err != nil {
+		t.Fatal(err)
+	}
+	if short.removed.IsZero() {
+		t.Error("one that came and went unnoticed is remembered for ever")
+	}
 }
 
 func TestTheCgroupOfAProcessIsFoundByItsInodeWhateverItsPathIsCalled(t *testing.T) {

@@ -667,7 +667,7 @@ type Stats struct {
 	Policy          *PolicyStats           `protobuf:"bytes,8,opt,name=policy,proto3" json:"policy,omitempty"`
 	Probes          []*ProbeStats          `protobuf:"bytes,9,rep,name=probes,proto3" json:"probes,omitempty"`
 	Daemon          *DaemonStats           `protobuf:"bytes,10,opt,name=daemon,proto3" json:"daemon,omitempty"`
-	Faults          map[string]uint64      `protobuf:"bytes,11,rep,name=faults,proto3" json:"faults,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // what went wrong inside the kernel's programs
+	Faults          map[string]uint64      `protobuf:"bytes,11,rep,name=faults,proto3" json:"faults,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // what went wrong inside the programs and the inventory, by name
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
