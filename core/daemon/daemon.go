@@ -85,6 +85,10 @@ func Run(ctx context.Context, o Options) error {
 	d := &daemon{options: o, started: time.Now(), rescan: make(chan struct{}, 1)}
 	file, found := config.ReadFile(o.ConfigFile)
 	if found.HasErrors() {
+		// With what is wrong in the plugins' blocks too: all mistakes at once.
+		if err := Validate(ctx, o); err != nil {
+			return err
+		}
 		return configError(o.ConfigFile, found)
 	}
 	d.config = file.Config

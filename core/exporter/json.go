@@ -111,6 +111,9 @@ func (j *JSON) Flush() {
 // Stats of the exporter. Safe at any time.
 func (j *JSON) Stats() Stats { return j.queue.stats(j.name) }
 
+// Congested tells that the writer works but can't keep up.
+func (j *JSON) Congested() bool { return j.queue.congested() }
+
 // Queue is how many batches wait to be written, and how many can. Safe at any time.
 func (j *JSON) Queue() (depth, capacity uint64) {
 	return uint64(len(j.queue.full)), uint64(cap(j.queue.full))

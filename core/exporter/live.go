@@ -124,6 +124,9 @@ func (l *Live) Flush() {
 // Stats of the exporter. Safe at any time.
 func (l *Live) Stats() Stats { return l.stats(l.name) }
 
+// Congested is never so: a watch that can't keep up loses events, and knows.
+func (l *Live) Congested() bool { return false }
+
 // Queue is how many batches wait to be read, by all watches together, and how
 // many may. Safe at any time.
 func (l *Live) Queue() (depth, capacity uint64) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/event"
 )
@@ -47,7 +48,7 @@ func (c *counters) stats(name string) Stats {
 const (
 	batchBytes = 256 << 10 // handed over when so much is there, or at a flush
 	batchRoom  = batchBytes + 64<<10
-	batchCount = 24 // in all: 7.5 MiB
+	batchCount = 32 // in all: 10 MiB
 )
 
 // lines is a batch of encoded events.
@@ -66,6 +67,8 @@ type queue struct {
 	made    int
 	pending chunk
 	writer  sync.WaitGroup
+	moved   atomic.Int64 // when the writer last ended a batch or had none: nanoseconds since epoch
+	epoch   time.Time
 }
 
 // chunk counts what was released since the last flush: one atomic addition for
@@ -73,7 +76,9 @@ type queue struct {
 type chunk struct{ released, dropped, scopedOut uint64 }
 
 func newQueue(write func([]byte) (int, error)) *queue {
-	q := &queue{full: make(chan *lines, batchCount), free: make(chan *lines, batchCount)}
+	q := &queue{
+		full: make(chan *lines, batchCount), free: make(chan *lines, batchCount), epoch: time.Now(),
+	}
 	q.writer.Add(1)
 	go func() {
 		defer q.writer.Done()
@@ -98,6 +103,14 @@ func (q *queue) room() *lines {
 	return q.now
 }
 
+// stuck is how long a writer may take for a batch before it counts as stuck.
+const stuck = 50 * time.Millisecond
+
+// congested tells that half of the batches wait for a writer that is working.
+func (q *queue) congested() bool {
+	return len(q.full) >= batchCount/2 && time.Since(q.epoch)-time.Duration(q.moved.Load()) < stuck
+}
+
 // flush publishes the counts, and hands the batch over when it is full or the
 // writer has nothing else to do: a writer that is behind gets whole batches.
 func (q *queue) flush() {
@@ -106,7 +119,11 @@ func (q *queue) flush() {
 	q.dropped.Add(q.pending.dropped)
 	q.scopedOut.Add(q.pending.scopedOut)
 	q.pending = chunk{}
-	if q.now != nil && q.now.n > 0 && (len(q.now.b) >= batchBytes || len(q.full) == 0) {
+	waiting := len(q.full)
+	if q.now != nil && q.now.n > 0 && (len(q.now.b) >= batchBytes || waiting == 0) {
+		if waiting == 0 {
+			q.moved.Store(int64(time.Since(q.epoch)))
+		}
 		q.full <- q.now // there is room for every batch there is
 		q.now = nil
 	}
@@ -139,6 +156,7 @@ func (q *queue) write(write func([]byte) (int, error)) {
 		}
 		q.bytesWritten.Add(uint64(n))
 		if n == len(l.b) {
+			q.moved.Store(int64(time.Since(q.epoch)))
 			q.exported.Add(l.n)
 		} else {
 			whole := uint64(bytes.Count(l.b[:n], []byte{'\n'}))

@@ -27,6 +27,8 @@ func (c *collector) Record(record []byte) {
 
 func (c *collector) Drained() time.Duration { return 0 }
 
+func (c *collector) Congested() bool { return false }
+
 func TestEveryProgramOfThisKernelAttaches(t *testing.T) {
 	k, err := Load(Options{Probes: ProbeNames(), RingBytes: 1 << 20})
 	if err != nil {

@@ -24,6 +24,7 @@ const (
 	stateBytes = 64 // struct reader_state
 
 	tick     = 20 * time.Millisecond  // how long a record may lie unread
+	breath   = time.Millisecond       // for a sink that is congested
 	longIdle = 250 * time.Millisecond // between looks without a wake-up
 	calm     = 200 * time.Millisecond // without a record, before ticking ends
 
@@ -74,6 +75,10 @@ type Sink interface {
 	// Drained is called when the rings are empty, and at least every `again`
 	// that it returned last; 0: only when there were records.
 	Drained() (again time.Duration)
+	// Congested tells that what was taken is not getting on as fast, and is
+	// better left in the ring for a moment: there it is smallest. It is asked
+	// often and must be cheap. A ring that is half full is read all the same.
+	Congested() bool
 }
 
 // Read drains the rings into sink until ctx is done, and then once more, so that
@@ -108,6 +113,8 @@ func (k *Kernel) Read(ctx context.Context, sink Sink) (err error) {
 		again := sink.Drained()
 		wait := tick
 		switch {
+		case sink.Congested():
+			wait = breath // and nobody need wake the reader
 		case time.Since(last) <= calm:
 			k.readers.set(readerTick)
 		case !idle:
@@ -128,6 +135,9 @@ func (k *Kernel) Read(ctx context.Context, sink Sink) (err error) {
 	}
 	k.readers.set(readerBusy)
 	for !k.empty() && k.drain(sink) > 0 {
+		if sink.Congested() {
+			time.Sleep(breath)
+		}
 	}
 	sink.Drained()
 	return nil
@@ -139,6 +149,15 @@ func (k *Kernel) ringFDs() []int {
 		out = append(out, r.m.FD())
 	}
 	return out
+}
+
+func (k *Kernel) filling() bool {
+	for _, r := range k.rings {
+		if r.filling() {
+			return true
+		}
+	}
+	return false
 }
 
 func (k *Kernel) empty() bool {
@@ -181,6 +200,9 @@ func (r *ring) drain(sink Sink) (n int) {
 			if r.at-released >= releaseEvery {
 				r.release()
 				released = r.at
+				if sink.Congested() && !r.filling() {
+					return n
+				}
 			}
 		}
 		if n == before {
@@ -199,6 +221,9 @@ func (k *Kernel) merge(sink Sink) (n int) {
 		most += len(r.data) / 64
 	}
 	for n < most {
+		if n%256 == 255 && sink.Congested() && !k.filling() {
+			break
+		}
 		var first *ring
 		var oldest, length uint64
 		var record []byte

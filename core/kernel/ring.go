@@ -75,6 +75,9 @@ func (r *ring) written() uint64 { return atomic.LoadUint64(position(r.produced))
 // empty tells that no record waits, not even one that is being written.
 func (r *ring) empty() bool { return r.at == r.written() }
 
+// filling tells that the ring is half full.
+func (r *ring) filling() bool { return r.written()-r.at > r.mask/2 }
+
 // peek gives the record at the reader's position and its length in the ring, or
 // ok = false when there is none yet. The record is valid until release.
 func (r *ring) peek(end uint64) (record []byte, length uint64, ok bool) {

@@ -25,6 +25,9 @@ type Exporter interface {
 	Export(e *event.Event, a Attribution)
 	// Flush is called when no more events are at hand for now.
 	Flush()
+	// Congested tells that the exporter is getting on, but more slowly than
+	// events come: that it would soon drop some.
+	Congested() bool
 }
 
 // Inventory answers whose a cgroup is.
@@ -184,6 +187,16 @@ func (p *Pipeline) Drained() time.Duration {
 		return again
 	}
 	return 0
+}
+
+// Congested tells whether one of the exporters is.
+func (p *Pipeline) Congested() bool {
+	for _, x := range p.options.Exporters {
+		if x.Congested() {
+			return true
+		}
+	}
+	return false
 }
 
 // Close releases everything that is held. After it Stats are final.

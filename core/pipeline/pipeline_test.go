@@ -33,6 +33,8 @@ func (s *sheet) Export(e *event.Event, a Attribution) {
 
 func (s *sheet) Flush() { s.flushes++ }
 
+func (s *sheet) Congested() bool { return false }
+
 type rig struct {
 	*Pipeline
 	sheet     *sheet
