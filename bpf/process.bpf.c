@@ -12,6 +12,8 @@ struct exec_record {
 	char bytes[PATH_BYTES + 256 + ARGS_BYTES];
 };
 
+const volatile __u8 exec_args = 1; /* whether arguments are read at all */
+
 /* One program, one CPU, never nested: the kernel skips a nested run. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -133,9 +135,9 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	length = task->mm->arg_end - start;
 	if (length > ARGS_BYTES) {
 		length = ARGS_BYTES;
-		flags |= FLAG_ARGS_TRUNCATED;
+		flags |= exec_args ? FLAG_ARGS_TRUNCATED : 0;
 	}
-	args = length;
+	args = exec_args ? length : 0;
 	asm volatile("" : "+r"(args));
 	if (args > ARGS_BYTES)
 		args = ARGS_BYTES;

@@ -26,6 +26,7 @@ const (
 	ProcessProgProcessExit       = "process_exit"
 	ProcessProgProcessExitMarked = "process_exit_marked"
 	ProcessProgProcessFork       = "process_fork"
+	ProcessVarExecArgs           = "exec_args"
 	ProcessVarRingCount          = "ring_count"
 	ProcessVarRingOfCpu          = "ring_of_cpu"
 	ProcessVarSeed               = "seed"
@@ -96,6 +97,7 @@ type ProcessMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProcessVariableSpecs struct {
+	ExecArgs  *ebpf.VariableSpec `ebpf:"exec_args"`
 	RingCount *ebpf.VariableSpec `ebpf:"ring_count"`
 	RingOfCpu *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
 	Seed      *ebpf.VariableSpec `ebpf:"seed"`
@@ -145,6 +147,7 @@ func (m *ProcessMaps) Close() error {
 //
 // It can be passed to LoadProcessObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProcessVariables struct {
+	ExecArgs  *ebpf.Variable `ebpf:"exec_args"`
 	RingCount *ebpf.Variable `ebpf:"ring_count"`
 	RingOfCpu *ebpf.Variable `ebpf:"ring_of_cpu"`
 	Seed      *ebpf.Variable `ebpf:"seed"`

@@ -72,7 +72,7 @@ func run(t *testing.T, source Source) *running {
 	t.Helper()
 	r := &running{
 		socket: filepath.Join(t.TempDir(), "run", "api.sock"),
-		live:   exporter.NewLive("live", exporter.NewEncoder("node-1", clock)),
+		live:   exporter.NewLive("live", exporter.NewEncoder("node-1", exporter.NewClock(clock))),
 	}
 	listener, err := Listen(r.socket)
 	if err != nil {

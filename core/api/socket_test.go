@@ -33,7 +33,7 @@ func open(socket string) (*Server, error) {
 	}
 	return New(Options{
 		Listener: l, Source: &answers{}, Log: slog.New(slog.DiscardHandler),
-		Live: exporter.NewLive("live", exporter.NewEncoder("", clock)),
+		Live: exporter.NewLive("live", exporter.NewEncoder("", exporter.NewClock(clock))),
 	}), nil
 }
 

@@ -67,6 +67,7 @@ type daemon struct {
 	governor  *load.Governor
 	outputs   outputs
 	live      *exporter.Live // one of them
+	clock     *exporter.Clock
 	servers   servers
 	rescan    chan struct{}
 	key       string // what attribution goes by
@@ -82,7 +83,7 @@ func Run(ctx context.Context, o Options) error {
 	// A reader of standard output that goes away is an error of the exporter,
 	// not the end of the daemon.
 	signal.Ignore(syscall.SIGPIPE)
-	d := &daemon{options: o, started: time.Now(), rescan: make(chan struct{}, 1)}
+	d := &daemon{options: o, started: time.Now(), rescan: make(chan struct{}, 1), clock: exporter.NewClock(clocks)}
 	file, found := config.ReadFile(o.ConfigFile)
 	if found.HasErrors() {
 		// With what is wrong in the plugins' blocks too: all mistakes at once.
@@ -149,6 +150,7 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 	})
 	d.kernel, err = kernel.Load(kernel.Options{
 		Probes: probes(d.config.Probes), RingBytes: int(d.config.Kernel.RingSize), Rings: d.config.Kernel.Rings,
+		NoArgs: d.config.Probes.Process != nil && !d.config.Probes.Process.Args,
 	})
 	if err != nil {
 		return errors.Join(err, d.stopHost(), d.outputs.close())

@@ -26,7 +26,7 @@ type outputs []output
 func encodeWorkload(w *inventory.Workload) []byte { return exporter.Fragment(w) }
 
 func (d *daemon) encoder() *exporter.Encoder {
-	return exporter.NewEncoder(d.config.Node.Name, clocks)
+	return exporter.NewEncoder(d.config.Node.Name, d.clock)
 }
 
 // openOutputs opens the exporters that the configuration names, and the live view

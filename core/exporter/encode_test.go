@@ -13,7 +13,7 @@ import (
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
-func clock() (int64, int64) { return 1_700_000_000_000_000_000, 0 }
+var clock = NewClock(func() (int64, int64) { return 1_700_000_000_000_000_000, 0 })
 
 func workload() *inventory.Workload {
 	w := &inventory.Workload{

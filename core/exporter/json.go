@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"time"
 
 	"gopkg.in/natefinch/lumberjack.v2"
 
@@ -31,13 +30,12 @@ type JSON struct {
 	scope   Scope
 	queue   *queue
 	out     io.WriteCloser
-	synced  time.Time
 }
 
 // NewJSON opens the output and starts the writer. An output that can't be opened
 // is an error now; one that fails later is counted.
 func NewJSON(o JSONOptions, encoder *Encoder) (*JSON, error) {
-	j := &JSON{name: o.Name, encoder: encoder, scope: NewScope(o.Kinds), synced: time.Now()}
+	j := &JSON{name: o.Name, encoder: encoder, scope: NewScope(o.Kinds)}
 	switch {
 	case o.Path == "-":
 		j.out = nopCloser{o.Stdout}
@@ -102,10 +100,7 @@ func (j *JSON) Export(e *event.Event, a pipeline.Attribution) {
 // Flush hands the batch to the writer.
 func (j *JSON) Flush() {
 	j.queue.flush()
-	if now := time.Now(); now.Sub(j.synced) > time.Second {
-		j.synced = now
-		j.encoder.Sync()
-	}
+	j.encoder.clock.Sync()
 }
 
 // Stats of the exporter. Safe at any time.

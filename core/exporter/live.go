@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/event"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pipeline"
@@ -42,7 +41,6 @@ type Live struct {
 	counters
 	name    string
 	encoder *Encoder
-	synced  time.Time
 	line    []byte // one event, encoded once for all
 	pending struct {
 		chunk
@@ -115,10 +113,7 @@ func (l *Live) Flush() {
 	for _, w := range *watches {
 		w.flush()
 	}
-	if now := time.Now(); now.Sub(l.synced) > time.Second {
-		l.synced = now
-		l.encoder.Sync()
-	}
+	l.encoder.clock.Sync()
 }
 
 // Stats of the exporter. Safe at any time.

@@ -37,6 +37,7 @@ type Options struct {
 	Probes    []string // of ProbeNames; "cgroup" is always added
 	RingBytes int      // of each ring: a power of two, at least a page
 	Rings     int      // 0: one for each NUMA node
+	NoArgs    bool     // the arguments of an exec are not even read
 }
 
 // Kernel is the loaded kernel side. Its methods may be called at the same time,
@@ -115,16 +116,26 @@ func (k *Kernel) load(o Options, nodes ringMap) error {
 		"seed":        binary.NativeEndian.Uint64(word[:]),
 		"ring_count":  uint32(nodes.count),
 		"ring_of_cpu": nodes.of,
+		"exec_args":   uint8(1),
+	}
+	if o.NoArgs {
+		constants["exec_args"] = uint8(0)
 	}
 	loader := &loader{kernel: k, constants: constants, rings: nodes.count, ringBytes: o.RingBytes}
-	attached := 0
+	// First all are loaded, which takes its time, and then all are attached: the
+	// kinds of events begin together, and what comes meanwhile fits into a ring.
+	probes := make([]*loading, 0, len(o.Probes)+1)
 	for _, name := range append([]string{"cgroup"}, o.Probes...) {
-		p, err := loader.probe(name)
+		p, err := loader.load(name)
 		if err != nil {
 			return err
 		}
-		k.probes = append(k.probes, p)
-		if name != "cgroup" {
+		probes = append(probes, p)
+	}
+	attached := 0
+	for _, p := range probes {
+		k.probes = append(k.probes, loader.attach(p))
+		if p.Name != "cgroup" {
 			attached += len(p.Programs)
 		}
 	}

@@ -65,8 +65,21 @@ type loader struct {
 	ringBytes int
 }
 
-func (l *loader) probe(name string) (Probe, error) {
-	p := Probe{Name: name}
+// loading is a probe whose programs are loaded and not yet attached.
+type loading struct {
+	Probe
+	programs []loadedProgram
+}
+
+type loadedProgram struct {
+	spec *ebpf.ProgramSpec
+	*ebpf.Program
+}
+
+// load loads the programs of a probe. Those that this kernel can't take are in
+// Failed.
+func (l *loader) load(name string) (*loading, error) {
+	p := &loading{Probe: Probe{Name: name}}
 	load, ok := specs[name]
 	if !ok {
 		return p, fmt.Errorf("no probe is named %q", name)
@@ -95,16 +108,33 @@ func (l *loader) probe(name string) (Probe, error) {
 		}
 	}
 	for _, program := range wanted(name, spec) {
-		if err := l.program(spec, program); err != nil {
+		one, err := l.program(spec, program)
+		if err != nil {
 			if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
 				return p, err
 			}
 			p.Failed = append(p.Failed, Failure{Program: program, Reason: err})
 			continue
 		}
-		p.Programs = append(p.Programs, program)
+		p.programs = append(p.programs, one)
 	}
 	return p, nil
+}
+
+// attach attaches what was loaded of a probe.
+func (l *loader) attach(p *loading) Probe {
+	for _, one := range p.programs {
+		attached, err := attach(one.spec, one.Program)
+		if err != nil {
+			p.Failed = append(p.Failed, Failure{Program: one.spec.Name, Reason: fmt.Errorf("attach: %w", err)})
+			continue
+		}
+		l.kernel.mu.Lock()
+		l.kernel.links = append(l.kernel.links, attached)
+		l.kernel.mu.Unlock()
+		p.Programs = append(p.Programs, one.spec.Name)
+	}
+	return p.Probe
 }
 
 // sharedMaps makes the maps that probes and programs have in common, once.
@@ -184,12 +214,12 @@ func exitTellsLastThread() bool {
 	return ok && len(proto.Params) > 2 // data, task, group_dead
 }
 
-// program loads and attaches one program.
-func (l *loader) program(spec *ebpf.CollectionSpec, name string) error {
+// program loads one program, which ends with the Kernel.
+func (l *loader) program(spec *ebpf.CollectionSpec, name string) (loadedProgram, error) {
 	one := spec.Copy()
 	program := one.Programs[name]
 	if program == nil {
-		return fmt.Errorf("the object has no such program")
+		return loadedProgram{}, errors.New("the object has no such program")
 	}
 	one.Programs = map[string]*ebpf.ProgramSpec{name: program}
 	used := map[string]bool{}
@@ -211,7 +241,7 @@ func (l *loader) program(spec *ebpf.CollectionSpec, name string) error {
 	}
 	c, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: replace})
 	if err != nil {
-		return loadError(err)
+		return loadedProgram{}, loadError(err)
 	}
 	defer c.Close()
 	// The maps of a probe are shared by its programs, and end with the Kernel.
@@ -223,15 +253,10 @@ func (l *loader) program(spec *ebpf.CollectionSpec, name string) error {
 	}
 	p := c.Programs[name]
 	delete(c.Programs, name)
-	attached, err := attach(program, p)
-	if err != nil {
-		return errors.Join(fmt.Errorf("attach: %w", err), p.Close())
-	}
 	l.kernel.mu.Lock()
 	defer l.kernel.mu.Unlock()
-	l.kernel.links = append(l.kernel.links, attached)
 	l.kernel.loaded = append(l.kernel.loaded, p)
-	return nil
+	return loadedProgram{spec: program, Program: p}, nil
 }
 
 func attach(spec *ebpf.ProgramSpec, p *ebpf.Program) (link.Link, error) {

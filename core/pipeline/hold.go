@@ -60,6 +60,9 @@ func (h *holds) add(cgroup, now uint64, record []byte) bool {
 	if len(one.records) >= h.perCgroup {
 		return false
 	}
+	if len(one.records) == 0 {
+		one.since = now
+	}
 	var b []byte
 	if n := len(h.records); n > 0 {
 		b, h.records = h.records[n-1], h.records[:n-1]

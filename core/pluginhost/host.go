@@ -113,7 +113,12 @@ func New(o Options) (*Host, error) {
 // makeDir makes the directory for sockets and takes it for this host alone.
 func (h *Host) makeDir() error {
 	if h.opts.RuntimeDir == "" {
-		dir, err := os.MkdirTemp("", "ebpf-tracer-")
+		// A socket's path is short: a long TMPDIR leaves no room for it.
+		where := os.TempDir()
+		if len(where) > 40 {
+			where = "/tmp"
+		}
+		dir, err := os.MkdirTemp(where, "ebpf-tracer-")
 		if err != nil {
 			return fmt.Errorf("make a runtime directory: %w", err)
 		}

@@ -59,7 +59,7 @@ func wantStatus(ts *testscript.TestScript, _ bool, args []string) {
 
 // serveAPI serves on dir/api.sock until what it defers is called.
 func serveAPI(deferred func(func()), dir string) error {
-	live := exporter.NewLive("live", exporter.NewEncoder("node-1", func() (int64, int64) { return 1_700_000_000_000_000_000, 0 }))
+	live := exporter.NewLive("live", exporter.NewEncoder("node-1", exporter.NewClock(func() (int64, int64) { return 1_700_000_000_000_000_000, 0 })))
 	listener, err := api.Listen(filepath.Join(dir, "api.sock"))
 	if err != nil {
 		return err
