@@ -161,6 +161,9 @@ func (s *sink) Record(record []byte) {
 // Drained implements kernel.Sink.
 func (s *sink) Drained() time.Duration { return 0 }
 
+// Congested implements kernel.Sink.
+func (s *sink) Congested() bool { return false }
+
 func (s *sink) snapshot() []event.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
