@@ -115,7 +115,7 @@ func (d *daemon) check(ctx context.Context, file *config.File, found config.Diag
 	}
 	var err error
 	d.host, err = pluginhost.New(pluginhost.Options{
-		RuntimeDir: filepath.Dir(d.config.API.Socket), StateDir: state, Log: d.log,
+		RuntimeDir: d.config.API.Socket + ".plugins", StateDir: state, Log: d.log,
 	})
 	if err != nil {
 		return err

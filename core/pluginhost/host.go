@@ -20,9 +20,12 @@ import (
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
+// lockName is the file by which a runtime directory is known for one.
+const lockName = ".lock"
+
 // Options of a Host. What is zero has the default named.
 type Options struct {
-	// RuntimeDir holds the plugins' sockets, in a directory "plugins" that one
+	// RuntimeDir holds the plugins' sockets and nothing else: a directory that one
 	// host uses at a time. "": a temporary one, as for a mere check.
 	RuntimeDir string
 	// StateDir holds a directory for each plugin, kept over restarts; "": none.
@@ -125,16 +128,24 @@ func (h *Host) makeDir() error {
 		h.dir, h.temporary = dir, dir
 		return nil
 	}
-	h.dir = filepath.Join(h.opts.RuntimeDir, "plugins")
+	h.dir = h.opts.RuntimeDir
 	if err := os.MkdirAll(h.dir, 0o700); err != nil {
 		return fmt.Errorf("make a runtime directory: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(h.dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	// It is emptied below: a directory that no host has made is somebody's.
+	if err := h.ownDir(); err != nil {
+		return err
+	}
+	lock, err := os.OpenFile(filepath.Join(h.dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("lock the runtime directory: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return errors.Join(fmt.Errorf("%s is used by another daemon: stop it, or give this one another runtime directory: %w", h.dir, err), lock.Close())
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return errors.Join(fmt.Errorf("%s is used by another daemon: stop it, or set another path in api { socket = ... }", h.dir), lock.Close())
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("lock the runtime directory: %w", err), lock.Close())
 	}
 	h.lock = lock
 	old, err := os.ReadDir(h.dir)
@@ -142,12 +153,29 @@ func (h *Host) makeDir() error {
 		return errors.Join(fmt.Errorf("clear the runtime directory: %w", err), lock.Close())
 	}
 	for _, e := range old {
-		if e.Name() != ".lock" {
+		if e.Name() != lockName {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(h.dir, e.Name())))
 		}
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("clear the runtime directory: %w", err), lock.Close())
+	}
+	return nil
+}
+
+// ownDir checks that the runtime directory is empty or has the lock of a host.
+func (h *Host) ownDir() error {
+	if _, err := os.Lstat(filepath.Join(h.dir, lockName)); err == nil {
+		return nil
+	}
+	found, err := os.ReadDir(h.dir)
+	if err != nil {
+		return fmt.Errorf("read the runtime directory: %w", err)
+	}
+	for _, f := range found {
+		if f.Name() != lockName { // of a host that starts at this moment
+			return fmt.Errorf("%s holds what no daemon has put there, such as %s: move it away, or set another path in api { socket = ... }", h.dir, f.Name())
+		}
 	}
 	return nil
 }

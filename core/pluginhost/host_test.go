@@ -179,17 +179,33 @@ func TestTheStateDirectoryIsKept(t *testing.T) {
 	}
 }
 
+func TestADirectoryThatNoHostHasMadeIsNeverEmptied(t *testing.T) {
+	dir := t.TempDir()
+	theirs := filepath.Join(dir, "sampler", "threshold")
+	if err := errors.Join(os.Mkdir(filepath.Dir(theirs), 0o755), os.WriteFile(theirs, []byte("theirs"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(Options{RuntimeDir: dir, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "move it away") {
+		t.Errorf("the host took the directory: %v", err)
+	}
+	if _, err := os.Stat(theirs); err != nil {
+		t.Errorf("what was there is gone: %v", err)
+	}
+}
+
 func TestOneRuntimeDirectoryServesOneHost(t *testing.T) {
 	dir, err := os.MkdirTemp("", "ph-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	if err := os.MkdirAll(filepath.Join(dir, "plugins", "left-behind"), 0o700); err != nil {
+	if err := errors.Join(
+		os.WriteFile(filepath.Join(dir, ".lock"), nil, 0o600), os.Mkdir(filepath.Join(dir, "left-behind"), 0o700),
+	); err != nil {
 		t.Fatal(err)
 	}
 	h := newHost(t, Options{RuntimeDir: dir})
-	if _, err := os.Stat(filepath.Join(dir, "plugins", "left-behind")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(dir, "left-behind")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("what was left behind is still there: %v", err)
 	}
 	if _, err := New(Options{RuntimeDir: dir, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "used by another daemon") {
@@ -202,7 +218,7 @@ func TestOneRuntimeDirectoryServesOneHost(t *testing.T) {
 	if err := h.Stop(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, "plugins", "[^.]*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(dir, "[^.]*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 	if _, err := h.Describe(t.Context(), testSpec(t, config.Mesh, nil).Entry); !errors.Is(err, errStopped) {

@@ -136,3 +136,20 @@ func TestASecondSignalEndsTheDaemonAtOnce(t *testing.T) {
 		})
 	}
 }
+
+func TestADirectoryOfPluginsBesideTheSocketIsLeftAlone(t *testing.T) {
+	tr := harness.Prepare(t, "probe \"process\" {}\n")
+	// As where everything of a user's lies in one directory.
+	beside := filepath.Join(filepath.Dir(tr.Socket), "plugins")
+	if err := os.CopyFS(beside, os.DirFS(tr.Binaries.Plugins)); err != nil {
+		t.Fatal(err)
+	}
+	tr.Launch()
+	tr.WaitPlugins()
+	tr.Stop()
+	for _, file := range []string{"discoverer/docker", "mesh/generic", "sampler/threshold", "sampler/threshold.plugin.hcl"} {
+		if _, err := os.Stat(filepath.Join(beside, file)); err != nil {
+			t.Errorf("the daemon took a plugin away: %v", err)
+		}
+	}
+}

@@ -255,10 +255,10 @@ func pluginGroups(t *testing.T, pid int) []string {
 	return nil
 }
 
-// instances are the directories of plugins' sockets beside a daemon's own.
+// instances are the directories of plugins' sockets.
 func instances(t *testing.T, tr *harness.Tracer) (names []string) {
 	t.Helper()
-	entries, err := os.ReadDir(filepath.Join(filepath.Dir(tr.Socket), "plugins"))
+	entries, err := os.ReadDir(tr.Socket + ".plugins")
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
