@@ -199,13 +199,33 @@ func (t *table) since(now [event.PooledRows]Counts) Period {
 // read as lost has been read as offered; what is offered and may yet be lost
 // counts as kept.
 func (t *table) read() (out [event.PooledRows]Counts, err error) {
-	var perCPU []policyRow
-	for i := range out {
-		if err := t.m.Lookup(uint32(i), &perCPU); err != nil {
-			return out, fmt.Errorf("read policy row %d: %w", i, err)
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return out, fmt.Errorf("count the CPUs: %w", err)
+	}
+	var cursor ebpf.MapBatchCursor
+	var indexes [event.PooledRows]uint32
+	rows := make([]policyRow, len(indexes)*cpus)
+	n, err := t.m.BatchLookup(&cursor, indexes[:], rows, nil)
+	if errors.Is(err, ebpf.ErrNotSupported) { // before 5.13
+		for n = 0; n < len(indexes); n++ {
+			var perCPU []policyRow
+			indexes[n] = uint32(n)
+			if err = t.m.Lookup(uint32(n), &perCPU); err != nil {
+				break
+			}
+			copy(rows[n*cpus:], perCPU)
 		}
-		for _, r := range perCPU {
-			out[i].add(Counts{
+	}
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) { // at the end
+		return out, fmt.Errorf("read the policy table: %w", err)
+	}
+	if n != len(indexes) {
+		return out, fmt.Errorf("read the policy table: %d of %d rows", n, len(indexes))
+	}
+	for i, index := range indexes {
+		for _, r := range rows[i*cpus : (i+1)*cpus] {
+			out[index].add(Counts{
 				Kept: r.Offered - r.Lost, SampledOut: r.SampledOut, Filtered: r.Filtered,
 				Lost: r.Lost, Bytes: r.Bytes, Seen: r.Seen,
 			})
