@@ -28,6 +28,7 @@ type Encoder struct {
 	clock  *Clock
 	second int64 // of stamp
 	stamp  [20]byte
+	tasks  [256]taskText // by thread id
 }
 
 // Clock turns the kernel's times into those of the wall clock. Encoders share
@@ -85,7 +86,7 @@ func (x *Encoder) Append(b []byte, e *event.Event, a pipeline.Attribution) []byt
 		b = strconv.AppendFloat(b, e.Weight(), 'g', -1, 64)
 	}
 	b = append(b, x.host...)
-	b = appendProcess(b, e)
+	b = x.appendProcess(b, e)
 	switch e.Kind {
 	case event.NetworkConnect, event.NetworkConnectFailed, event.NetworkAccept,
 		event.NetworkClose, event.NetworkListen:
@@ -136,40 +137,11 @@ func (x *Encoder) appendTime(b []byte, nano int64) []byte {
 	return append(b, digits[:]...)
 }
 
-func appendProcess(b []byte, e *event.Event) []byte {
+func (x *Encoder) appendProcess(b []byte, e *event.Event) []byte {
 	if e.PID == 0 && e.Flags&event.OwnerUnknown != 0 {
 		return append(b, `,"process":{"unknown":true}`...)
 	}
-	b = append(b, `,"process":{"pid":`...)
-	b = strconv.AppendUint(b, uint64(e.PID), 10)
-	if e.TID != e.PID {
-		b = append(b, `,"thread":{"id":`...)
-		b = strconv.AppendUint(b, uint64(e.TID), 10)
-		b = append(b, '}')
-	}
-	if e.ParentPID != 0 {
-		b = append(b, `,"parent_pid":`...)
-		b = strconv.AppendUint(b, uint64(e.ParentPID), 10)
-	}
-	if e.NSPID != e.PID {
-		b = append(b, `,"vpid":`...)
-		b = strconv.AppendUint(b, uint64(e.NSPID), 10)
-	}
-	b = append(b, `,"comm":`...)
-	b = AppendString(b, e.Comm)
-	b = append(b, `,"user":{"id":`...)
-	b = strconv.AppendUint(b, uint64(e.UID), 10)
-	if e.EUID != e.UID {
-		b = append(b, `,"effective_id":`...)
-		b = strconv.AppendUint(b, uint64(e.EUID), 10)
-	}
-	b = append(b, `},"namespace":{"pid":`...)
-	b = strconv.AppendUint(b, uint64(e.PIDNS), 10)
-	b = append(b, `,"mnt":`...)
-	b = strconv.AppendUint(b, uint64(e.MountNS), 10)
-	b = append(b, `,"net":`...)
-	b = strconv.AppendUint(b, uint64(e.NetNS), 10)
-	b = append(b, '}')
+	b = x.appendTask(b, e)
 	switch e.Kind {
 	case event.ProcessExec:
 		b = append(b, `,"executable":{"path":`...)
