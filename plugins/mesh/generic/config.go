@@ -59,7 +59,7 @@ func configSchema() schema.Block {
 					{Name: "mesh", Type: schema.String, Required: true, Pattern: word, Doc: "The mesh, as it will be written on events."},
 					{Name: "proxy", Type: schema.String, Required: true, Pattern: word, Doc: "The proxy, as it will be written on events."},
 					patterns("images", "Patterns of the image's name, without tag and digest. * stands for any characters but a slash. "+
-						"A pattern matches the end of a name, from a slash on: istio/proxyv2 matches docker.io/istio/proxyv2."),
+						"A pattern matches the end of a name, from a slash on: istio/proxyv2 matches registry.example/istio/proxyv2."),
 					patterns("names", "Patterns of the container's name; in Kubernetes its name in the pod."),
 					{Name: "ports", Type: schema.Integer, Shape: schema.List, Default: []int64{}, Min: schema.Bound(1), Max: schema.Bound(65535),
 						Doc: "Ports that the container exposes."},

@@ -136,7 +136,7 @@ func TestASidecarIsKnownByItsLooks(t *testing.T) {
 		pod  map[string]string
 		want string // mesh/proxy/role, "" for none
 	}{
-		{"istio by image", box("1", "x", "docker.io/istio/proxyv2"), nil, "istio/envoy/sidecar"},
+		{"istio by image", box("1", "x", "registry.example/istio/proxyv2"), nil, "istio/envoy/sidecar"},
 		{"istio by the name in the pod", box("1", "k8s_istio-proxy_web_default_0", "mirror.example/some/proxy", func(c *protov1.Container) { c.KubernetesName = "istio-proxy" }), nil, "istio/envoy/sidecar"},
 		{"istio by its ports", box("1", "p", "built/here", ports(15001, 15006, 15020, 15021, 15090)), nil, "istio/envoy/sidecar"},
 		{"istio's gateway", box("1", "istio-proxy", "istio/proxyv2", labels("istio", "ingressgateway")), nil, "istio/envoy/gateway"},
@@ -144,7 +144,7 @@ func TestASidecarIsKnownByItsLooks(t *testing.T) {
 		{"linkerd's init container is none", box("1", "linkerd-init", "cr.l5d.io/linkerd/proxy-init"), nil, ""},
 		{"consul by image", box("1", "x", "hashicorp/consul-dataplane"), nil, "consul/envoy/sidecar"},
 		{"consul by name and envoy", box("1", "envoy-sidecar", "envoyproxy/envoy"), nil, "consul/envoy/sidecar"},
-		{"kuma", box("1", "kuma-sidecar", "docker.io/kumahq/kuma-dp"), nil, "kuma/envoy/sidecar"},
+		{"kuma", box("1", "kuma-sidecar", "registry.example/kumahq/kuma-dp"), nil, "kuma/envoy/sidecar"},
 		{"osm by its pod's mark", box("1", "envoy", "envoyproxy/envoy"), map[string]string{"osm-proxy-uuid": "u"}, "osm/envoy/sidecar"},
 		{"nginx service mesh", box("1", "nginx-mesh-sidecar", "private.example/nsm/nginx-mesh-sidecar"), nil, "nginx-mesh/nginx/sidecar"},
 		{"app mesh", box("1", "envoy", "public.ecr.example/appmesh/aws-appmesh-envoy"), nil, "appmesh/envoy/sidecar"},
