@@ -135,11 +135,14 @@ func TestAPolicyThatIsNotRenewedEndsAndKeepRenewsIt(t *testing.T) {
 func TestAReportTellsTheHostsLoad(t *testing.T) {
 	g, _ := governor()
 	g.Report()
-	for end := time.Now().Add(50 * time.Millisecond); time.Now().Before(end); {
+	var h *protov1.HostLoad
+	for h.GetCpuUtilization() == 0 { // the kernel counts in ticks, when it comes to it
+		for end := time.Now().Add(50 * time.Millisecond); time.Now().Before(end); {
+		}
+		h = g.Report().Host
 	}
-	h := g.Report().Host
-	if h.CpuUtilization == nil || *h.CpuUtilization <= 0 || *h.CpuUtilization > 1 {
-		t.Errorf("CPU utilization %v", h.CpuUtilization)
+	if *h.CpuUtilization < 0 || *h.CpuUtilization > 1 {
+		t.Errorf("CPU utilization %v", *h.CpuUtilization)
 	}
 	if h.MemoryTotalBytes == 0 || h.MemoryAvailableBytes == 0 || h.DaemonMemoryBytes == 0 || h.DaemonCpuCores == nil {
 		t.Errorf("%v", h)

@@ -34,7 +34,8 @@ func (h *host) load(now time.Time) *protov1.HostLoad {
 	if stat, err := h.fs.Stat(); err == nil {
 		busy, all := used(stat.CPUTotal), sum(stat.CPUTotal)
 		if before := sum(h.total); !h.last.IsZero() && all > before {
-			share := (busy - used(h.total)) / (all - before)
+			// The kernel's idle time may step back by a tick.
+			share := min(max((busy-used(h.total))/(all-before), 0), 1)
 			out.CpuUtilization = &share
 		}
 		h.total = stat.CPUTotal
