@@ -19,7 +19,10 @@ type Manifest struct {
 	// Command is the program and its arguments. A program whose path is not
 	// absolute is relative to the manifest.
 	Command []string
-	Needs   Needs
+	// Files are what a script needs besides its interpreter, relative to the
+	// manifest. They are checked and kept together with the program.
+	Files []string
+	Needs Needs
 }
 
 // Needs is what a plugin asks for beyond its own process.
@@ -29,6 +32,7 @@ type Needs struct {
 	Capabilities []string `json:"capabilities"` // CAP_...
 	Env          []string `json:"env"`          // the daemon's variables that it is given
 	Network      bool     `json:"network"`      // other than unix sockets
+	Root         bool     `json:"root"`         // to run as root
 }
 
 func manifestSchema() schema.Block {
@@ -39,6 +43,7 @@ func manifestSchema() schema.Block {
 		Attributes: []schema.Attribute{
 			{Name: "protocol", Type: schema.Integer, Required: true, Min: schema.Bound(1), Doc: "the protocol that it speaks"},
 			{Name: "command", Type: schema.String, Shape: schema.List, Required: true, Doc: "the program and its arguments"},
+			words("files", "what a script needs besides its interpreter"),
 		},
 		Blocks: []schema.NestedBlock{{Name: "needs", MaxItems: 1, Block: schema.Block{Attributes: []schema.Attribute{
 			words("sockets", "unix sockets that it connects to"),
@@ -46,6 +51,7 @@ func manifestSchema() schema.Block {
 			words("capabilities", "capabilities that it uses"),
 			words("env", "variables of the daemon that it is given"),
 			{Name: "network", Type: schema.Bool, Default: false, Doc: "whether it uses the network"},
+			{Name: "root", Type: schema.Bool, Default: false, Doc: "whether it must run as root"},
 		}}}},
 	}
 }
@@ -92,6 +98,7 @@ func ParseManifest(filename string, src []byte) (Manifest, error) {
 	var read struct {
 		Protocol int
 		Command  []string
+		Files    []string
 		Needs    []Needs
 	}
 	if err := json.Unmarshal(raw, &read); err != nil {
@@ -100,7 +107,7 @@ func ParseManifest(filename string, src []byte) (Manifest, error) {
 	if len(read.Command) == 0 || read.Command[0] == "" {
 		return Manifest{}, fmt.Errorf("%s: command is empty; name the program, as in command = [\"./%s\"]", filename, m.Name)
 	}
-	m.Protocol, m.Command = read.Protocol, read.Command
+	m.Protocol, m.Command, m.Files = read.Protocol, read.Command, read.Files
 	if len(read.Needs) == 1 {
 		m.Needs = read.Needs[0]
 	}

@@ -9,10 +9,12 @@ const manifest = `# what runs
 plugin "discoverer" "docker" {
   protocol = 1
   command  = ["./docker", "word"]
+  files    = ["./words.txt"]
   needs {
     sockets = ["/var/run/docker.sock"]
     env     = ["DOCKER_HOST"]
     network = true
+    root    = true
   }
 }
 `
@@ -25,8 +27,11 @@ func TestAManifestIsReadWhole(t *testing.T) {
 	if m.Kind != Discoverer || m.Name != "docker" || m.Protocol != 1 || strings.Join(m.Command, " ") != "./docker word" {
 		t.Errorf("read %+v", m)
 	}
+	if len(m.Files) != 1 || m.Files[0] != "./words.txt" {
+		t.Errorf("files are %q", m.Files)
+	}
 	n := m.Needs
-	if len(n.Sockets) != 1 || len(n.Env) != 1 || n.Env[0] != "DOCKER_HOST" || !n.Network || len(n.Paths) != 0 || len(n.Capabilities) != 0 {
+	if len(n.Sockets) != 1 || len(n.Env) != 1 || n.Env[0] != "DOCKER_HOST" || !n.Network || !n.Root || len(n.Paths) != 0 || len(n.Capabilities) != 0 {
 		t.Errorf("needs are %+v", n)
 	}
 }
@@ -37,10 +42,10 @@ func TestAMistakeInAManifestIsToldAtItsPlace(t *testing.T) {
 		"an unknown argument":    {"protocol = 1", "protocol = 1\n  sha = \"x\"", "m.hcl:4"},
 		"a missing argument":     {"  protocol = 1\n", "", "m.hcl:2"},
 		"a wrong type":           {"protocol = 1", `protocol = "one"`, "m.hcl:3"},
-		"an unknown need":        {"network = true", "root = true", "m.hcl:8"},
+		"an unknown need":        {"network = true", "kernel = true", "m.hcl:9"},
 		"no labels":              {`plugin "discoverer" "docker"`, "plugin", "m.hcl:2"},
 		"another block":          {`plugin "discoverer" "docker"`, `plug "discoverer" "docker"`, "m.hcl:2"},
-		"two needs":              {"  needs {", "  needs {}\n  needs {", "m.hcl:6"},
+		"two needs":              {"  needs {", "  needs {}\n  needs {", "m.hcl:7"},
 		"no command":             {`["./docker", "word"]`, "[]", "command is empty"},
 		"two plugins":            {"# what runs", "plugin \"mesh\" \"m\" {\n  protocol = 1\n  command = [\"m\"]\n}\n", "this one has 2"},
 		"a variable of the host": {`"DOCKER_HOST"`, `env("HOME", "x")`, ""},

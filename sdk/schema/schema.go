@@ -60,7 +60,21 @@ type Attribute struct {
 	Enum       []string // the strings allowed
 	Min, Max   *float64 // inclusive, in the unit of the configuration
 	Pattern    string   // RE2 that a string must match as a whole
+	// Opens says what the value names that the plugin will use. The daemon lets
+	// the plugin use what the operator wrote here; a Default gives no rights,
+	// the manifest does.
+	Opens Opens
 }
+
+// Opens is what an attribute's value names.
+type Opens int
+
+const (
+	Nothing Opens = iota
+	Socket        // a unix socket: a path, or unix://path; another scheme is an address
+	Path          // a file or directory that it reads
+	Network       // an address elsewhere
+)
 
 // Bound returns a pointer for Min and Max.
 func Bound[T int | int64 | float64 | time.Duration](v T) *float64 {

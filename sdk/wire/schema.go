@@ -32,6 +32,7 @@ func SchemaToProto(b schema.Block) (*protov1.Block, error) {
 			Min:        a.Min,
 			Max:        a.Max,
 			Pattern:    a.Pattern,
+			Opens:      protov1.Attribute_Opens(a.Opens),
 		}
 		if a.Default != nil {
 			j, err := json.Marshal(a.Default)
@@ -117,6 +118,7 @@ func readAttribute(p *protov1.Attribute) (schema.Attribute, error) {
 		Min:        p.Min,
 		Max:        p.Max,
 		Pattern:    p.GetPattern(),
+		Opens:      schema.Opens(p.GetOpens()),
 	}
 	if a.Type < schema.String || a.Type > schema.Size {
 		return a, fmt.Errorf("type %d is not known: the plugin is newer than this daemon", p.GetType())

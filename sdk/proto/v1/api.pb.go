@@ -484,7 +484,11 @@ type PluginView struct {
 	MemoryBytes   uint64   `protobuf:"varint,11,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // RSS
 	CpuSeconds    float64  `protobuf:"fixed64,12,opt,name=cpu_seconds,json=cpuSeconds,proto3" json:"cpu_seconds,omitempty"`
 	LastStderr    []string `protobuf:"bytes,13,rep,name=last_stderr,json=lastStderr,proto3" json:"last_stderr,omitempty"`
-	Refused       uint64   `protobuf:"varint,14,opt,name=refused,proto3" json:"refused,omitempty"` // items from the plugin that broke the contract
+	Refused       uint64   `protobuf:"varint,14,opt,name=refused,proto3" json:"refused,omitempty"`                     // items from the plugin that broke the contract
+	LastError     string   `protobuf:"bytes,15,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"` // why a process of it ended last, also once it runs again
+	Program       string   `protobuf:"bytes,16,opt,name=program,proto3" json:"program,omitempty"`                      // what is run
+	Digest        string   `protobuf:"bytes,17,opt,name=digest,proto3" json:"digest,omitempty"`                        // sha256 of the program, in hex
+	Sandbox       *Sandbox `protobuf:"bytes,18,opt,name=sandbox,proto3" json:"sandbox,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -617,6 +621,209 @@ func (x *PluginView) GetRefused() uint64 {
 	return 0
 }
 
+func (x *PluginView) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *PluginView) GetProgram() string {
+	if x != nil {
+		return x.Program
+	}
+	return ""
+}
+
+func (x *PluginView) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PluginView) GetSandbox() *Sandbox {
+	if x != nil {
+		return x.Sandbox
+	}
+	return nil
+}
+
+// Sandbox is what a plugin's process may and may not do.
+type Sandbox struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Uid            uint32                 `protobuf:"varint,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	Applied        []string               `protobuf:"bytes,2,rep,name=applied,proto3" json:"applied,omitempty"`                                     // the measures in force
+	NotApplied     []string               `protobuf:"bytes,3,rep,name=not_applied,json=notApplied,proto3" json:"not_applied,omitempty"`             // those this host can't take, with the reason
+	Granted        []string               `protobuf:"bytes,4,rep,name=granted,proto3" json:"granted,omitempty"`                                     // what it may use: "socket /run/x.sock", ...
+	RootEquivalent string                 `protobuf:"bytes,5,opt,name=root_equivalent,json=rootEquivalent,proto3" json:"root_equivalent,omitempty"` // why it could become root of the host; "": it can't
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Sandbox) Reset() {
+	*x = Sandbox{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sandbox) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sandbox) ProtoMessage() {}
+
+func (x *Sandbox) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sandbox.ProtoReflect.Descriptor instead.
+func (*Sandbox) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Sandbox) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Sandbox) GetApplied() []string {
+	if x != nil {
+		return x.Applied
+	}
+	return nil
+}
+
+func (x *Sandbox) GetNotApplied() []string {
+	if x != nil {
+		return x.NotApplied
+	}
+	return nil
+}
+
+func (x *Sandbox) GetGranted() []string {
+	if x != nil {
+		return x.Granted
+	}
+	return nil
+}
+
+func (x *Sandbox) GetRootEquivalent() string {
+	if x != nil {
+		return x.RootEquivalent
+	}
+	return ""
+}
+
+type ReloadRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadRequest) Reset() {
+	*x = ReloadRequest{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadRequest) ProtoMessage() {}
+
+func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
+func (*ReloadRequest) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{11}
+}
+
+type ReloadResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// refused: nothing has changed. It is the text of what is wrong, with places.
+	Refused string `protobuf:"bytes,1,opt,name=refused,proto3" json:"refused,omitempty"`
+	// warnings: also text with places.
+	Warnings      string                   `protobuf:"bytes,2,opt,name=warnings,proto3" json:"warnings,omitempty"`
+	Changes       []*ReloadResponse_Change `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadResponse) Reset() {
+	*x = ReloadResponse{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadResponse) ProtoMessage() {}
+
+func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
+func (*ReloadResponse) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ReloadResponse) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *ReloadResponse) GetWarnings() string {
+	if x != nil {
+		return x.Warnings
+	}
+	return ""
+}
+
+func (x *ReloadResponse) GetChanges() []*ReloadResponse_Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
 type GetStatsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -625,7 +832,7 @@ type GetStatsRequest struct {
 
 func (x *GetStatsRequest) Reset() {
 	*x = GetStatsRequest{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[10]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +844,7 @@ func (x *GetStatsRequest) String() string {
 func (*GetStatsRequest) ProtoMessage() {}
 
 func (x *GetStatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[10]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +857,7 @@ func (x *GetStatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatsRequest.ProtoReflect.Descriptor instead.
 func (*GetStatsRequest) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{10}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{13}
 }
 
 // Stats: counts are totals since the daemon started, but for in_ring, held,
@@ -674,7 +881,7 @@ type Stats struct {
 
 func (x *Stats) Reset() {
 	*x = Stats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[11]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +893,7 @@ func (x *Stats) String() string {
 func (*Stats) ProtoMessage() {}
 
 func (x *Stats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[11]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +906,7 @@ func (x *Stats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stats.ProtoReflect.Descriptor instead.
 func (*Stats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{11}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Stats) GetStartedUnixNano() int64 {
@@ -799,7 +1006,7 @@ type LedgerRow struct {
 
 func (x *LedgerRow) Reset() {
 	*x = LedgerRow{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[12]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +1018,7 @@ func (x *LedgerRow) String() string {
 func (*LedgerRow) ProtoMessage() {}
 
 func (x *LedgerRow) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[12]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +1031,7 @@ func (x *LedgerRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerRow.ProtoReflect.Descriptor instead.
 func (*LedgerRow) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{12}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LedgerRow) GetKind() string {
@@ -914,7 +1121,7 @@ type Pipeline struct {
 
 func (x *Pipeline) Reset() {
 	*x = Pipeline{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[13]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1133,7 @@ func (x *Pipeline) String() string {
 func (*Pipeline) ProtoMessage() {}
 
 func (x *Pipeline) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[13]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1146,7 @@ func (x *Pipeline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pipeline.ProtoReflect.Descriptor instead.
 func (*Pipeline) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{13}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Pipeline) GetDecoded() uint64 {
@@ -1010,7 +1217,7 @@ type ExporterStats struct {
 
 func (x *ExporterStats) Reset() {
 	*x = ExporterStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[14]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1229,7 @@ func (x *ExporterStats) String() string {
 func (*ExporterStats) ProtoMessage() {}
 
 func (x *ExporterStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[14]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1242,7 @@ func (x *ExporterStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExporterStats.ProtoReflect.Descriptor instead.
 func (*ExporterStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{14}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExporterStats) GetName() string {
@@ -1123,7 +1330,7 @@ type Attribution struct {
 
 func (x *Attribution) Reset() {
 	*x = Attribution{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[15]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1342,7 @@ func (x *Attribution) String() string {
 func (*Attribution) ProtoMessage() {}
 
 func (x *Attribution) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[15]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1355,7 @@ func (x *Attribution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attribution.ProtoReflect.Descriptor instead.
 func (*Attribution) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Attribution) GetHost() uint64 {
@@ -1255,7 +1462,7 @@ type Histogram struct {
 
 func (x *Histogram) Reset() {
 	*x = Histogram{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[16]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1474,7 @@ func (x *Histogram) String() string {
 func (*Histogram) ProtoMessage() {}
 
 func (x *Histogram) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[16]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1487,7 @@ func (x *Histogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
 func (*Histogram) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Histogram) GetBoundsSeconds() []float64 {
@@ -1318,7 +1525,7 @@ type PolicyStats struct {
 
 func (x *PolicyStats) Reset() {
 	*x = PolicyStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[17]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1537,7 @@ func (x *PolicyStats) String() string {
 func (*PolicyStats) ProtoMessage() {}
 
 func (x *PolicyStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[17]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1550,7 @@ func (x *PolicyStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStats.ProtoReflect.Descriptor instead.
 func (*PolicyStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PolicyStats) GetGeneration() uint32 {
@@ -1400,7 +1607,7 @@ type ProbeStats struct {
 
 func (x *ProbeStats) Reset() {
 	*x = ProbeStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[18]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1619,7 @@ func (x *ProbeStats) String() string {
 func (*ProbeStats) ProtoMessage() {}
 
 func (x *ProbeStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[18]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1632,7 @@ func (x *ProbeStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeStats.ProtoReflect.Descriptor instead.
 func (*ProbeStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProbeStats) GetName() string {
@@ -1467,7 +1674,7 @@ type DaemonStats struct {
 
 func (x *DaemonStats) Reset() {
 	*x = DaemonStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[19]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +1686,7 @@ func (x *DaemonStats) String() string {
 func (*DaemonStats) ProtoMessage() {}
 
 func (x *DaemonStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[19]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +1699,7 @@ func (x *DaemonStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DaemonStats.ProtoReflect.Descriptor instead.
 func (*DaemonStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DaemonStats) GetPid() uint32 {
@@ -1526,7 +1733,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[20]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +1745,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[20]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +1758,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchEventsRequest) GetKinds() []string {
@@ -1578,7 +1785,7 @@ type EventLines struct {
 
 func (x *EventLines) Reset() {
 	*x = EventLines{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[21]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +1797,7 @@ func (x *EventLines) String() string {
 func (*EventLines) ProtoMessage() {}
 
 func (x *EventLines) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[21]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,7 +1810,7 @@ func (x *EventLines) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventLines.ProtoReflect.Descriptor instead.
 func (*EventLines) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *EventLines) GetLines() []byte {
@@ -1618,6 +1825,67 @@ func (x *EventLines) GetDropped() uint64 {
 		return x.Dropped
 	}
 	return 0
+}
+
+// Change is one thing that was taken over, or was not.
+type ReloadResponse_Change struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`     // discoverer "docker", probe "file", log
+	Action        string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"` // started, replaced, stopped, attached, detached, changed, kept
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // of kept: why the old one goes on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadResponse_Change) Reset() {
+	*x = ReloadResponse_Change{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadResponse_Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadResponse_Change) ProtoMessage() {}
+
+func (x *ReloadResponse_Change) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadResponse_Change.ProtoReflect.Descriptor instead.
+func (*ReloadResponse_Change) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{12, 0}
+}
+
+func (x *ReloadResponse_Change) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *ReloadResponse_Change) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *ReloadResponse_Change) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 var File_sdk_proto_v1_api_proto protoreflect.FileDescriptor
@@ -1652,7 +1920,7 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\tcontainer\x18\x02 \x01(\v2\x1c.ebpftracer.v1.ContainerViewR\tcontainer\"\x14\n" +
 	"\x12ListPluginsRequest\"J\n" +
 	"\x13ListPluginsResponse\x123\n" +
-	"\aplugins\x18\x01 \x03(\v2\x19.ebpftracer.v1.PluginViewR\aplugins\"\xac\x03\n" +
+	"\aplugins\x18\x01 \x03(\v2\x19.ebpftracer.v1.PluginViewR\aplugins\"\xaf\x04\n" +
 	"\n" +
 	"PluginView\x12'\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x13.ebpftracer.v1.KindR\x04kind\x12\x12\n" +
@@ -1672,7 +1940,28 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"cpuSeconds\x12\x1f\n" +
 	"\vlast_stderr\x18\r \x03(\tR\n" +
 	"lastStderr\x12\x18\n" +
-	"\arefused\x18\x0e \x01(\x04R\arefused\"\x11\n" +
+	"\arefused\x18\x0e \x01(\x04R\arefused\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x0f \x01(\tR\tlastError\x12\x18\n" +
+	"\aprogram\x18\x10 \x01(\tR\aprogram\x12\x16\n" +
+	"\x06digest\x18\x11 \x01(\tR\x06digest\x120\n" +
+	"\asandbox\x18\x12 \x01(\v2\x16.ebpftracer.v1.SandboxR\asandbox\"\x99\x01\n" +
+	"\aSandbox\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x18\n" +
+	"\aapplied\x18\x02 \x03(\tR\aapplied\x12\x1f\n" +
+	"\vnot_applied\x18\x03 \x03(\tR\n" +
+	"notApplied\x12\x18\n" +
+	"\agranted\x18\x04 \x03(\tR\agranted\x12'\n" +
+	"\x0froot_equivalent\x18\x05 \x01(\tR\x0erootEquivalent\"\x0f\n" +
+	"\rReloadRequest\"\xd4\x01\n" +
+	"\x0eReloadResponse\x12\x18\n" +
+	"\arefused\x18\x01 \x01(\tR\arefused\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x01(\tR\bwarnings\x12>\n" +
+	"\achanges\x18\x03 \x03(\v2$.ebpftracer.v1.ReloadResponse.ChangeR\achanges\x1aL\n" +
+	"\x06Change\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x11\n" +
 	"\x0fGetStatsRequest\"\xeb\x04\n" +
 	"\x05Stats\x12*\n" +
 	"\x11started_unix_nano\x18\x01 \x01(\x03R\x0fstartedUnixNano\x12\x12\n" +
@@ -1772,14 +2061,15 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\n" +
 	"EventLines\x12\x14\n" +
 	"\x05lines\x18\x01 \x01(\fR\x05lines\x12\x18\n" +
-	"\adropped\x18\x02 \x01(\x04R\adropped2\x8b\x04\n" +
+	"\adropped\x18\x02 \x01(\x04R\adropped2\xd2\x04\n" +
 	"\x06Tracer\x12Q\n" +
 	"\n" +
 	"GetVersion\x12 .ebpftracer.v1.GetVersionRequest\x1a!.ebpftracer.v1.GetVersionResponse\x12_\n" +
 	"\x0eListContainers\x12$.ebpftracer.v1.ListContainersRequest\x1a%.ebpftracer.v1.ListContainersResponse0\x01\x12f\n" +
 	"\x11GetContainerByPID\x12'.ebpftracer.v1.GetContainerByPIDRequest\x1a(.ebpftracer.v1.GetContainerByPIDResponse\x12T\n" +
 	"\vListPlugins\x12!.ebpftracer.v1.ListPluginsRequest\x1a\".ebpftracer.v1.ListPluginsResponse\x12@\n" +
-	"\bGetStats\x12\x1e.ebpftracer.v1.GetStatsRequest\x1a\x14.ebpftracer.v1.Stats\x12M\n" +
+	"\bGetStats\x12\x1e.ebpftracer.v1.GetStatsRequest\x1a\x14.ebpftracer.v1.Stats\x12E\n" +
+	"\x06Reload\x12\x1c.ebpftracer.v1.ReloadRequest\x1a\x1d.ebpftracer.v1.ReloadResponse\x12M\n" +
 	"\vWatchEvents\x12!.ebpftracer.v1.WatchEventsRequest\x1a\x19.ebpftracer.v1.EventLines0\x01B9Z7github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1;protov1b\x06proto3"
 
 var (
@@ -1794,7 +2084,7 @@ func file_sdk_proto_v1_api_proto_rawDescGZIP() []byte {
 	return file_sdk_proto_v1_api_proto_rawDescData
 }
 
-var file_sdk_proto_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_sdk_proto_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_sdk_proto_v1_api_proto_goTypes = []any{
 	(*GetVersionRequest)(nil),         // 0: ebpftracer.v1.GetVersionRequest
 	(*GetVersionResponse)(nil),        // 1: ebpftracer.v1.GetVersionResponse
@@ -1806,60 +2096,68 @@ var file_sdk_proto_v1_api_proto_goTypes = []any{
 	(*ListPluginsRequest)(nil),        // 7: ebpftracer.v1.ListPluginsRequest
 	(*ListPluginsResponse)(nil),       // 8: ebpftracer.v1.ListPluginsResponse
 	(*PluginView)(nil),                // 9: ebpftracer.v1.PluginView
-	(*GetStatsRequest)(nil),           // 10: ebpftracer.v1.GetStatsRequest
-	(*Stats)(nil),                     // 11: ebpftracer.v1.Stats
-	(*LedgerRow)(nil),                 // 12: ebpftracer.v1.LedgerRow
-	(*Pipeline)(nil),                  // 13: ebpftracer.v1.Pipeline
-	(*ExporterStats)(nil),             // 14: ebpftracer.v1.ExporterStats
-	(*Attribution)(nil),               // 15: ebpftracer.v1.Attribution
-	(*Histogram)(nil),                 // 16: ebpftracer.v1.Histogram
-	(*PolicyStats)(nil),               // 17: ebpftracer.v1.PolicyStats
-	(*ProbeStats)(nil),                // 18: ebpftracer.v1.ProbeStats
-	(*DaemonStats)(nil),               // 19: ebpftracer.v1.DaemonStats
-	(*WatchEventsRequest)(nil),        // 20: ebpftracer.v1.WatchEventsRequest
-	(*EventLines)(nil),                // 21: ebpftracer.v1.EventLines
-	nil,                               // 22: ebpftracer.v1.Stats.FaultsEntry
-	(*Container)(nil),                 // 23: ebpftracer.v1.Container
-	(*Pod)(nil),                       // 24: ebpftracer.v1.Pod
-	(*MeshFact)(nil),                  // 25: ebpftracer.v1.MeshFact
-	(Kind)(0),                         // 26: ebpftracer.v1.Kind
-	(*QueueDepth)(nil),                // 27: ebpftracer.v1.QueueDepth
+	(*Sandbox)(nil),                   // 10: ebpftracer.v1.Sandbox
+	(*ReloadRequest)(nil),             // 11: ebpftracer.v1.ReloadRequest
+	(*ReloadResponse)(nil),            // 12: ebpftracer.v1.ReloadResponse
+	(*GetStatsRequest)(nil),           // 13: ebpftracer.v1.GetStatsRequest
+	(*Stats)(nil),                     // 14: ebpftracer.v1.Stats
+	(*LedgerRow)(nil),                 // 15: ebpftracer.v1.LedgerRow
+	(*Pipeline)(nil),                  // 16: ebpftracer.v1.Pipeline
+	(*ExporterStats)(nil),             // 17: ebpftracer.v1.ExporterStats
+	(*Attribution)(nil),               // 18: ebpftracer.v1.Attribution
+	(*Histogram)(nil),                 // 19: ebpftracer.v1.Histogram
+	(*PolicyStats)(nil),               // 20: ebpftracer.v1.PolicyStats
+	(*ProbeStats)(nil),                // 21: ebpftracer.v1.ProbeStats
+	(*DaemonStats)(nil),               // 22: ebpftracer.v1.DaemonStats
+	(*WatchEventsRequest)(nil),        // 23: ebpftracer.v1.WatchEventsRequest
+	(*EventLines)(nil),                // 24: ebpftracer.v1.EventLines
+	(*ReloadResponse_Change)(nil),     // 25: ebpftracer.v1.ReloadResponse.Change
+	nil,                               // 26: ebpftracer.v1.Stats.FaultsEntry
+	(*Container)(nil),                 // 27: ebpftracer.v1.Container
+	(*Pod)(nil),                       // 28: ebpftracer.v1.Pod
+	(*MeshFact)(nil),                  // 29: ebpftracer.v1.MeshFact
+	(Kind)(0),                         // 30: ebpftracer.v1.Kind
+	(*QueueDepth)(nil),                // 31: ebpftracer.v1.QueueDepth
 }
 var file_sdk_proto_v1_api_proto_depIdxs = []int32{
 	4,  // 0: ebpftracer.v1.ListContainersResponse.containers:type_name -> ebpftracer.v1.ContainerView
-	23, // 1: ebpftracer.v1.ContainerView.container:type_name -> ebpftracer.v1.Container
-	24, // 2: ebpftracer.v1.ContainerView.pod:type_name -> ebpftracer.v1.Pod
-	25, // 3: ebpftracer.v1.ContainerView.mesh:type_name -> ebpftracer.v1.MeshFact
+	27, // 1: ebpftracer.v1.ContainerView.container:type_name -> ebpftracer.v1.Container
+	28, // 2: ebpftracer.v1.ContainerView.pod:type_name -> ebpftracer.v1.Pod
+	29, // 3: ebpftracer.v1.ContainerView.mesh:type_name -> ebpftracer.v1.MeshFact
 	4,  // 4: ebpftracer.v1.GetContainerByPIDResponse.container:type_name -> ebpftracer.v1.ContainerView
 	9,  // 5: ebpftracer.v1.ListPluginsResponse.plugins:type_name -> ebpftracer.v1.PluginView
-	26, // 6: ebpftracer.v1.PluginView.kind:type_name -> ebpftracer.v1.Kind
-	12, // 7: ebpftracer.v1.Stats.kernel:type_name -> ebpftracer.v1.LedgerRow
-	13, // 8: ebpftracer.v1.Stats.pipeline:type_name -> ebpftracer.v1.Pipeline
-	14, // 9: ebpftracer.v1.Stats.exporters:type_name -> ebpftracer.v1.ExporterStats
-	15, // 10: ebpftracer.v1.Stats.attribution:type_name -> ebpftracer.v1.Attribution
-	27, // 11: ebpftracer.v1.Stats.queues:type_name -> ebpftracer.v1.QueueDepth
-	17, // 12: ebpftracer.v1.Stats.policy:type_name -> ebpftracer.v1.PolicyStats
-	18, // 13: ebpftracer.v1.Stats.probes:type_name -> ebpftracer.v1.ProbeStats
-	19, // 14: ebpftracer.v1.Stats.daemon:type_name -> ebpftracer.v1.DaemonStats
-	22, // 15: ebpftracer.v1.Stats.faults:type_name -> ebpftracer.v1.Stats.FaultsEntry
-	16, // 16: ebpftracer.v1.Attribution.delay:type_name -> ebpftracer.v1.Histogram
-	0,  // 17: ebpftracer.v1.Tracer.GetVersion:input_type -> ebpftracer.v1.GetVersionRequest
-	2,  // 18: ebpftracer.v1.Tracer.ListContainers:input_type -> ebpftracer.v1.ListContainersRequest
-	5,  // 19: ebpftracer.v1.Tracer.GetContainerByPID:input_type -> ebpftracer.v1.GetContainerByPIDRequest
-	7,  // 20: ebpftracer.v1.Tracer.ListPlugins:input_type -> ebpftracer.v1.ListPluginsRequest
-	10, // 21: ebpftracer.v1.Tracer.GetStats:input_type -> ebpftracer.v1.GetStatsRequest
-	20, // 22: ebpftracer.v1.Tracer.WatchEvents:input_type -> ebpftracer.v1.WatchEventsRequest
-	1,  // 23: ebpftracer.v1.Tracer.GetVersion:output_type -> ebpftracer.v1.GetVersionResponse
-	3,  // 24: ebpftracer.v1.Tracer.ListContainers:output_type -> ebpftracer.v1.ListContainersResponse
-	6,  // 25: ebpftracer.v1.Tracer.GetContainerByPID:output_type -> ebpftracer.v1.GetContainerByPIDResponse
-	8,  // 26: ebpftracer.v1.Tracer.ListPlugins:output_type -> ebpftracer.v1.ListPluginsResponse
-	11, // 27: ebpftracer.v1.Tracer.GetStats:output_type -> ebpftracer.v1.Stats
-	21, // 28: ebpftracer.v1.Tracer.WatchEvents:output_type -> ebpftracer.v1.EventLines
-	23, // [23:29] is the sub-list for method output_type
-	17, // [17:23] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	30, // 6: ebpftracer.v1.PluginView.kind:type_name -> ebpftracer.v1.Kind
+	10, // 7: ebpftracer.v1.PluginView.sandbox:type_name -> ebpftracer.v1.Sandbox
+	25, // 8: ebpftracer.v1.ReloadResponse.changes:type_name -> ebpftracer.v1.ReloadResponse.Change
+	15, // 9: ebpftracer.v1.Stats.kernel:type_name -> ebpftracer.v1.LedgerRow
+	16, // 10: ebpftracer.v1.Stats.pipeline:type_name -> ebpftracer.v1.Pipeline
+	17, // 11: ebpftracer.v1.Stats.exporters:type_name -> ebpftracer.v1.ExporterStats
+	18, // 12: ebpftracer.v1.Stats.attribution:type_name -> ebpftracer.v1.Attribution
+	31, // 13: ebpftracer.v1.Stats.queues:type_name -> ebpftracer.v1.QueueDepth
+	20, // 14: ebpftracer.v1.Stats.policy:type_name -> ebpftracer.v1.PolicyStats
+	21, // 15: ebpftracer.v1.Stats.probes:type_name -> ebpftracer.v1.ProbeStats
+	22, // 16: ebpftracer.v1.Stats.daemon:type_name -> ebpftracer.v1.DaemonStats
+	26, // 17: ebpftracer.v1.Stats.faults:type_name -> ebpftracer.v1.Stats.FaultsEntry
+	19, // 18: ebpftracer.v1.Attribution.delay:type_name -> ebpftracer.v1.Histogram
+	0,  // 19: ebpftracer.v1.Tracer.GetVersion:input_type -> ebpftracer.v1.GetVersionRequest
+	2,  // 20: ebpftracer.v1.Tracer.ListContainers:input_type -> ebpftracer.v1.ListContainersRequest
+	5,  // 21: ebpftracer.v1.Tracer.GetContainerByPID:input_type -> ebpftracer.v1.GetContainerByPIDRequest
+	7,  // 22: ebpftracer.v1.Tracer.ListPlugins:input_type -> ebpftracer.v1.ListPluginsRequest
+	13, // 23: ebpftracer.v1.Tracer.GetStats:input_type -> ebpftracer.v1.GetStatsRequest
+	11, // 24: ebpftracer.v1.Tracer.Reload:input_type -> ebpftracer.v1.ReloadRequest
+	23, // 25: ebpftracer.v1.Tracer.WatchEvents:input_type -> ebpftracer.v1.WatchEventsRequest
+	1,  // 26: ebpftracer.v1.Tracer.GetVersion:output_type -> ebpftracer.v1.GetVersionResponse
+	3,  // 27: ebpftracer.v1.Tracer.ListContainers:output_type -> ebpftracer.v1.ListContainersResponse
+	6,  // 28: ebpftracer.v1.Tracer.GetContainerByPID:output_type -> ebpftracer.v1.GetContainerByPIDResponse
+	8,  // 29: ebpftracer.v1.Tracer.ListPlugins:output_type -> ebpftracer.v1.ListPluginsResponse
+	14, // 30: ebpftracer.v1.Tracer.GetStats:output_type -> ebpftracer.v1.Stats
+	12, // 31: ebpftracer.v1.Tracer.Reload:output_type -> ebpftracer.v1.ReloadResponse
+	24, // 32: ebpftracer.v1.Tracer.WatchEvents:output_type -> ebpftracer.v1.EventLines
+	26, // [26:33] is the sub-list for method output_type
+	19, // [19:26] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_sdk_proto_v1_api_proto_init() }
@@ -1877,7 +2175,7 @@ func file_sdk_proto_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sdk_proto_v1_api_proto_rawDesc), len(file_sdk_proto_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const (
 	Tracer_GetContainerByPID_FullMethodName = "/ebpftracer.v1.Tracer/GetContainerByPID"
 	Tracer_ListPlugins_FullMethodName       = "/ebpftracer.v1.Tracer/ListPlugins"
 	Tracer_GetStats_FullMethodName          = "/ebpftracer.v1.Tracer/GetStats"
+	Tracer_Reload_FullMethodName            = "/ebpftracer.v1.Tracer/Reload"
 	Tracer_WatchEvents_FullMethodName       = "/ebpftracer.v1.Tracer/WatchEvents"
 )
 
@@ -41,6 +42,9 @@ type TracerClient interface {
 	GetContainerByPID(ctx context.Context, in *GetContainerByPIDRequest, opts ...grpc.CallOption) (*GetContainerByPIDResponse, error)
 	ListPlugins(ctx context.Context, in *ListPluginsRequest, opts ...grpc.CallOption) (*ListPluginsResponse, error)
 	GetStats(ctx context.Context, in *GetStatsRequest, opts ...grpc.CallOption) (*Stats, error)
+	// Reload reads the configuration again and takes over what changed. It is for
+	// the administrator of the host only.
+	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
 	// WatchEvents sends released events as the JSON lines of the json exporter.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventLines], error)
 }
@@ -112,6 +116,16 @@ func (c *tracerClient) GetStats(ctx context.Context, in *GetStatsRequest, opts .
 	return out, nil
 }
 
+func (c *tracerClient) Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReloadResponse)
+	err := c.cc.Invoke(ctx, Tracer_Reload_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *tracerClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventLines], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Tracer_ServiceDesc.Streams[1], Tracer_WatchEvents_FullMethodName, cOpts...)
@@ -143,6 +157,9 @@ type TracerServer interface {
 	GetContainerByPID(context.Context, *GetContainerByPIDRequest) (*GetContainerByPIDResponse, error)
 	ListPlugins(context.Context, *ListPluginsRequest) (*ListPluginsResponse, error)
 	GetStats(context.Context, *GetStatsRequest) (*Stats, error)
+	// Reload reads the configuration again and takes over what changed. It is for
+	// the administrator of the host only.
+	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
 	// WatchEvents sends released events as the JSON lines of the json exporter.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[EventLines]) error
 	mustEmbedUnimplementedTracerServer()
@@ -169,6 +186,9 @@ func (UnimplementedTracerServer) ListPlugins(context.Context, *ListPluginsReques
 }
 func (UnimplementedTracerServer) GetStats(context.Context, *GetStatsRequest) (*Stats, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStats not implemented")
+}
+func (UnimplementedTracerServer) Reload(context.Context, *ReloadRequest) (*ReloadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reload not implemented")
 }
 func (UnimplementedTracerServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[EventLines]) error {
 	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
@@ -277,6 +297,24 @@ func _Tracer_GetStats_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Tracer_Reload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReloadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TracerServer).Reload(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tracer_Reload_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TracerServer).Reload(ctx, req.(*ReloadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Tracer_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchEventsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -310,6 +348,10 @@ var Tracer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetStats",
 			Handler:    _Tracer_GetStats_Handler,
+		},
+		{
+			MethodName: "Reload",
+			Handler:    _Tracer_Reload_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -256,6 +256,58 @@ func (Attribute_Shape) EnumDescriptor() ([]byte, []int) {
 	return file_sdk_proto_v1_plugin_proto_rawDescGZIP(), []int{15, 1}
 }
 
+type Attribute_Opens int32
+
+const (
+	Attribute_OPENS_NOTHING Attribute_Opens = 0
+	Attribute_OPENS_SOCKET  Attribute_Opens = 1 // a unix socket: a path, or unix://path; another scheme is an address
+	Attribute_OPENS_PATH    Attribute_Opens = 2 // a file or directory that it reads
+	Attribute_OPENS_NETWORK Attribute_Opens = 3 // an address elsewhere
+)
+
+// Enum value maps for Attribute_Opens.
+var (
+	Attribute_Opens_name = map[int32]string{
+		0: "OPENS_NOTHING",
+		1: "OPENS_SOCKET",
+		2: "OPENS_PATH",
+		3: "OPENS_NETWORK",
+	}
+	Attribute_Opens_value = map[string]int32{
+		"OPENS_NOTHING": 0,
+		"OPENS_SOCKET":  1,
+		"OPENS_PATH":    2,
+		"OPENS_NETWORK": 3,
+	}
+)
+
+func (x Attribute_Opens) Enum() *Attribute_Opens {
+	p := new(Attribute_Opens)
+	*p = x
+	return p
+}
+
+func (x Attribute_Opens) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Attribute_Opens) Descriptor() protoreflect.EnumDescriptor {
+	return file_sdk_proto_v1_plugin_proto_enumTypes[4].Descriptor()
+}
+
+func (Attribute_Opens) Type() protoreflect.EnumType {
+	return &file_sdk_proto_v1_plugin_proto_enumTypes[4]
+}
+
+func (x Attribute_Opens) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Attribute_Opens.Descriptor instead.
+func (Attribute_Opens) EnumDescriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_plugin_proto_rawDescGZIP(), []int{15, 2}
+}
+
 type DescribeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1138,14 +1190,18 @@ type Attribute struct {
 	Required bool                   `protobuf:"varint,4,opt,name=required,proto3" json:"required,omitempty"`
 	// default_json is the JSON of the value used when the attribute is left out;
 	// empty: none, and the key is then absent from config.
-	DefaultJson   []byte   `protobuf:"bytes,5,opt,name=default_json,json=defaultJson,proto3" json:"default_json,omitempty"`
-	Doc           string   `protobuf:"bytes,6,opt,name=doc,proto3" json:"doc,omitempty"`
-	Sensitive     bool     `protobuf:"varint,7,opt,name=sensitive,proto3" json:"sensitive,omitempty"`
-	Deprecated    string   `protobuf:"bytes,8,opt,name=deprecated,proto3" json:"deprecated,omitempty"` // what to use instead; "": not deprecated
-	Enum          []string `protobuf:"bytes,9,rep,name=enum,proto3" json:"enum,omitempty"`
-	Min           *float64 `protobuf:"fixed64,10,opt,name=min,proto3,oneof" json:"min,omitempty"` // inclusive, in the unit of config
-	Max           *float64 `protobuf:"fixed64,11,opt,name=max,proto3,oneof" json:"max,omitempty"` // inclusive
-	Pattern       string   `protobuf:"bytes,12,opt,name=pattern,proto3" json:"pattern,omitempty"` // RE2 that a string must match
+	DefaultJson []byte   `protobuf:"bytes,5,opt,name=default_json,json=defaultJson,proto3" json:"default_json,omitempty"`
+	Doc         string   `protobuf:"bytes,6,opt,name=doc,proto3" json:"doc,omitempty"`
+	Sensitive   bool     `protobuf:"varint,7,opt,name=sensitive,proto3" json:"sensitive,omitempty"`
+	Deprecated  string   `protobuf:"bytes,8,opt,name=deprecated,proto3" json:"deprecated,omitempty"` // what to use instead; "": not deprecated
+	Enum        []string `protobuf:"bytes,9,rep,name=enum,proto3" json:"enum,omitempty"`
+	Min         *float64 `protobuf:"fixed64,10,opt,name=min,proto3,oneof" json:"min,omitempty"` // inclusive, in the unit of config
+	Max         *float64 `protobuf:"fixed64,11,opt,name=max,proto3,oneof" json:"max,omitempty"` // inclusive
+	Pattern     string   `protobuf:"bytes,12,opt,name=pattern,proto3" json:"pattern,omitempty"` // RE2 that a string must match
+	// opens says what the value names that the plugin will use. The host then lets
+	// it, when the operator wrote the value; a default gives no rights, the
+	// manifest does.
+	Opens         Attribute_Opens `protobuf:"varint,13,opt,name=opens,proto3,enum=ebpftracer.v1.Attribute_Opens" json:"opens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1264,6 +1320,13 @@ func (x *Attribute) GetPattern() string {
 	return ""
 }
 
+func (x *Attribute) GetOpens() Attribute_Opens {
+	if x != nil {
+		return x.Opens
+	}
+	return Attribute_OPENS_NOTHING
+}
+
 var File_sdk_proto_v1_plugin_proto protoreflect.FileDescriptor
 
 const file_sdk_proto_v1_plugin_proto_rawDesc = "" +
@@ -1327,7 +1390,7 @@ const file_sdk_proto_v1_plugin_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x05block\x18\x02 \x01(\v2\x14.ebpftracer.v1.BlockR\x05block\x12\x1b\n" +
 	"\tmin_items\x18\x03 \x01(\rR\bminItems\x12\x1b\n" +
-	"\tmax_items\x18\x04 \x01(\rR\bmaxItems\"\xc1\x04\n" +
+	"\tmax_items\x18\x04 \x01(\rR\bmaxItems\"\xc8\x05\n" +
 	"\tAttribute\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
 	"\x04type\x18\x02 \x01(\x0e2\x1d.ebpftracer.v1.Attribute.TypeR\x04type\x124\n" +
@@ -1343,7 +1406,8 @@ const file_sdk_proto_v1_plugin_proto_rawDesc = "" +
 	"\x03min\x18\n" +
 	" \x01(\x01H\x00R\x03min\x88\x01\x01\x12\x15\n" +
 	"\x03max\x18\v \x01(\x01H\x01R\x03max\x88\x01\x01\x12\x18\n" +
-	"\apattern\x18\f \x01(\tR\apattern\"\x81\x01\n" +
+	"\apattern\x18\f \x01(\tR\apattern\x124\n" +
+	"\x05opens\x18\r \x01(\x0e2\x1e.ebpftracer.v1.Attribute.OpensR\x05opens\"\x81\x01\n" +
 	"\x04Type\x12\x14\n" +
 	"\x10TYPE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vTYPE_STRING\x10\x01\x12\x0f\n" +
@@ -1356,7 +1420,13 @@ const file_sdk_proto_v1_plugin_proto_rawDesc = "" +
 	"\fSHAPE_SINGLE\x10\x00\x12\x0e\n" +
 	"\n" +
 	"SHAPE_LIST\x10\x01\x12\r\n" +
-	"\tSHAPE_MAP\x10\x02B\x06\n" +
+	"\tSHAPE_MAP\x10\x02\"O\n" +
+	"\x05Opens\x12\x11\n" +
+	"\rOPENS_NOTHING\x10\x00\x12\x10\n" +
+	"\fOPENS_SOCKET\x10\x01\x12\x0e\n" +
+	"\n" +
+	"OPENS_PATH\x10\x02\x12\x11\n" +
+	"\rOPENS_NETWORK\x10\x03B\x06\n" +
 	"\x04_minB\x06\n" +
 	"\x04_max*R\n" +
 	"\x04Kind\x12\x14\n" +
@@ -1383,58 +1453,60 @@ func file_sdk_proto_v1_plugin_proto_rawDescGZIP() []byte {
 	return file_sdk_proto_v1_plugin_proto_rawDescData
 }
 
-var file_sdk_proto_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_sdk_proto_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_sdk_proto_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_sdk_proto_v1_plugin_proto_goTypes = []any{
 	(Kind)(0),                 // 0: ebpftracer.v1.Kind
 	(Diagnostic_Severity)(0),  // 1: ebpftracer.v1.Diagnostic.Severity
 	(Attribute_Type)(0),       // 2: ebpftracer.v1.Attribute.Type
 	(Attribute_Shape)(0),      // 3: ebpftracer.v1.Attribute.Shape
-	(*DescribeRequest)(nil),   // 4: ebpftracer.v1.DescribeRequest
-	(*DescribeResponse)(nil),  // 5: ebpftracer.v1.DescribeResponse
-	(*ValidateRequest)(nil),   // 6: ebpftracer.v1.ValidateRequest
-	(*ValidateResponse)(nil),  // 7: ebpftracer.v1.ValidateResponse
-	(*ConfigureRequest)(nil),  // 8: ebpftracer.v1.ConfigureRequest
-	(*ConfigureResponse)(nil), // 9: ebpftracer.v1.ConfigureResponse
-	(*Node)(nil),              // 10: ebpftracer.v1.Node
-	(*HealthRequest)(nil),     // 11: ebpftracer.v1.HealthRequest
-	(*HealthResponse)(nil),    // 12: ebpftracer.v1.HealthResponse
-	(*ShutdownRequest)(nil),   // 13: ebpftracer.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),  // 14: ebpftracer.v1.ShutdownResponse
-	(*Diagnostic)(nil),        // 15: ebpftracer.v1.Diagnostic
-	(*PathStep)(nil),          // 16: ebpftracer.v1.PathStep
-	(*Block)(nil),             // 17: ebpftracer.v1.Block
-	(*NestedBlock)(nil),       // 18: ebpftracer.v1.NestedBlock
-	(*Attribute)(nil),         // 19: ebpftracer.v1.Attribute
+	(Attribute_Opens)(0),      // 4: ebpftracer.v1.Attribute.Opens
+	(*DescribeRequest)(nil),   // 5: ebpftracer.v1.DescribeRequest
+	(*DescribeResponse)(nil),  // 6: ebpftracer.v1.DescribeResponse
+	(*ValidateRequest)(nil),   // 7: ebpftracer.v1.ValidateRequest
+	(*ValidateResponse)(nil),  // 8: ebpftracer.v1.ValidateResponse
+	(*ConfigureRequest)(nil),  // 9: ebpftracer.v1.ConfigureRequest
+	(*ConfigureResponse)(nil), // 10: ebpftracer.v1.ConfigureResponse
+	(*Node)(nil),              // 11: ebpftracer.v1.Node
+	(*HealthRequest)(nil),     // 12: ebpftracer.v1.HealthRequest
+	(*HealthResponse)(nil),    // 13: ebpftracer.v1.HealthResponse
+	(*ShutdownRequest)(nil),   // 14: ebpftracer.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),  // 15: ebpftracer.v1.ShutdownResponse
+	(*Diagnostic)(nil),        // 16: ebpftracer.v1.Diagnostic
+	(*PathStep)(nil),          // 17: ebpftracer.v1.PathStep
+	(*Block)(nil),             // 18: ebpftracer.v1.Block
+	(*NestedBlock)(nil),       // 19: ebpftracer.v1.NestedBlock
+	(*Attribute)(nil),         // 20: ebpftracer.v1.Attribute
 }
 var file_sdk_proto_v1_plugin_proto_depIdxs = []int32{
 	0,  // 0: ebpftracer.v1.DescribeResponse.kind:type_name -> ebpftracer.v1.Kind
-	17, // 1: ebpftracer.v1.DescribeResponse.schema:type_name -> ebpftracer.v1.Block
-	15, // 2: ebpftracer.v1.ValidateResponse.diagnostics:type_name -> ebpftracer.v1.Diagnostic
-	10, // 3: ebpftracer.v1.ConfigureRequest.node:type_name -> ebpftracer.v1.Node
-	15, // 4: ebpftracer.v1.ConfigureResponse.diagnostics:type_name -> ebpftracer.v1.Diagnostic
+	18, // 1: ebpftracer.v1.DescribeResponse.schema:type_name -> ebpftracer.v1.Block
+	16, // 2: ebpftracer.v1.ValidateResponse.diagnostics:type_name -> ebpftracer.v1.Diagnostic
+	11, // 3: ebpftracer.v1.ConfigureRequest.node:type_name -> ebpftracer.v1.Node
+	16, // 4: ebpftracer.v1.ConfigureResponse.diagnostics:type_name -> ebpftracer.v1.Diagnostic
 	1,  // 5: ebpftracer.v1.Diagnostic.severity:type_name -> ebpftracer.v1.Diagnostic.Severity
-	16, // 6: ebpftracer.v1.Diagnostic.path:type_name -> ebpftracer.v1.PathStep
-	19, // 7: ebpftracer.v1.Block.attributes:type_name -> ebpftracer.v1.Attribute
-	18, // 8: ebpftracer.v1.Block.blocks:type_name -> ebpftracer.v1.NestedBlock
-	17, // 9: ebpftracer.v1.NestedBlock.block:type_name -> ebpftracer.v1.Block
+	17, // 6: ebpftracer.v1.Diagnostic.path:type_name -> ebpftracer.v1.PathStep
+	20, // 7: ebpftracer.v1.Block.attributes:type_name -> ebpftracer.v1.Attribute
+	19, // 8: ebpftracer.v1.Block.blocks:type_name -> ebpftracer.v1.NestedBlock
+	18, // 9: ebpftracer.v1.NestedBlock.block:type_name -> ebpftracer.v1.Block
 	2,  // 10: ebpftracer.v1.Attribute.type:type_name -> ebpftracer.v1.Attribute.Type
 	3,  // 11: ebpftracer.v1.Attribute.shape:type_name -> ebpftracer.v1.Attribute.Shape
-	4,  // 12: ebpftracer.v1.Plugin.Describe:input_type -> ebpftracer.v1.DescribeRequest
-	6,  // 13: ebpftracer.v1.Plugin.Validate:input_type -> ebpftracer.v1.ValidateRequest
-	8,  // 14: ebpftracer.v1.Plugin.Configure:input_type -> ebpftracer.v1.ConfigureRequest
-	11, // 15: ebpftracer.v1.Plugin.Health:input_type -> ebpftracer.v1.HealthRequest
-	13, // 16: ebpftracer.v1.Plugin.Shutdown:input_type -> ebpftracer.v1.ShutdownRequest
-	5,  // 17: ebpftracer.v1.Plugin.Describe:output_type -> ebpftracer.v1.DescribeResponse
-	7,  // 18: ebpftracer.v1.Plugin.Validate:output_type -> ebpftracer.v1.ValidateResponse
-	9,  // 19: ebpftracer.v1.Plugin.Configure:output_type -> ebpftracer.v1.ConfigureResponse
-	12, // 20: ebpftracer.v1.Plugin.Health:output_type -> ebpftracer.v1.HealthResponse
-	14, // 21: ebpftracer.v1.Plugin.Shutdown:output_type -> ebpftracer.v1.ShutdownResponse
-	17, // [17:22] is the sub-list for method output_type
-	12, // [12:17] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	4,  // 12: ebpftracer.v1.Attribute.opens:type_name -> ebpftracer.v1.Attribute.Opens
+	5,  // 13: ebpftracer.v1.Plugin.Describe:input_type -> ebpftracer.v1.DescribeRequest
+	7,  // 14: ebpftracer.v1.Plugin.Validate:input_type -> ebpftracer.v1.ValidateRequest
+	9,  // 15: ebpftracer.v1.Plugin.Configure:input_type -> ebpftracer.v1.ConfigureRequest
+	12, // 16: ebpftracer.v1.Plugin.Health:input_type -> ebpftracer.v1.HealthRequest
+	14, // 17: ebpftracer.v1.Plugin.Shutdown:input_type -> ebpftracer.v1.ShutdownRequest
+	6,  // 18: ebpftracer.v1.Plugin.Describe:output_type -> ebpftracer.v1.DescribeResponse
+	8,  // 19: ebpftracer.v1.Plugin.Validate:output_type -> ebpftracer.v1.ValidateResponse
+	10, // 20: ebpftracer.v1.Plugin.Configure:output_type -> ebpftracer.v1.ConfigureResponse
+	13, // 21: ebpftracer.v1.Plugin.Health:output_type -> ebpftracer.v1.HealthResponse
+	15, // 22: ebpftracer.v1.Plugin.Shutdown:output_type -> ebpftracer.v1.ShutdownResponse
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_sdk_proto_v1_plugin_proto_init() }
@@ -1453,7 +1525,7 @@ func file_sdk_proto_v1_plugin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sdk_proto_v1_plugin_proto_rawDesc), len(file_sdk_proto_v1_plugin_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
