@@ -58,6 +58,9 @@ type decoder struct {
 
 	// secrets are the sensitive values read, to be kept out of what plugins say.
 	secrets []string
+
+	// grants are what the values read open.
+	grants []Grant
 }
 
 func (d *decoder) errorf(rng hcl.Range, summary, format string, args ...any) {
@@ -347,12 +350,31 @@ func (d *decoder) scalar(v cty.Value, expr hcl.Expression, a *schema.Attribute, 
 	if a.Sensitive && v.IsKnown() && !v.IsNull() && v.Type() == cty.String && v.AsString() != "" {
 		d.secrets = append(d.secrets, v.AsString())
 	}
-	value, wrong := scalar(v, a, name, d.env.used, a.Sensitive || d.env.secret)
+	hidden := a.Sensitive || d.env.secret
+	value, wrong := scalar(v, a, name, d.env.used, hidden)
+	if wrong == nil {
+		wrong = d.grant(value, expr, a, name, hidden)
+	}
 	if wrong != nil {
 		d.errorf(expr.Range(), wrong.summary, "%s", wrong.detail)
 		return nil
 	}
 	return value
+}
+
+// grant notes what a checked value opens.
+func (d *decoder) grant(value any, expr hcl.Expression, a *schema.Attribute, name string, hidden bool) *fault {
+	text, ok := value.(string)
+	if !ok || text == "" || a.Opens == schema.Nothing {
+		return nil
+	}
+	g, wrong := grant(text, a, name, told(hidden))
+	if wrong != nil {
+		return wrong
+	}
+	g.Range, g.Hidden = rangeOf(expr.Range()), hidden
+	d.grants = append(d.grants, g)
+	return nil
 }
 
 // eval gives an expression's value; d.env then tells whether the environment
@@ -420,6 +442,12 @@ func checkSchema(s *schema.Block, path string) string {
 		}
 		if a.Type < schema.String || a.Type > schema.Size || a.Shape < schema.Single || a.Shape > schema.Map {
 			return fmt.Sprintf("%s%s has a type that this version does not know", path, a.Name)
+		}
+		if a.Opens < schema.Nothing || a.Opens > schema.Network {
+			return fmt.Sprintf("%s%s opens what this version does not know", path, a.Name)
+		}
+		if a.Opens != schema.Nothing && a.Type != schema.String {
+			return fmt.Sprintf("%s%s opens something, but is no text", path, a.Name)
 		}
 		if _, err := regexp.Compile(a.Pattern); err != nil {
 			return fmt.Sprintf("the pattern of %s%s: %v", path, a.Name, err)

@@ -28,7 +28,7 @@ func schemas() map[string]schema.Block {
 	}
 	return map[string]schema.Block{
 		`discoverer "docker"`: {Attributes: []schema.Attribute{
-			{Name: "host", Type: schema.String, Pattern: `unix:///.+`},
+			{Name: "host", Type: schema.String, Pattern: `unix:///.+`, Opens: schema.Socket},
 			{Name: "resync", Type: schema.Duration, Default: 30 * time.Second, Min: schema.Bound(0), Max: schema.Bound(time.Hour)},
 			{Name: "timeout", Type: schema.Duration, Default: 5 * time.Second, Min: schema.Bound(100 * time.Millisecond), Max: schema.Bound(5 * time.Minute)},
 			{Name: "inspect_workers", Type: schema.Integer, Default: int64(4), Min: schema.Bound(1), Max: schema.Bound(32)},

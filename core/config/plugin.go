@@ -83,6 +83,7 @@ type PluginConfig struct {
 	src     *source
 	at      *node
 	secrets []string
+	grants  []Grant
 }
 
 // pluginBlock is a plugin's block in the file.
@@ -206,7 +207,7 @@ func (f *File) decode(p *pluginBlock, s schema.Block) (PluginConfig, Diagnostics
 		return c, f.src.diagnostics(d.diags)
 	}
 	values, at := d.body(p.body, &s, p.where, p.ref.String())
-	c.at, c.secrets = at, d.secrets
+	c.at, c.secrets, c.grants = at, d.secrets, d.grants
 	raw, err := json.Marshal(values)
 	if err != nil {
 		d.errorf(p.label, "Broken plugin", "%s advertises a default that can't be used: %v. Tell its author.", p.ref.String(), err)

@@ -58,17 +58,22 @@ func kindOf(v cty.Value) string {
 	return t.FriendlyName()
 }
 
-// scalar converts one value to what the configuration holds for the attribute's
-// type: string, float64, int64 (also durations and sizes) or bool, and checks
-// it. name is how the value is called in a complaint. fromEnv allows text where
-// a number or a bool is wanted; hidden keeps the value out of the complaint.
-func scalar(v cty.Value, a *schema.Attribute, name string, fromEnv, hidden bool) (any, *fault) {
-	this := func(s string) string {
+// told gives the end of a complaint: what the value is, or that it is hidden.
+func told(hidden bool) func(string) string {
+	return func(s string) string {
 		if hidden {
 			return "; the value is not shown"
 		}
 		return "; this is " + s
 	}
+}
+
+// scalar converts one value to what the configuration holds for the attribute's
+// type: string, float64, int64 (also durations and sizes) or bool, and checks
+// it. name is how the value is called in a complaint. fromEnv allows text where
+// a number or a bool is wanted; hidden keeps the value out of the complaint.
+func scalar(v cty.Value, a *schema.Attribute, name string, fromEnv, hidden bool) (any, *fault) {
+	this := told(hidden)
 	if v.IsNull() || !v.IsKnown() {
 		return nil, &fault{"Wrong type", fmt.Sprintf("%s wants %s; this is null.", name, wants(a))}
 	}

@@ -60,9 +60,11 @@ type Attribute struct {
 	Enum       []string // the strings allowed
 	Min, Max   *float64 // inclusive, in the unit of the configuration
 	Pattern    string   // RE2 that a string must match as a whole
-	// Opens says what the value names that the plugin will use. The daemon lets
-	// the plugin use what the operator wrote here; a Default gives no rights,
-	// the manifest does.
+	// Opens says what the value names that the plugin will use; for strings
+	// only. The daemon lets the plugin use what the operator wrote here; a
+	// Default gives no rights, the manifest does. Of a list or a map every
+	// element is opened; empty text opens nothing. The daemon refuses a path
+	// that is not absolute.
 	Opens Opens
 }
 
@@ -71,9 +73,9 @@ type Opens int
 
 const (
 	Nothing Opens = iota
-	Socket        // a unix socket: a path, or unix://path; another scheme is an address
+	Socket        // a unix socket: a path, or unix://path; another scheme, as tcp://, is an address
 	Path          // a file or directory that it reads
-	Network       // an address elsewhere
+	Network       // an address elsewhere: the plugin may use the network
 )
 
 // Bound returns a pointer for Min and Max.

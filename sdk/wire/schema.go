@@ -126,6 +126,12 @@ func readAttribute(p *protov1.Attribute) (schema.Attribute, error) {
 	if a.Shape < schema.Single || a.Shape > schema.Map {
 		return a, fmt.Errorf("shape %d is not known: the plugin is newer than this daemon", p.GetShape())
 	}
+	if a.Opens < schema.Nothing || a.Opens > schema.Network {
+		return a, fmt.Errorf("what it opens, %d, is not known: the plugin is newer than this daemon", p.GetOpens())
+	}
+	if a.Opens != schema.Nothing && a.Type != schema.String {
+		return a, fmt.Errorf("it opens something, but is no text")
+	}
 	if a.Min != nil && a.Max != nil && *a.Min > *a.Max {
 		return a, fmt.Errorf("its minimum %g is above its maximum %g", *a.Min, *a.Max)
 	}

@@ -20,7 +20,7 @@ func TestASchemaComesBackAsItWasWritten(t *testing.T) {
 	in := schema.Block{
 		Doc: "All of it.",
 		Attributes: []schema.Attribute{
-			{Name: "a", Type: schema.String, Required: true, Doc: "d", Sensitive: true, Deprecated: "b", Enum: []string{"x", "y"}, Pattern: "^x"},
+			{Name: "a", Type: schema.String, Required: true, Doc: "d", Sensitive: true, Deprecated: "b", Enum: []string{"x", "y"}, Pattern: "^x", Opens: schema.Socket},
 			{Name: "b", Type: schema.Number, Shape: schema.List, Min: schema.Bound(1), Max: schema.Bound(2.5)},
 			{Name: "c", Type: schema.Integer, Shape: schema.Map, Default: map[string]int{"k": 1}},
 			{Name: "d", Type: schema.Bool, Default: false},
@@ -75,13 +75,15 @@ func TestASchemaThatCantBeIsRefused(t *testing.T) {
 		in   *protov1.Block
 		want string
 	}{
-		"a type of a later protocol":  {attr(func(a *protov1.Attribute) { a.Type = 99 }), "type 99 is not known"},
-		"no type":                     {attr(func(a *protov1.Attribute) { a.Type = 0 }), "type 0 is not known"},
-		"a shape of a later protocol": {attr(func(a *protov1.Attribute) { a.Shape = 99 }), "shape 99 is not known"},
-		"bounds that cross":           {attr(func(a *protov1.Attribute) { a.Min, a.Max = &two, &one }), "above its maximum"},
-		"a pattern that is none":      {attr(func(a *protov1.Attribute) { a.Pattern = "(" }), "read its pattern"},
-		"a default that is no JSON":   {attr(func(a *protov1.Attribute) { a.DefaultJson = []byte("{") }), "its default is not JSON"},
-		"a name that is no word":      {attr(func(a *protov1.Attribute) { a.Name = "A b" }), "does not match"},
+		"a type of a later protocol":               {attr(func(a *protov1.Attribute) { a.Type = 99 }), "type 99 is not known"},
+		"no type":                                  {attr(func(a *protov1.Attribute) { a.Type = 0 }), "type 0 is not known"},
+		"a shape of a later protocol":              {attr(func(a *protov1.Attribute) { a.Shape = 99 }), "shape 99 is not known"},
+		"opening what only a later protocol knows": {attr(func(a *protov1.Attribute) { a.Opens = 99 }), "what it opens, 99, is not known"},
+		"opening a number":                         {attr(func(a *protov1.Attribute) { a.Type, a.Opens = protov1.Attribute_TYPE_NUMBER, 1 }), "but is no text"},
+		"bounds that cross":                        {attr(func(a *protov1.Attribute) { a.Min, a.Max = &two, &one }), "above its maximum"},
+		"a pattern that is none":                   {attr(func(a *protov1.Attribute) { a.Pattern = "(" }), "read its pattern"},
+		"a default that is no JSON":                {attr(func(a *protov1.Attribute) { a.DefaultJson = []byte("{") }), "its default is not JSON"},
+		"a name that is no word":                   {attr(func(a *protov1.Attribute) { a.Name = "A b" }), "does not match"},
 		"a name twice": {&protov1.Block{
 			Attributes: []*protov1.Attribute{{Name: "a", Type: 1}},
 			Blocks:     []*protov1.NestedBlock{{Name: "a"}},

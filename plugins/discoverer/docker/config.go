@@ -34,7 +34,7 @@ func configSchema() schema.Block {
 		Doc: "Finds the containers of a Docker daemon, or of Podman's compatible service, over its unix socket: " +
 			"what was created, as it is created, and everything that inspect tells of it.",
 		Attributes: []schema.Attribute{
-			{Name: "host", Type: schema.String, Pattern: `unix:///.+`,
+			{Name: "host", Type: schema.String, Pattern: `unix:///.+`, Opens: schema.Socket,
 				Doc: "The daemon's socket, as unix:///path. Left out: the environment's DOCKER_HOST, else unix://" + defaultSocket + "."},
 			{Name: "resync", Type: schema.Duration, Default: 30 * time.Second, Min: schema.Bound(time.Duration(0)), Max: schema.Bound(time.Hour),
 				Doc: "How often the list of containers is compared with what the events told; at least 1s. 0 turns it off. " +
