@@ -234,7 +234,7 @@ func (h *Host) Stop(ctx context.Context) error {
 		select {
 		case <-p.done:
 		default:
-			left = append(left, fmt.Errorf("stop plugin %s: %w", p.spec.Entry, ctx.Err()))
+			left = append(left, fmt.Errorf("stop plugin %s: %w", p.id, ctx.Err()))
 		}
 	}
 	if left == nil {

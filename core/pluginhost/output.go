@@ -124,3 +124,12 @@ func (o *output) last() []string {
 	defer o.mu.Unlock()
 	return append([]string(nil), o.tail...)
 }
+
+// after puts the lines that another output kept before its own.
+func (o *output) after(before *output) {
+	lines := before.last()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.tail = append(lines, o.tail...)
+	o.tail = o.tail[max(0, len(o.tail)-tailLines):]
+}

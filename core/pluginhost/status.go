@@ -27,6 +27,7 @@ type Status struct {
 	Since    time.Time // of the state
 	PID      int       // 0: no process
 	Restarts uint64    // total
+	Replaced uint64    // total, by Replace; no restarts
 	Reason   string    // of degraded, backoff and failed
 	// QueueDepth is how many items wait to be sent to the plugin, QueueDropped
 	// the total of those that could not wait and were told again as a list.
@@ -41,25 +42,40 @@ type Status struct {
 // Status is a snapshot of the plugin. It reads /proc and waits for nobody.
 func (p *Plugin) Status() Status {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	s := Status{
 		Kind: p.spec.Entry.Manifest.Kind, Name: p.spec.Entry.Manifest.Name,
-		Version: p.version, State: p.state, Since: p.since, Restarts: p.restarts, Reason: p.reason,
-		CPUSeconds: p.pastCPU.Seconds(),
+		Version: p.version, State: p.state, Since: p.since, Restarts: p.restarts, Replaced: p.replaced, Reason: p.reason,
+		CPUSeconds: p.pastCPU.Seconds(), LastStderr: p.out.last(), Refused: p.refused.Load(),
 	}
-	inst := p.inst
-	p.mu.Unlock()
 	s.QueueDepth, s.QueueDropped = p.queue()
-	s.Refused = p.refused.Load()
-	s.LastStderr = p.out.last()
-	if inst != nil && inst.proc.alive() {
-		s.PID = inst.proc.pid()
-		// It may end this moment, and is then without figures.
-		if u, err := readProc(s.PID); err == nil {
-			s.MemoryBytes = u.rss
-			s.CPUSeconds += u.cpuSeconds
+	for _, i := range p.retired {
+		s.CPUSeconds += i.proc.used().cpuSeconds
+	}
+	if p.inst != nil {
+		u := p.inst.proc.used()
+		s.CPUSeconds += u.cpuSeconds
+		if p.inst.proc.alive() {
+			s.PID, s.MemoryBytes = p.inst.proc.pid(), u.rss
 		}
 	}
 	return s
+}
+
+// used is what a process uses, or what it has used once it has ended.
+func (p *process) used() procUsage {
+	if p.alive() {
+		if u, err := readProc(p.pid()); err == nil {
+			return u
+		}
+		// It ends this moment: the kernel has not told yet what it used.
+	}
+	select {
+	case <-p.exited:
+		return procUsage{cpuSeconds: p.usage.Seconds()}
+	default:
+		return procUsage{}
+	}
 }
 
 // setState records a state. The time is that of the first report of it.

@@ -30,27 +30,37 @@ type Spec struct {
 // often. Its methods are safe for concurrent use.
 type Plugin struct {
 	host   *Host
-	spec   Spec
+	id     string // kind and name, which stay the same
 	log    *slog.Logger
-	out    *output
 	kind   kind
+	ctx    context.Context // of its supervision, which Replace is bound to too
 	cancel context.CancelFunc
 	done   chan struct{} // closed when supervision has ended
 
 	refused atomic.Uint64
 
-	again chan struct{} // a failed plugin is to be tried again
+	again     chan struct{}  // a failed plugin is to be tried again
+	replacing chan struct{}  // holds one item while Replace is at work
+	retiring  sync.WaitGroup // instances that were replaced and are being stopped
+	owed      bool           // lost is due for a stream that was opened; the streams' goroutine's
 
 	mu        sync.Mutex
+	spec      Spec
+	out       *output
 	state     State
 	since     time.Time
 	reason    string
 	version   string
 	restarts  uint64
+	replaced  uint64
 	pastCPU   time.Duration
 	inst      *instance
-	first     error         // how the first start went, once begun is closed
-	begun     chan struct{} // closed when the first start has been tried
+	retired   []*instance             // replaced, not gone yet
+	next      *successor              // takes over in the next turn; nil: none
+	yield     context.CancelCauseFunc // of this turn; nil before the first
+	over      bool                    // no turn follows
+	first     error                   // how the first start went, once begun is closed
+	begun     chan struct{}           // closed when the first start has been tried
 	firstOnce sync.Once
 }
 
@@ -59,7 +69,8 @@ type kind interface {
 	// stream opens the kind's stream and serves it until it ends. open is
 	// called once it is open.
 	stream(ctx context.Context, i *instance, open func()) error
-	// lost is called after each stream that was open.
+	// lost is called after each stream that was open, unless a successor's
+	// stream follows at once.
 	lost(reason string)
 	// queued is the depth of the queue to the plugin and its dropped items.
 	queued() (depth, dropped uint64)
@@ -69,9 +80,10 @@ type kind interface {
 func (h *Host) plugin(s Spec) *Plugin {
 	log := h.log.With("plugin", s.Entry.String())
 	return &Plugin{
-		host: h, spec: s, log: log, out: &output{log: log},
+		host: h, id: s.Entry.String(), spec: s, log: log, out: &output{log: log},
 		done: make(chan struct{}), again: make(chan struct{}, 1), begun: make(chan struct{}),
-		state: Starting, since: time.Now(),
+		replacing: make(chan struct{}, 1),
+		state:     Starting, since: time.Now(),
 	}
 }
 
@@ -79,7 +91,7 @@ func (h *Host) plugin(s Spec) *Plugin {
 func (p *Plugin) supervise(ctx context.Context, k kind) error {
 	h := p.host
 	ctx, cancel := context.WithCancel(ctx)
-	p.kind, p.cancel = k, cancel
+	p.kind, p.ctx, p.cancel = k, ctx, cancel
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.stopped {
@@ -116,7 +128,7 @@ func (p *Plugin) Started(ctx context.Context) error {
 	case <-p.begun:
 		return p.first
 	case <-ctx.Done():
-		return fmt.Errorf("wait for plugin %s: %w", p.spec.Entry, ctx.Err())
+		return fmt.Errorf("wait for plugin %s: %w", p.id, ctx.Err())
 	}
 }
 
@@ -139,33 +151,35 @@ func (p *Plugin) Stop(ctx context.Context) error {
 		p.host.plugins = slices.DeleteFunc(p.host.plugins, func(o *Plugin) bool { return o == p })
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("stop plugin %s: %w", p.spec.Entry, ctx.Err())
+		return fmt.Errorf("stop plugin %s: %w", p.id, ctx.Err())
 	}
 }
 
 // run is the plugin's life.
 func (p *Plugin) run(ctx context.Context) {
+	defer p.retire()
 	pace := p.host.pace
 	wait := retry{min: pace.BackoffMin, max: pace.BackoffMax}
 	left := budget{most: pace.Restarts, window: pace.RestartWindow}
 	for {
+		turn, next := p.turn(ctx)
 		p.setState(Starting, "")
 		since := time.Now()
-		err := p.life(ctx)
+		err := p.life(turn, next)
 		if ctx.Err() != nil {
 			p.setState(Stopped, "")
 			return
 		}
+		if yielded(turn) {
+			wait.reset()
+			left.spent = nil
+			continue
+		}
 		if time.Since(since) >= pace.StableAfter {
 			wait.reset()
 		}
-		var refusal *diag.Refusal
-		refused := errors.As(err, &refusal)
+		reason, refused := p.failure(err)
 		p.started(err)
-		reason := withLastWords(err, p.out).Error()
-		if refused {
-			reason = err.Error()
-		}
 		if refused || !left.spend(time.Now()) {
 			if !refused {
 				reason = fmt.Sprintf("it failed more than %d times in %s: %s", pace.Restarts, pace.RestartWindow, reason)
@@ -177,158 +191,139 @@ func (p *Plugin) run(ctx context.Context) {
 			}
 			select {
 			case <-p.again:
-			case <-ctx.Done():
-				p.setState(Stopped, "")
-				return
+			case <-turn.Done():
 			}
 			left.spent, wait.failures = nil, 0
 		} else if pause := wait.next(); pause > 0 {
 			p.setState(Backoff, reason)
 			select {
 			case <-time.After(pause):
-			case <-ctx.Done():
-				p.setState(Stopped, "")
-				return
+			case <-turn.Done():
 			}
 		} else {
 			p.log.Warn("plugin failed, starting it again", "reason", reason)
 		}
-		p.mu.Lock()
-		p.restarts++
-		p.mu.Unlock()
+		if ctx.Err() != nil {
+			p.setState(Stopped, "")
+			return
+		}
+		if !yielded(turn) {
+			p.mu.Lock()
+			p.restarts++
+			p.mu.Unlock()
+		}
 	}
 }
 
-// life is one process, from its start to its end. It always returns an error.
-func (p *Plugin) life(ctx context.Context) error {
-	timeout := p.spec.StartTimeout
-	if timeout == 0 {
-		timeout = p.host.pace.StartTimeout
+// failure says in words why a process ended, and whether the plugin refuses its
+// configuration.
+func (p *Plugin) failure(err error) (reason string, refused bool) {
+	var refusal *diag.Refusal
+	if errors.As(err, &refusal) {
+		return err.Error(), true
 	}
-	i, err := p.host.launch(ctx, p.spec.Entry, p.out, p.spec.Memory, timeout)
+	p.mu.Lock()
+	out := p.out
+	p.mu.Unlock()
+	return withLastWords(err, out).Error(), false
+}
+
+// life is one process, from its start, or from its taking over, to its end. It
+// always returns an error.
+func (p *Plugin) life(ctx context.Context, next *successor) error {
+	if next != nil {
+		p.takeOver(next)
+		return p.serve(ctx, next.inst)
+	}
+	p.mu.Lock()
+	spec, out := p.spec, p.out
+	p.mu.Unlock()
+	i, err := p.launch(ctx, spec, out)
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
 	p.mu.Lock()
 	p.inst = i
 	p.mu.Unlock()
-	frozen, err := p.serve(ctx, i)
-	i.stop(p.host.pace.StopTimeout, frozen)
-	p.mu.Lock()
-	p.inst = nil
-	if !i.proc.alive() {
-		p.pastCPU += i.proc.usage
+	version, err := p.configure(ctx, i, spec)
+	if version != "" {
+		p.mu.Lock()
+		p.version = version
+		p.mu.Unlock()
 	}
-	p.mu.Unlock()
-	return err
+	if err != nil {
+		p.stop(ctx, i, false)
+		return err
+	}
+	return p.serve(ctx, i)
 }
 
-// serve configures a process and serves its streams until it ends, freezes, or ctx
-// is done.
-func (p *Plugin) serve(ctx context.Context, i *instance) (frozen bool, err error) {
-	if err := p.configure(ctx, i); err != nil {
-		return false, err
+func (p *Plugin) launch(ctx context.Context, spec Spec, out *output) (*instance, error) {
+	timeout := spec.StartTimeout
+	if timeout == 0 {
+		timeout = p.host.pace.StartTimeout
 	}
+	return p.host.launch(ctx, spec.Entry, out, spec.Memory, timeout)
+}
+
+// serve serves the streams of a configured process until it ends, freezes, or ctx
+// is done, and stops it.
+func (p *Plugin) serve(ctx context.Context, i *instance) error {
 	p.started(nil)
-	ctx, cancel := context.WithCancelCause(ctx)
+	serving, cancel := context.WithCancelCause(ctx)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		p.streams(ctx, i)
+		p.streams(serving, i)
 	}()
-	frozen, err = p.watch(ctx, i)
+	frozen, err := p.watch(serving, i)
 	cancel(err)
 	<-ended
-	return frozen, err
+	p.stop(ctx, i, frozen)
+	return err
 }
 
-func (p *Plugin) configure(ctx context.Context, i *instance) error {
+// stop ends a process: in the background when a successor takes over, which waits
+// for nothing.
+func (p *Plugin) stop(ctx context.Context, i *instance, frozen bool) {
+	end := func() {
+		i.stop(p.host.pace.StopTimeout, frozen)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.inst == i {
+			p.inst = nil
+		}
+		p.retired = slices.DeleteFunc(p.retired, func(o *instance) bool { return o == i })
+		if !i.proc.alive() {
+			p.pastCPU += i.proc.usage
+		}
+	}
+	if !yielded(ctx) {
+		end()
+		return
+	}
+	p.mu.Lock()
+	p.inst = nil
+	p.retired = append(p.retired, i)
+	p.mu.Unlock()
+	p.retiring.Go(end)
+}
+
+// configure describes and configures a process. The version is told also when only
+// that much went well.
+func (p *Plugin) configure(ctx context.Context, i *instance, spec Spec) (version string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.host.pace.ConfigureTimeout)
 	defer cancel()
 	d, err := i.describe(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
-	p.mu.Lock()
-	p.version = d.Version
-	p.mu.Unlock()
-	state, err := p.host.stateDir(p.spec.Entry)
+	state, err := p.host.stateDir(spec.Entry)
 	if err != nil {
-		return err
+		return d.Version, err
 	}
-	asked, err := i.configure(ctx, p.spec, state)
-	if err != nil {
-		return err
-	}
-	i.interval = asked
-	return nil
-}
-
-// watch asks for the process's health until it ends, freezes or ctx is done.
-func (p *Plugin) watch(ctx context.Context, i *instance) (frozen bool, err error) {
-	pace := p.host.pace
-	next := time.NewTimer(pace.HealthInterval)
-	defer next.Stop()
-	misses := 0
-	for {
-		select {
-		case <-ctx.Done():
-			return false, ctx.Err()
-		case <-i.proc.exited:
-			return false, errors.New(i.proc.ended)
-		case err := <-i.hung:
-			return true, err
-		case <-next.C:
-		}
-		asked := time.Now()
-		health, cancel := context.WithTimeout(ctx, pace.HealthTimeout)
-		r, err := i.rpc.Health(health, &protov1.HealthRequest{})
-		cancel()
-		if err == nil {
-			misses = 0
-			i.healthy(p, r)
-		} else if ctx.Err() == nil && i.proc.alive() {
-			misses++
-			if misses >= pace.HealthMisses {
-				return true, fmt.Errorf("it is frozen or broken: %d health checks of %s in a row went wrong: %w", misses, pace.HealthTimeout, rpcText(err))
-			}
-		}
-		// After a miss at once, but not in a tight loop when calls fail at once.
-		pause := pace.HealthInterval
-		if misses > 0 {
-			pause = max(0, pace.HealthTimeout-time.Since(asked))
-		}
-		next.Reset(pause)
-	}
-}
-
-// healthy takes a health answer into the state. A stream that is down has a reason
-// of its own, which goes before.
-func (i *instance) healthy(p *Plugin, r *protov1.HealthResponse) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.degraded = ""
-	if r.GetDegraded() {
-		i.degraded = r.GetReason()
-		if i.degraded == "" {
-			i.degraded = "it says so, but not why"
-		}
-	}
-	i.settle(p)
-}
-
-// settle sets the state that stream and health add up to. i.mu is held.
-func (i *instance) settle(p *Plugin) {
-	switch {
-	case i.broken != "":
-		p.setState(Degraded, i.broken)
-	case !i.open:
-		// starting, until its stream is open
-	case i.degraded != "":
-		p.setState(Degraded, i.degraded)
-	default:
-		p.setState(Running, "")
-	}
+	i.interval, err = i.configure(ctx, spec, state)
+	return d.Version, err
 }
 
 // streams serves one stream after the other until ctx is done or the process has
@@ -336,17 +331,20 @@ func (i *instance) settle(p *Plugin) {
 func (p *Plugin) streams(ctx context.Context, i *instance) {
 	wait := retry{min: p.host.pace.BackoffMin, max: p.host.pace.BackoffMax}
 	for {
-		opened := false
 		since := time.Now()
 		err := p.kind.stream(ctx, i, func() {
-			opened = true
+			p.owed = true
 			i.mu.Lock()
 			defer i.mu.Unlock()
 			i.open, i.broken = true, ""
 			i.settle(p)
 		})
+		if yielded(ctx) {
+			return // whoever follows tells everything anew, or owes the word
+		}
 		reason := i.streamEnd(ctx, err)
-		if opened {
+		if p.owed {
+			p.owed = false
 			p.kind.lost(reason)
 		}
 		if ctx.Err() != nil || !i.proc.alive() {

@@ -32,6 +32,7 @@ type config struct {
 	Refuse      string   `json:"refuse"`      // the configuration, in Validate
 	NewError    string   `json:"new_error"`   // of New
 	CrashNew    bool     `json:"crash_new"`   // panic in New
+	SlowNew     int      `json:"slow_new"`    // milliseconds that New takes
 	CrashAfter  int      `json:"crash_after"` // milliseconds into the stream
 	ReturnError string   `json:"return_error"`
 	Degraded    string   `json:"degraded"`
@@ -71,6 +72,7 @@ func build(c config) error {
 	if c.CrashNew {
 		panic("crash in New")
 	}
+	time.Sleep(time.Duration(c.SlowNew) * time.Millisecond)
 	if c.NewError != "" {
 		return errors.New(c.NewError)
 	}
