@@ -129,8 +129,8 @@ static __always_inline bool in_connect(void)
 static __always_inline void connect_failed(struct sock *sk)
 {
 	struct connection unknown = {}, *c;
+	struct connecting older = { .told = 1 }, *call;
 	struct network_record *r;
-	struct connecting *call;
 	struct decision d;
 	void *ring;
 	__u32 index;
@@ -148,6 +148,11 @@ static __always_inline void connect_failed(struct sock *sk)
 		if (!error && (__u32)bpf_get_current_pid_tgid() == call->tid && in_connect())
 			return;
 		call->told = 1;
+	} else { /* the connect is older than the probe */
+		if (!error && in_connect())
+			return;
+		if (bpf_map_update_elem(&connects, &c->cookie, &older, BPF_ANY))
+			fault(FAULT_CONNECTS);
 	}
 	if (!decide(&d, EVENT_NETWORK_CONNECT_FAILED, PRIORITY_ERROR, c->owner.pid,
 		    draw_socket(c->cookie)))

@@ -12,7 +12,14 @@ struct exec_record {
 	char bytes[PATH_BYTES + 256 + ARGS_BYTES];
 };
 
-const volatile __u8 exec_args = 1; /* whether arguments are read at all */
+/* Whether arguments are read at all. A map, since it may change while the probe
+ * is attached: to load it again would lose an exec, or tell one twice. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} exec_options SEC(".maps");
 
 /* One program, one CPU, never nested: the kernel skips a nested run. */
 struct {
@@ -111,7 +118,7 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 {
 	struct exec_record *r;
 	struct decision d;
-	__u32 zero = 0, path, args;
+	__u32 zero = 0, path, args, *exec_args;
 	__u64 start, length;
 	__u32 flags = 0;
 
@@ -133,11 +140,14 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 
 	start = task->mm->arg_start;
 	length = task->mm->arg_end - start;
-	if (length > ARGS_BYTES) {
+	exec_args = bpf_map_lookup_elem(&exec_options, &zero);
+	if (!exec_args || !*exec_args) {
+		length = 0;
+	} else if (length > ARGS_BYTES) {
 		length = ARGS_BYTES;
-		flags |= exec_args ? FLAG_ARGS_TRUNCATED : 0;
+		flags |= FLAG_ARGS_TRUNCATED;
 	}
-	args = exec_args ? length : 0;
+	args = length;
 	asm volatile("" : "+r"(args));
 	if (args > ARGS_BYTES)
 		args = ARGS_BYTES;

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	ProcessMapExecOptions        = "exec_options"
 	ProcessMapExecScratch        = "exec_scratch"
 	ProcessMapExitTold           = "exit_told"
 	ProcessMapFaults             = "faults"
@@ -26,7 +27,6 @@ const (
 	ProcessProgProcessExit       = "process_exit"
 	ProcessProgProcessExitMarked = "process_exit_marked"
 	ProcessProgProcessFork       = "process_fork"
-	ProcessVarExecArgs           = "exec_args"
 	ProcessVarRingCount          = "ring_count"
 	ProcessVarRingOfCpu          = "ring_of_cpu"
 	ProcessVarSeed               = "seed"
@@ -85,6 +85,7 @@ type ProcessProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProcessMapSpecs struct {
+	ExecOptions *ebpf.MapSpec `ebpf:"exec_options"`
 	ExecScratch *ebpf.MapSpec `ebpf:"exec_scratch"`
 	ExitTold    *ebpf.MapSpec `ebpf:"exit_told"`
 	Faults      *ebpf.MapSpec `ebpf:"faults"`
@@ -97,7 +98,6 @@ type ProcessMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProcessVariableSpecs struct {
-	ExecArgs  *ebpf.VariableSpec `ebpf:"exec_args"`
 	RingCount *ebpf.VariableSpec `ebpf:"ring_count"`
 	RingOfCpu *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
 	Seed      *ebpf.VariableSpec `ebpf:"seed"`
@@ -124,6 +124,7 @@ func (o *ProcessObjects) Close() error {
 //
 // It can be passed to LoadProcessObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProcessMaps struct {
+	ExecOptions *ebpf.Map `ebpf:"exec_options"`
 	ExecScratch *ebpf.Map `ebpf:"exec_scratch"`
 	ExitTold    *ebpf.Map `ebpf:"exit_told"`
 	Faults      *ebpf.Map `ebpf:"faults"`
@@ -134,6 +135,7 @@ type ProcessMaps struct {
 
 func (m *ProcessMaps) Close() error {
 	return _ProcessClose(
+		m.ExecOptions,
 		m.ExecScratch,
 		m.ExitTold,
 		m.Faults,
@@ -147,7 +149,6 @@ func (m *ProcessMaps) Close() error {
 //
 // It can be passed to LoadProcessObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProcessVariables struct {
-	ExecArgs  *ebpf.Variable `ebpf:"exec_args"`
 	RingCount *ebpf.Variable `ebpf:"ring_count"`
 	RingOfCpu *ebpf.Variable `ebpf:"ring_of_cpu"`
 	Seed      *ebpf.Variable `ebpf:"seed"`

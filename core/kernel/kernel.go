@@ -14,10 +14,10 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/ebpf-tracer/ebpf-tracer/bpf"
@@ -30,11 +30,13 @@ var (
 	ErrNoBTF = errors.New("this kernel has no BTF (/sys/kernel/btf/vmlinux): the tracer needs a kernel built with CONFIG_DEBUG_INFO_BTF=y, as those of Debian 11, Ubuntu 20.10, RHEL 8.2 and later are")
 	// ErrNoProbe says that not one program could be attached.
 	ErrNoProbe = errors.New("no probe could be attached")
+	// ErrDetached says that the programs have been ended for good.
+	ErrDetached = errors.New("the probes have been detached")
 )
 
 // Options of Load.
 type Options struct {
-	Probes    []string // of ProbeNames; "cgroup" is always added
+	Probes    []string // of ProbeNames, to begin with; "cgroup" is always added
 	RingBytes int      // of each ring: a power of two, at least a page
 	Rings     int      // 0: one for each NUMA node
 	NoArgs    bool     // the arguments of an exec are not even read
@@ -47,13 +49,15 @@ type Kernel struct {
 	readers readerStates
 	faults  *ebpf.Map
 	policy  *policyMaps
-	probes  []Probe
-	shared  map[string]*ebpf.Map
+	loader  loader
+
+	changing sync.Mutex // one probe is attached or detached at a time
+	noArgs   bool
+	ended    bool // by Detach
 
 	mu      sync.Mutex
-	links   []link.Link // kept referenced: a link that is collected detaches
-	loaded  []*ebpf.Program
-	skipped uint64 // of programs that are detached
+	probes  []*probe
+	skipped uint64 // of probes that are detached
 }
 
 // Check says in a sentence what stands against tracing on this host, or nil.
@@ -90,16 +94,19 @@ func Load(o Options) (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("count the CPUs: %w", err)
 	}
-	nodes := ringOfCPU(cpus, o.Rings)
-	k := &Kernel{shared: map[string]*ebpf.Map{}}
-	if err := k.load(o, nodes); err != nil {
-		err = errors.Join(err, k.Close())
-		if errors.Is(err, os.ErrPermission) {
-			return nil, fmt.Errorf("%w (%w)", ErrNotPermitted, err)
-		}
-		return nil, err
+	k := &Kernel{noArgs: o.NoArgs}
+	if err := k.load(o, ringOfCPU(cpus, o.Rings)); err != nil {
+		return nil, notPermitted(errors.Join(err, k.Close()))
 	}
 	return k, nil
+}
+
+// notPermitted says what is missing, where it is a permission.
+func notPermitted(err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w (%w)", ErrNotPermitted, err)
+	}
+	return err
 }
 
 func (k *Kernel) load(o Options, nodes ringMap) error {
@@ -111,45 +118,73 @@ func (k *Kernel) load(o Options, nodes ringMap) error {
 	if err != nil {
 		return err
 	}
-	constants := map[string]any{
+	k.loader = loader{rings: nodes.count, ringBytes: o.RingBytes, constants: map[string]any{
 		"self_tgid":   self,
 		"seed":        binary.NativeEndian.Uint64(word[:]),
 		"ring_count":  uint32(nodes.count),
 		"ring_of_cpu": nodes.of,
-		"exec_args":   uint8(1),
+	}}
+	if err := k.makeMaps(); err != nil {
+		return err
 	}
-	if o.NoArgs {
-		constants["exec_args"] = uint8(0)
-	}
-	loader := &loader{kernel: k, constants: constants, rings: nodes.count, ringBytes: o.RingBytes}
 	// First all are loaded, which takes its time, and then all are attached: the
 	// kinds of events begin together, and what comes meanwhile fits into a ring.
-	probes := make([]*loading, 0, len(o.Probes)+1)
-	for _, name := range append([]string{"cgroup"}, o.Probes...) {
-		p, err := loader.load(name)
+	for _, name := range append([]string{cgroupProbe}, o.Probes...) {
+		p, err := k.loader.load(name)
 		if err != nil {
 			return err
 		}
-		probes = append(probes, p)
+		k.probes = append(k.probes, p)
+		if err := k.setArgs(p); err != nil {
+			return err
+		}
 	}
 	attached := 0
-	for _, p := range probes {
-		k.probes = append(k.probes, loader.attach(p))
-		if p.Name != "cgroup" {
+	reasons := []error{ErrNoProbe}
+	for _, p := range k.probes {
+		p.attach()
+		reasons = append(reasons, p.why())
+		if p.Name != cgroupProbe {
 			attached += len(p.Programs)
 		}
 	}
 	if attached == 0 && len(o.Probes) > 0 {
-		reasons := make([]error, 0, len(k.probes)+1)
-		reasons = append(reasons, ErrNoProbe)
-		for _, p := range k.probes {
-			for _, f := range p.Failed {
-				reasons = append(reasons, fmt.Errorf("%s: %w", f.Program, f.Reason))
-			}
-		}
 		return errors.Join(reasons...)
 	}
 	return nil
+}
+
+// makeMaps makes the maps that probes have in common.
+func (k *Kernel) makeMaps() error {
+	l := &k.loader
+	spec, err := l.spec(cgroupProbe) // they are the same in all
+	if err != nil {
+		return err
+	}
+	if k.policy, err = newPolicyMaps(spec.Maps["policy"]); err != nil {
+		return err
+	}
+	l.common = map[string]*ebpf.Map{"policy": k.policy.outer}
+	for _, name := range []string{"rings", "readers", "faults"} {
+		m, err := ebpf.NewMap(spec.Maps[name])
+		if err != nil {
+			return fmt.Errorf("make map %s: %w", name, err)
+		}
+		l.common[name] = m
+	}
+	k.faults = l.common["faults"]
+	for i := range l.rings {
+		r, err := newRing(spec.Maps["rings"].InnerMap)
+		if err != nil {
+			return fmt.Errorf("make ring %d: %w", i, err)
+		}
+		k.rings = append(k.rings, r)
+		if err := l.common["rings"].Update(uint32(i), r.m, ebpf.UpdateAny); err != nil {
+			return fmt.Errorf("place ring %d: %w", i, err)
+		}
+	}
+	k.readers, err = newReaderStates(l.common["readers"], l.rings, l.ringBytes)
+	return err
 }
 
 // hostPID is the tracer's pid as the programs see it: in the first pid namespace,
@@ -171,29 +206,144 @@ func hostPID() (uint32, error) {
 	return pid, nil
 }
 
-// Probes tells what was attached and what was not.
-func (k *Kernel) Probes() []Probe { return k.probes }
-
-// Detach ends all programs. The rings and the ledger can be read on; once Read
-// has drained the rings the ledger is exact.
-func (k *Kernel) Detach() error {
+// Probes tells what was attached and what was not, in the order in which they
+// were.
+func (k *Kernel) Probes() []Probe {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var errs []error
-	for _, l := range k.links {
-		errs = append(errs, l.Close())
+	out := make([]Probe, 0, len(k.probes))
+	for _, p := range k.probes {
+		out = append(out, p.clone())
 	}
-	if k.links != nil {
-		// A program may still be running on another CPU.
+	return out
+}
+
+// AttachProbe loads a probe and attaches it beside the others, which notice
+// nothing of it. A part of it that this kernel can't take is reported in Probes;
+// when it is all of it, or anything else goes wrong, nothing has changed. A probe
+// that is there already stays as it is.
+func (k *Kernel) AttachProbe(name string) error {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	if k.ended {
+		return fmt.Errorf("attach probe %s: %w", name, ErrDetached)
+	}
+	if k.probe(name) != nil {
+		return nil
+	}
+	p, err := k.loader.load(name)
+	if err != nil {
+		return fmt.Errorf("attach probe %s: %w", name, notPermitted(err))
+	}
+	if err := k.setArgs(p); err != nil {
+		return fmt.Errorf("attach probe %s: %w", name, errors.Join(err, p.free()))
+	}
+	p.attach()
+	if len(p.Programs) == 0 {
+		return fmt.Errorf("attach probe %s: %w", name, errors.Join(ErrNoProbe, p.why(), p.free()))
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.probes = append(k.probes, p)
+	return nil
+}
+
+// DetachProbe ends the programs of one probe and frees what only they use. What
+// they told stays in the rings and in the ledger, and the other probes notice
+// nothing of it. A probe that is not there is no error.
+func (k *Kernel) DetachProbe(name string) error {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	if name == cgroupProbe {
+		return fmt.Errorf("detach probe %s: attribution needs it", name)
+	}
+	p := k.probe(name)
+	if p == nil {
+		return nil
+	}
+	if err := k.end(p); err != nil {
+		return fmt.Errorf("detach probe %s: %w", name, err)
+	}
+	return nil
+}
+
+// probe finds one by its name, nil if it is not there.
+func (k *Kernel) probe(name string) *probe {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := slices.IndexFunc(k.probes, func(p *probe) bool { return p.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return k.probes[i]
+}
+
+// end detaches probes, and takes them out when none of their programs runs any
+// more and their counts are final. With changing.
+func (k *Kernel) end(probes ...*probe) error {
+	var errs []error
+	for _, p := range probes {
+		errs = append(errs, p.detach())
+	}
+	if k.policy != nil {
 		errs = append(errs, k.policy.settle())
 	}
-	k.links = nil
-	k.skipped += skippedRuns(k.loaded)
-	for _, p := range k.loaded {
-		errs = append(errs, p.Close())
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, p := range probes {
+		k.skipped += p.skippedRuns()
+		errs = append(errs, p.free())
 	}
-	k.loaded = nil
+	k.probes = slices.DeleteFunc(k.probes, func(p *probe) bool { return slices.Contains(probes, p) })
 	return errors.Join(errs...)
+}
+
+// ReadArgs says whether the arguments of an exec are read, from the next exec on.
+func (k *Kernel) ReadArgs(read bool) error {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	before := k.noArgs
+	k.noArgs = !read
+	p := k.probe("process")
+	if p == nil {
+		return nil // for when it is attached
+	}
+	if err := k.setArgs(p); err != nil {
+		k.noArgs = before
+		return err
+	}
+	return nil
+}
+
+// setArgs tells a probe whether to read arguments. With changing.
+func (k *Kernel) setArgs(p *probe) error {
+	m := p.maps["exec_options"]
+	if m == nil {
+		return nil // it knows no arguments
+	}
+	var read uint32
+	if !k.noArgs {
+		read = 1
+	}
+	if err := m.Put(uint32(0), read); err != nil {
+		return fmt.Errorf("say whether arguments are read: %w", err)
+	}
+	return nil
+}
+
+// Detach ends all programs, for good. The rings and the ledger can be read on;
+// once Read has drained the rings the ledger is exact.
+func (k *Kernel) Detach() error {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	if k.ended {
+		return nil
+	}
+	k.ended = true
+	k.mu.Lock()
+	all := slices.Clone(k.probes)
+	k.mu.Unlock()
+	return k.end(all...)
 }
 
 // Close detaches and frees everything. Read must have returned.
@@ -203,8 +353,10 @@ func (k *Kernel) Close() error {
 		errs = append(errs, r.close())
 	}
 	errs = append(errs, k.readers.close())
-	for _, m := range k.shared {
-		errs = append(errs, m.Close())
+	for name, m := range k.loader.common {
+		if name != "policy" { // its owner closes it
+			errs = append(errs, m.Close())
+		}
 	}
 	if k.policy != nil {
 		errs = append(errs, k.policy.close())
@@ -218,14 +370,9 @@ func (k *Kernel) Close() error {
 func (k *Kernel) SkippedRuns() uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.skipped + skippedRuns(k.loaded)
-}
-
-func skippedRuns(programs []*ebpf.Program) (n uint64) {
-	for _, p := range programs {
-		if s, err := p.Stats(); err == nil {
-			n += s.RecursionMisses
-		}
+	n := k.skipped
+	for _, p := range k.probes {
+		n += p.skippedRuns()
 	}
 	return n
 }

@@ -1,0 +1,194 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// loader loads programs one at a time, each with the maps that it uses: a map or
+// a program that the kernel does not know must not take the others down.
+type loader struct {
+	constants map[string]any
+	rings     int
+	ringBytes int
+	common    map[string]*ebpf.Map // what the probes have in common, the Kernel's
+}
+
+// program is one that is loaded.
+type program struct {
+	*ebpf.Program
+	name, section string
+}
+
+// probe is one whose programs are loaded, and attached or not yet. What it keeps
+// between two events is its own and goes with it: a probe that is attached again
+// begins anew, and a detached one costs nothing.
+type probe struct {
+	Probe
+	programs []program
+	maps     map[string]*ebpf.Map
+	links    []link.Link // kept referenced: a link that is collected detaches
+}
+
+// spec reads a probe's programs and maps, as they are to be loaded here.
+func (l *loader) spec(name string) (*ebpf.CollectionSpec, error) {
+	read, ok := specs[name]
+	if !ok {
+		return nil, fmt.Errorf("no probe is named %q", name)
+	}
+	spec, err := read()
+	if err != nil {
+		return nil, fmt.Errorf("read probe %s: %w", name, err)
+	}
+	for _, m := range []string{"rings", "readers"} {
+		spec.Maps[m].MaxEntries = uint32(l.rings)
+	}
+	spec.Maps["rings"].InnerMap.MaxEntries = uint32(l.ringBytes)
+	for name, v := range l.constants {
+		if spec.Variables[name] == nil {
+			continue // not used by this probe
+		}
+		if err := spec.Variables[name].Set(v); err != nil {
+			return nil, fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	return spec, nil
+}
+
+// load loads the programs of a probe. Those that this kernel can't take are in
+// Failed. After an error nothing of it is left.
+func (l *loader) load(name string) (*probe, error) {
+	spec, err := l.spec(name)
+	if err != nil {
+		return nil, err
+	}
+	p := &probe{Probe: Probe{Name: name}, maps: map[string]*ebpf.Map{}}
+	for _, program := range wanted(name, spec) {
+		if err := l.program(p, spec, program); err != nil {
+			if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
+				return nil, errors.Join(err, p.free())
+			}
+			p.Failed = append(p.Failed, Failure{Program: program, Reason: err})
+		}
+	}
+	return p, nil
+}
+
+// program loads one program of a probe.
+func (l *loader) program(p *probe, spec *ebpf.CollectionSpec, name string) error {
+	one := spec.Copy()
+	wanted := one.Programs[name]
+	if wanted == nil {
+		return errors.New("the object has no such program")
+	}
+	one.Programs = map[string]*ebpf.ProgramSpec{name: wanted}
+	used := map[string]bool{}
+	for i := range wanted.Instructions {
+		if ins := &wanted.Instructions[i]; ins.IsLoadFromMap() {
+			used[ins.Reference()] = true
+		}
+	}
+	there := maps.Clone(l.common)
+	maps.Copy(there, p.maps)
+	for m := range one.Maps {
+		if !used[m] {
+			delete(one.Maps, m)
+		}
+	}
+	maps.DeleteFunc(there, func(m string, _ *ebpf.Map) bool { return one.Maps[m] == nil })
+	c, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: there})
+	if err != nil {
+		return loadError(err)
+	}
+	defer c.Close()
+	for m := range one.Maps {
+		if there[m] == nil && !strings.HasPrefix(m, ".") {
+			p.maps[m] = c.Maps[m] // the probe's other programs share it
+			delete(c.Maps, m)
+		}
+	}
+	p.programs = append(p.programs, program{Program: c.Programs[name], name: name, section: wanted.SectionName})
+	delete(c.Programs, name)
+	return nil
+}
+
+// attach attaches what was loaded of a probe. What can't be is in Failed.
+func (p *probe) attach() {
+	for _, one := range p.programs {
+		attached, err := one.attach()
+		if err != nil {
+			p.Failed = append(p.Failed, Failure{Program: one.name, Reason: fmt.Errorf("attach: %w", err)})
+			continue
+		}
+		p.links = append(p.links, attached)
+		p.Programs = append(p.Programs, one.name)
+	}
+}
+
+func (p program) attach() (link.Link, error) {
+	if call, ok := strings.CutPrefix(p.section, "tracepoint/"); ok {
+		return attachTracepoint(call, p.Program)
+	}
+	return link.AttachTracing(link.TracingOptions{Program: p.Program})
+}
+
+// detach ends the programs. One may still be running on another CPU.
+func (p *probe) detach() error {
+	var errs []error
+	for _, l := range p.links {
+		errs = append(errs, l.Close())
+	}
+	p.links = nil
+	return errors.Join(errs...)
+}
+
+// skippedRuns is how often the kernel left the probe's programs out.
+func (p *probe) skippedRuns() (n uint64) {
+	for _, one := range p.programs {
+		if s, err := one.Stats(); err == nil {
+			n += s.RecursionMisses
+		}
+	}
+	return n
+}
+
+// free gives back what the probe holds, detached.
+func (p *probe) free() error {
+	errs := []error{p.detach()}
+	for _, one := range p.programs {
+		errs = append(errs, one.Close())
+	}
+	for _, m := range p.maps {
+		errs = append(errs, m.Close())
+	}
+	p.programs, p.maps = nil, nil
+	return errors.Join(errs...)
+}
+
+// why is what stands against each program that is not attached.
+func (p *probe) why() error {
+	reasons := make([]error, 0, len(p.Failed))
+	for _, f := range p.Failed {
+		reasons = append(reasons, fmt.Errorf("%s: %w", f.Program, f.Reason))
+	}
+	return errors.Join(reasons...)
+}
+
+// loadError keeps the end of a verifier's log, where the reason stands.
+func loadError(err error) error {
+	var ve *ebpf.VerifierError
+	if !errors.As(err, &ve) {
+		return fmt.Errorf("load: %w", err)
+	}
+	log := ve.Log
+	if n := len(log) - 6; n > 0 {
+		log = log[n:]
+	}
+	return fmt.Errorf("load: %w: %s", ve.Cause, strings.Join(log, " | "))
+}
