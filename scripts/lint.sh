@@ -7,12 +7,12 @@ go=$(scripts/go.sh) || exit 1
 PATH=$(dirname "$go"):$PATH
 status=0
 
-unformatted=$(gofmt -l bpf core plugins sdk test) || status=1
+unformatted=$(gofmt -l bpf core examples plugins sdk test) || status=1
 if [ -n "$unformatted" ]; then
 	printf 'gofmt: run gofmt -w on\n%s\n' "$unformatted"
 	status=1
 fi
-for module in . sdk; do
+for module in . sdk $(dirname examples/plugins/*/go.mod); do
 	(cd "$module" && go vet ./...) || status=1
 done
 go test -count=1 -v ./test/arch || status=1

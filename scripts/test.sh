@@ -1,7 +1,9 @@
 #!/bin/bash
-# test.sh all|unit|race: the tests of both modules, every line that go test prints,
+# test.sh all|unit|race: the tests of all modules, every line that go test prints,
 # and a summary. It ends with 1 when a test failed, or, in `all`, was left out: a
 # test that did not run proved nothing.
+#
+# The plugins in examples are modules of their own, as a third party's are.
 #
 # Unit tests need no rights and nothing installed, and their results may come from
 # Go's cache. Those that touch the machine (kernel, cgroups, container runtimes,
@@ -12,7 +14,7 @@ cd "$(dirname "$0")/.."
 what=${1:?usage: test.sh all|unit|race}
 
 # Packages that touch the machine, below the module's path.
-machine='^(core/kernel|core/pluginhost|core/daemon|core/cmd/.*|plugins/discoverer/.*|test/(e2e|env|faults|harness|kernel|load|bench).*)$'
+machine='^(core/kernel|core/pluginhost|core/daemon|core/cmd/.*|plugins/discoverer/.*|test/(e2e|env|faults|harness|kernel|load|bench|thirdparty).*)$'
 
 if [ "$what" = all ]; then
 	if [ "$(id -u)" != 0 ]; then
@@ -57,17 +59,28 @@ packages=$(go list ./... | sed "s|^$module/||")
 quiet=$(grep -vE "$machine|^test/arch\$" <<<"$packages" | sed 's|^|./|')
 loud=$(grep -E "$machine" <<<"$packages" | sed 's|^|./|' || true)
 
+# examples ARGUMENTS...: go test in each module of the examples.
+examples() {
+	local module
+	for module in examples/plugins/*/go.mod; do
+		module=$(dirname "$module")
+		step "$(basename "$module")" "$module" go test "$@" -p 2 ./...
+	done
+}
+
 case $what in
 race)
 	# shellcheck disable=SC2086 # a list of packages
 	CGO_ENABLED=1 step race . go test -race -p 2 $quiet
 	CGO_ENABLED=1 step "race sdk" sdk go test -race -p 2 ./...
+	CGO_ENABLED=1 examples -race
 	;;
 unit)
 	step rules . go test -count=1 ./test/arch
 	# shellcheck disable=SC2086
 	step unit . go test -p 2 $quiet
 	step sdk sdk go test -p 2 ./...
+	examples
 	;;
 all)
 	make build
@@ -75,6 +88,7 @@ all)
 	# shellcheck disable=SC2086
 	step unit . go test -v -p 2 $quiet
 	step sdk sdk go test -v -p 2 ./...
+	examples -v
 	# shellcheck disable=SC2086
 	step machine . go test -v -count=1 -p 1 -timeout 40m $loud
 	;;

@@ -12,17 +12,27 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
 const root = "../.."
 
-// list gives the packages of both modules for one architecture.
+// list gives the packages of all modules, those of the examples included, for one
+// architecture.
 func list(t *testing.T, arch string) []Package {
 	t.Helper()
 	var all []Package
-	for _, module := range []string{root, root + "/sdk"} {
+	examples, err := filepath.Glob(root + "/examples/plugins/*/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules := []string{root, root + "/sdk"}
+	for _, e := range examples {
+		modules = append(modules, filepath.Dir(e))
+	}
+	for _, module := range modules {
 		c := exec.Command("go", "list", "-e", "-json=ImportPath,Imports", "./...")
 		c.Dir = module
 		c.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch)
@@ -55,13 +65,12 @@ func TestNoPackageBreaksAnImportRule(t *testing.T) {
 		packages := list(t, arch)
 		// A listing that lacks the kernel, the SDK or the plugins proves nothing.
 		for _, dir := range []string{"core/kernel", "core/pluginhost", "sdk/plugin", "plugins/discoverer/docker", "bpf"} {
-			found := false
-			for _, p := range packages {
-				found = found || within(p.Path, dir)
-			}
-			if !found {
+			if !slices.ContainsFunc(packages, func(p Package) bool { return within(p.Path, dir) }) {
 				t.Errorf("%s: %s is not among the packages", arch, dir)
 			}
+		}
+		if !slices.ContainsFunc(packages, func(p Package) bool { return !ours(p.Path) }) {
+			t.Errorf("%s: no third party's plugin is among the packages", arch)
 		}
 		for _, v := range Violations(packages) {
 			t.Errorf("%s: %s", arch, v)
@@ -94,6 +103,9 @@ func TestEachImportRuleCanFail(t *testing.T) {
 		{"a plugin imports another", pkg("plugins/mesh/istio", "plugins/mesh/generic"), "a plugin imports, of ours, only the SDK and its own packages"},
 		{"a plugin imports one whose name begins alike", pkg("plugins/mesh/generic", "plugins/mesh/generic2"), "a plugin imports, of ours, only the SDK and its own packages"},
 		{"a plugin imports the SDK, its own packages and its client", pkg("plugins/mesh/generic", "sdk/plugin", "plugins/mesh/generic/match", "github.com/moby/moby/client"), ""},
+		{"a third party's plugin imports core", Package{"example.com/plugin", []string{Module + "core/event"}}, "a third party's plugin imports, of ours, only the SDK"},
+		{"a third party's plugin imports a plugin of ours", Package{"example.com/plugin", []string{Module + "plugins/mesh/generic"}}, "a third party's plugin imports, of ours, only the SDK"},
+		{"a third party's plugin imports the SDK and what it likes", Package{"example.com/plugin", []string{Module + "sdk/plugin", "example.com/client"}}, ""},
 		{"core imports a plugin", pkg("core/daemon", "plugins/sampler/threshold"), "core never imports a plugin"},
 		{"core imports a test's package", pkg("core/daemon", "test/env"), "core imports nothing of the tests or the examples"},
 		{"core imports an example", pkg("core/config", "examples/plugin"), "core imports nothing of the tests or the examples"},

@@ -63,6 +63,15 @@ func Rules() []Rule {
 			},
 		},
 		{
+			"a third party's plugin imports, of ours, only the SDK",
+			func(p Package) []string {
+				if ours(p.Path) {
+					return nil
+				}
+				return matching(p.Imports, func(i string) bool { return ours(i) && !within(i, "sdk") })
+			},
+		},
+		{
 			"core never imports a plugin",
 			func(p Package) []string {
 				if !within(p.Path, "core") {

@@ -1,0 +1,8 @@
+plugin "discoverer" "systemd" {
+  protocol = 1
+  command  = ["./systemd"]
+
+  needs {
+    paths = ["/run/systemd"] # is there when systemd is what booted the host
+  }
+}
