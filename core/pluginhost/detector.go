@@ -64,7 +64,7 @@ func (d *Detector) stream(ctx context.Context, i *instance, open func()) error {
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		d.tell(ctx, st)
+		d.tell(ctx, i, st)
 	}()
 	defer func() {
 		cancel()
@@ -106,8 +106,9 @@ func (d *Detector) stream(ctx context.Context, i *instance, open func()) error {
 }
 
 // tell sends the inventory, and then what changes.
-func (d *Detector) tell(ctx context.Context, st grpc.BidiStreamingClient[protov1.InventoryChanges, protov1.MeshChanges]) {
+func (d *Detector) tell(ctx context.Context, i *instance, st grpc.BidiStreamingClient[protov1.InventoryChanges, protov1.MeshChanges]) {
 	send := func(changes []*protov1.InventoryChange) error {
+		i.told.Add(1)
 		return st.Send(&protov1.InventoryChanges{Changes: changes})
 	}
 	list := func() []*protov1.InventoryChange {

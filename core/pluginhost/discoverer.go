@@ -147,7 +147,7 @@ func (d *Discoverer) stream(ctx context.Context, i *instance, open func()) error
 			d.subscribed.Store(subscribe)
 			go func() {
 				defer close(told)
-				d.tell(ctx, st, subscribe)
+				d.tell(ctx, i, st, subscribe)
 			}()
 		}
 		if len(changes) > 0 {
@@ -158,9 +158,10 @@ func (d *Discoverer) stream(ctx context.Context, i *instance, open func()) error
 
 // tell sends facts: the list, and then what changes. A stream that it can't send
 // to ends in the receiver too, which knows why.
-func (d *Discoverer) tell(ctx context.Context, st grpc.BidiStreamingClient[protov1.HostFacts, protov1.InventoryChanges], s *protov1.Subscribe) {
+func (d *Discoverer) tell(ctx context.Context, i *instance, st grpc.BidiStreamingClient[protov1.HostFacts, protov1.InventoryChanges], s *protov1.Subscribe) {
 	var missed uint64
 	send := func(facts []*protov1.HostFact) error {
+		i.told.Add(1)
 		return st.Send(&protov1.HostFacts{Facts: facts, Missed: missed})
 	}
 	list := func() []*protov1.HostFact {

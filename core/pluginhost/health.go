@@ -9,12 +9,24 @@ import (
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
-// watch asks for the process's health until it ends, freezes or ctx is done.
+// What a health check that is not answered in time weighs, by what the process did
+// meanwhile. A process whose doubts add up to Pace.HealthDoubts is given up, and so
+// is one that is stopped at once: nothing on this host is so busy that a process
+// without an obstacle does not get to run, but a process that runs, or waits for a
+// CPU, may still answer.
+const (
+	doubtAsleep = 3
+	doubtBusy   = 1
+	doubtWrong  = 3 // it answered, with an error
+)
+
+// watch asks for the process's health until it ends, freezes, hangs or ctx is done.
+// A process that is frozen can't be asked to end.
 func (p *Plugin) watch(ctx context.Context, i *instance) (frozen bool, err error) {
 	pace := p.host.pace
 	next := time.NewTimer(pace.HealthInterval)
 	defer next.Stop()
-	misses := 0
+	doubts := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -25,25 +37,96 @@ func (p *Plugin) watch(ctx context.Context, i *instance) (frozen bool, err error
 			return true, err
 		case <-next.C:
 		}
-		asked := time.Now()
-		health, cancel := context.WithTimeout(ctx, pace.HealthTimeout)
-		r, err := i.rpc.Health(health, &protov1.HealthRequest{})
-		cancel()
-		if err == nil {
-			misses = 0
+		r, err := p.check(ctx, i)
+		switch {
+		case ctx.Err() != nil || !i.proc.alive():
+			// the next turn of the loop says which
+		case err == nil:
+			doubts = 0
 			i.healthy(p, r)
-		} else if ctx.Err() == nil && i.proc.alive() {
-			misses++
-			if misses >= pace.HealthMisses {
-				return true, fmt.Errorf("it is frozen or broken: %d health checks of %s in a row went wrong: %w", misses, pace.HealthTimeout, rpcText(err))
+			if err := i.stalled(r, time.Now(), pace.StallAfter); err != nil {
+				return false, err
+			}
+		case errors.Is(err, errSilent):
+			return true, err
+		default:
+			if doubts += doubtWrong; doubts >= pace.HealthDoubts {
+				return true, fmt.Errorf("it is broken: its health can't be asked for: %w", rpcText(err))
 			}
 		}
-		// After a miss at once, but not in a tight loop when calls fail at once.
-		pause := pace.HealthInterval
-		if misses > 0 {
-			pause = max(0, pace.HealthTimeout-time.Since(asked))
+		next.Reset(pace.HealthInterval)
+	}
+}
+
+// errSilent is wrapped by what says of a process that it is given up.
+var errSilent = errors.New("it has not answered a health check")
+
+// check asks for a process's health once, and waits as long as there is hope for
+// an answer. Looks at the process are only taken while it keeps the host waiting.
+func (p *Plugin) check(ctx context.Context, i *instance) (*protov1.HealthResponse, error) {
+	pace := p.host.pace
+	ctx, cancel := context.WithCancel(ctx)
+	type result struct {
+		health *protov1.HealthResponse
+		err    error
+	}
+	answer := make(chan result, 1)
+	answered := false
+	go func() {
+		r, err := i.rpc.Health(ctx, &protov1.HealthRequest{})
+		answer <- result{r, err}
+	}()
+	defer func() {
+		cancel()
+		if !answered {
+			<-answer
 		}
-		next.Reset(pause)
+	}()
+	asked := time.Now()
+	wait := pace.HealthTimeout / 6 // then to the first look
+	tick := time.NewTimer(wait)
+	defer tick.Stop()
+	due := asked.Add(wait)
+	var before look
+	doubts := 0
+	for {
+		select {
+		case r := <-answer:
+			answered = true
+			return r.health, r.err
+		case <-i.proc.exited:
+			return nil, errors.New(i.proc.ended)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-tick.C:
+		}
+		late := time.Since(due)
+		now, err := lookAt(i.proc.pid())
+		if err != nil {
+			return nil, err // it is gone
+		}
+		if before.threads != nil {
+			what, words := now.since(before)
+			switch {
+			case what == stopped:
+				doubts = pace.HealthDoubts
+			case late > pace.HealthTimeout/6:
+				// The daemon itself has had no CPU: an answer may be on its way.
+			case what == asleep:
+				doubts += doubtAsleep
+			case what == busy:
+				doubts += doubtBusy
+			}
+			if silent := time.Since(asked); doubts >= pace.HealthDoubts || silent >= pace.SilentAfter {
+				return nil, fmt.Errorf("it is frozen: %w for %s: %s", errSilent, silent.Round(10*time.Millisecond), words)
+			}
+			wait = pace.HealthTimeout
+		} else {
+			wait = pace.HealthTimeout - wait
+		}
+		before = now
+		tick.Reset(wait)
+		due = time.Now().Add(wait)
 	}
 }
 
@@ -74,4 +157,31 @@ func (i *instance) settle(p *Plugin) {
 	default:
 		p.setState(Running, "")
 	}
+}
+
+// progress is how far a plugin has come with what its stream is told.
+type progress struct {
+	before   uint64    // messages that it had received when the stream was opened
+	received uint64    // by its last health answer
+	at       time.Time // it received one, or had nothing more to receive
+}
+
+// stalled says that a plugin has stopped reading its stream while it is healthy
+// otherwise: for a while it was told more than it has received. One that does not
+// count its messages is not judged.
+func (i *instance) stalled(r *protov1.HealthResponse, now time.Time, after time.Duration) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	told, was := i.told.Load(), i.taken
+	i.taken.received = r.GetReceived()
+	counts := r.GetReceived()+r.GetSent() > 0
+	if !i.open || !counts || r.GetReceived() != was.received || r.GetReceived() >= was.before+told {
+		i.taken.at = now
+		return nil
+	}
+	if idle := now.Sub(was.at); idle >= after {
+		return fmt.Errorf("its stream has stopped: of %d messages it has read %d, and none for %s",
+			told, r.GetReceived()-was.before, idle.Round(time.Second))
+	}
+	return nil
 }

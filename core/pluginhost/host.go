@@ -43,8 +43,10 @@ type Pace struct {
 	StartTimeout     time.Duration // from fork to a connection; 5 s
 	ConfigureTimeout time.Duration // of Describe, Validate and Configure, each; 10 s
 	HealthInterval   time.Duration // between two health calls; 750 ms
-	HealthTimeout    time.Duration // of one; 1 s
-	HealthMisses     int           // in a row that make a plugin frozen; 2
+	HealthTimeout    time.Duration // of one, before the process is looked at; 600 ms
+	HealthDoubts     int           // that make a plugin frozen: 1 for a timeout while busy, 3 while asleep; 6
+	SilentAfter      time.Duration // without an answer a plugin is frozen, whatever it does; 15 s
+	StallAfter       time.Duration // without reading its stream a plugin hangs; 30 s
 	AnswerTimeout    time.Duration // of a sampler; 10 s
 	StopTimeout      time.Duration // from being asked to end to being killed; 1 s
 	BackoffMin       time.Duration // of the second attempt in a row; 100 ms
@@ -57,14 +59,16 @@ type Pace struct {
 func (p Pace) withDefaults() Pace {
 	d := Pace{
 		StartTimeout: 5 * time.Second, ConfigureTimeout: 10 * time.Second,
-		HealthInterval: 750 * time.Millisecond, HealthTimeout: time.Second, HealthMisses: 2,
+		HealthInterval: 750 * time.Millisecond, HealthTimeout: 600 * time.Millisecond, HealthDoubts: 6,
+		SilentAfter: 15 * time.Second, StallAfter: 30 * time.Second,
 		AnswerTimeout: 10 * time.Second, StopTimeout: time.Second,
 		BackoffMin: 100 * time.Millisecond, BackoffMax: 10 * time.Second, StableAfter: 10 * time.Second,
 		Restarts: 10, RestartWindow: time.Minute,
 	}
 	return Pace{
 		cmp.Or(p.StartTimeout, d.StartTimeout), cmp.Or(p.ConfigureTimeout, d.ConfigureTimeout),
-		cmp.Or(p.HealthInterval, d.HealthInterval), cmp.Or(p.HealthTimeout, d.HealthTimeout), cmp.Or(p.HealthMisses, d.HealthMisses),
+		cmp.Or(p.HealthInterval, d.HealthInterval), cmp.Or(p.HealthTimeout, d.HealthTimeout), cmp.Or(p.HealthDoubts, d.HealthDoubts),
+		cmp.Or(p.SilentAfter, d.SilentAfter), cmp.Or(p.StallAfter, d.StallAfter),
 		cmp.Or(p.AnswerTimeout, d.AnswerTimeout), cmp.Or(p.StopTimeout, d.StopTimeout),
 		cmp.Or(p.BackoffMin, d.BackoffMin), cmp.Or(p.BackoffMax, d.BackoffMax), cmp.Or(p.StableAfter, d.StableAfter),
 		cmp.Or(p.Restarts, d.Restarts), cmp.Or(p.RestartWindow, d.RestartWindow),

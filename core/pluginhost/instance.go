@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -45,7 +46,10 @@ type instance struct {
 	interval time.Duration // between reports, as a sampler asked; 0: not
 	hung     chan error    // a stream found that the plugin hangs; buffered
 
+	told atomic.Uint64 // messages sent on the stream, or being sent
+
 	mu       sync.Mutex
+	taken    progress
 	open     bool   // the kind's stream is
 	broken   string // why it is not; "": it has not been tried yet
 	degraded string // the last health answer

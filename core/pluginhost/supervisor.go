@@ -337,6 +337,8 @@ func (p *Plugin) streams(ctx context.Context, i *instance) {
 			i.mu.Lock()
 			defer i.mu.Unlock()
 			i.open, i.broken = true, ""
+			i.told.Store(0)
+			i.taken.before, i.taken.at = i.taken.received, time.Now()
 			i.settle(p)
 		})
 		if yielded(ctx) {
