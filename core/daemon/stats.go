@@ -72,7 +72,7 @@ func (s source) Plugins() []*protov1.PluginView {
 			SinceUnixNano: p.Since.UnixNano(), Pid: uint32(p.PID), Restarts: p.Restarts,
 			Reason: p.Reason, QueueDepth: p.QueueDepth, QueueDropped: p.QueueDropped,
 			MemoryBytes: p.MemoryBytes, CpuSeconds: p.CPUSeconds, LastStderr: p.LastStderr,
-			Refused: p.Refused,
+			Refused: p.Refused, LastError: p.LastError, Replaced: p.Replaced,
 		})
 	}
 	return out

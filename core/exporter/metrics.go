@@ -1,6 +1,7 @@
 package exporter
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +22,9 @@ var (
 	pluginStates = []string{"starting", "running", "degraded", "backoff", "failed", "stopped"}
 	probeStates  = []string{"attached", "partial", "unavailable"}
 )
+
+// maxErrorLabel is how much of an error's text a label has, in bytes.
+const maxErrorLabel = 160
 
 // metric is the description of a family with its type.
 type metric struct {
@@ -44,7 +48,7 @@ type collector struct {
 	delay                                                          *prometheus.Desc
 	queueDepth, queueCapacity                                      metric
 	pState, pInfo, pRestarts, pMemory, pCPU                        metric
-	pQueue, pDropped, pRefused                                     metric
+	pQueue, pDropped, pRefused, pSince, pReplaced, pPID, pError    metric
 	generation, policyInfo, swaps, policyRefused, expires          metric
 	probe                                                          metric
 }
@@ -102,8 +106,12 @@ func newCollector(source Source) *collector {
 	c.queueCapacity = gauge("queue_capacity", "Items that a queue has room for.", "queue")
 
 	c.pState = gauge("plugin_state", "1 for the state that the plugin is in, 0 for the others.", "kind", "name", "state")
+	c.pSince = gauge("plugin_state_since_timestamp_seconds", "When the plugin came into the state that it is in.", "kind", "name")
 	c.pInfo = gauge("plugin_info", "1, labelled with the plugin's version.", "kind", "name", "version")
 	c.pRestarts = counter("plugin_restarts_total", "How often the plugin was started again.", "kind", "name")
+	c.pReplaced = counter("plugin_replacements_total", "How often a reload put a new process in the place of the plugin's.", "kind", "name")
+	c.pPID = gauge("plugin_pid", "Process id of the plugin; 0: it has no process.", "kind", "name")
+	c.pError = gauge("plugin_last_error_info", "1, labelled with what is wrong with the plugin, or else why a process of it ended last; absent: nothing.", "kind", "name", "error")
 	c.pMemory = gauge("plugin_resident_memory_bytes", "Resident memory of the plugin's process.", "kind", "name")
 	c.pCPU = counter("plugin_cpu_seconds_total", "CPU time of all the plugin's processes.", "kind", "name")
 	c.pQueue = gauge("plugin_queue_depth", "Items that wait to be sent to the plugin.", "kind", "name")
@@ -253,7 +261,14 @@ func (c *collector) collectPlugins(s sink, plugins []*protov1.PluginView) {
 		kind, name := kindName(p.GetKind()), p.GetName()
 		s.oneHot(c.pState, pluginStates, p.GetState(), kind, name)
 		s.value(c.pInfo, 1, kind, name, p.GetVersion())
+		s.value(c.pSince, float64(p.GetSinceUnixNano())/1e9, kind, name)
 		s.count(c.pRestarts, p.GetRestarts(), kind, name)
+		s.count(c.pReplaced, p.GetReplaced(), kind, name)
+		s.count(c.pPID, uint64(p.GetPid()), kind, name)
+		if e := cmp.Or(p.GetReason(), p.GetLastError()); e != "" {
+			e, _, _ = strings.Cut(e, "; it wrote last: ") // anybody may scrape, and a plugin may write anything
+			s.value(c.pError, 1, kind, name, e[:min(len(e), maxErrorLabel)])
+		}
 		s.count(c.pMemory, p.GetMemoryBytes(), kind, name)
 		s.value(c.pCPU, p.GetCpuSeconds(), kind, name)
 		s.count(c.pQueue, p.GetQueueDepth(), kind, name)

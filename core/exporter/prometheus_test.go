@@ -39,6 +39,7 @@ func someFigures() *figures {
 		plugins: []*protov1.PluginView{{
 			Kind: protov1.Kind_KIND_DISCOVERER, Name: "docker", Version: "1.0", State: "backoff",
 			Restarts: 2, QueueDepth: 3, QueueDropped: 4, MemoryBytes: 5, CpuSeconds: 6.5, Refused: 7,
+			SinceUnixNano: 1_500_000_000, Pid: 8, Replaced: 9, LastError: "it ended: " + strings.Repeat("é", 75) + `; it wrote last: ["a secret"]`,
 		}},
 		stats: &protov1.Stats{
 			Kernel: []*protov1.LedgerRow{
@@ -102,7 +103,7 @@ func TestEveryDescribedMetricIsCollected(t *testing.T) {
 }
 
 func TestMetricsTellTheLedgerAndTheRest(t *testing.T) {
-	const want = `
+	want := `
 # HELP ebpf_tracer_events_kept_total Events that were put into a ring.
 # TYPE ebpf_tracer_events_kept_total counter
 ebpf_tracer_events_kept_total{kind="process.exec",priority="info"} 70
@@ -131,6 +132,18 @@ ebpf_tracer_plugin_state{kind="discoverer",name="docker",state="failed"} 0
 ebpf_tracer_plugin_state{kind="discoverer",name="docker",state="running"} 0
 ebpf_tracer_plugin_state{kind="discoverer",name="docker",state="starting"} 0
 ebpf_tracer_plugin_state{kind="discoverer",name="docker",state="stopped"} 0
+# HELP ebpf_tracer_plugin_last_error_info 1, labelled with what is wrong with the plugin, or else why a process of it ended last; absent: nothing.
+# TYPE ebpf_tracer_plugin_last_error_info gauge
+ebpf_tracer_plugin_last_error_info{error="it ended: ` + strings.Repeat("é", 75) + `",kind="discoverer",name="docker"} 1
+# HELP ebpf_tracer_plugin_state_since_timestamp_seconds When the plugin came into the state that it is in.
+# TYPE ebpf_tracer_plugin_state_since_timestamp_seconds gauge
+ebpf_tracer_plugin_state_since_timestamp_seconds{kind="discoverer",name="docker"} 1.5
+# HELP ebpf_tracer_plugin_pid Process id of the plugin; 0: it has no process.
+# TYPE ebpf_tracer_plugin_pid gauge
+ebpf_tracer_plugin_pid{kind="discoverer",name="docker"} 8
+# HELP ebpf_tracer_plugin_replacements_total How often a reload put a new process in the place of the plugin's.
+# TYPE ebpf_tracer_plugin_replacements_total counter
+ebpf_tracer_plugin_replacements_total{kind="discoverer",name="docker"} 9
 # HELP ebpf_tracer_plugin_cpu_seconds_total CPU time of all the plugin's processes.
 # TYPE ebpf_tracer_plugin_cpu_seconds_total counter
 ebpf_tracer_plugin_cpu_seconds_total{kind="discoverer",name="docker"} 6.5

@@ -29,6 +29,9 @@ type Status struct {
 	Restarts uint64    // total
 	Replaced uint64    // total, by Replace; no restarts
 	Reason   string    // of degraded, backoff and failed
+	// LastError is why a process of it ended last, by itself or given up; kept
+	// when the plugin runs again. "": none has.
+	LastError string
 	// QueueDepth is how many items wait to be sent to the plugin, QueueDropped
 	// the total of those that could not wait and were told again as a list.
 	QueueDepth   uint64
@@ -45,7 +48,7 @@ func (p *Plugin) Status() Status {
 	defer p.mu.Unlock()
 	s := Status{
 		Kind: p.spec.Entry.Manifest.Kind, Name: p.spec.Entry.Manifest.Name,
-		Version: p.version, State: p.state, Since: p.since, Restarts: p.restarts, Replaced: p.replaced, Reason: p.reason,
+		Version: p.version, State: p.state, Since: p.since, Restarts: p.restarts, Replaced: p.replaced, Reason: p.reason, LastError: p.lastError,
 		CPUSeconds: p.pastCPU.Seconds(), LastStderr: p.out.last(), Refused: p.refused.Load(),
 	}
 	s.QueueDepth, s.QueueDropped = p.queue()

@@ -51,6 +51,7 @@ type Plugin struct {
 	since     time.Time
 	reason    string
 	version   string
+	lastError string
 	restarts  uint64
 	replaced  uint64
 	pastCPU   time.Duration
@@ -178,7 +179,7 @@ func (p *Plugin) run(ctx context.Context) {
 		if time.Since(since) >= pace.StableAfter {
 			wait.reset()
 		}
-		reason, refused := p.failure(err)
+		reason, refused := p.failed(err)
 		p.started(err)
 		if refused || !left.spend(time.Now()) {
 			if !refused {
@@ -215,17 +216,17 @@ func (p *Plugin) run(ctx context.Context) {
 	}
 }
 
-// failure says in words why a process ended, and whether the plugin refuses its
-// configuration.
-func (p *Plugin) failure(err error) (reason string, refused bool) {
-	var refusal *diag.Refusal
-	if errors.As(err, &refusal) {
-		return err.Error(), true
-	}
+// failed records why a process ended and says it in words, and whether the plugin
+// refuses its configuration.
+func (p *Plugin) failed(err error) (reason string, refused bool) {
 	p.mu.Lock()
-	out := p.out
-	p.mu.Unlock()
-	return withLastWords(err, out).Error(), false
+	defer p.mu.Unlock()
+	var refusal *diag.Refusal
+	if refused = errors.As(err, &refusal); !refused {
+		err = withLastWords(err, p.out)
+	}
+	p.lastError = err.Error()
+	return p.lastError, refused
 }
 
 // life is one process, from its start, or from its taking over, to its end. It

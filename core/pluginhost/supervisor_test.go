@@ -37,7 +37,7 @@ func TestAKilledPluginIsStartedAgainAndTellsEverythingAnew(t *testing.T) {
 		t.Errorf("%d containers were told, not 2 times 3", n)
 	}
 	s := d.Status()
-	if s.Restarts != 1 || s.Version != "1.2.3" || s.MemoryBytes == 0 || s.CPUSeconds <= 0 {
+	if s.Restarts != 1 || s.Version != "1.2.3" || s.MemoryBytes == 0 || s.CPUSeconds <= 0 || s.Reason != "" || !strings.Contains(s.LastError, "signal: killed") {
 		t.Errorf("status is %+v", s)
 	}
 }

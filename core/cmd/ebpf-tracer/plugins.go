@@ -20,7 +20,8 @@ func newPlugins() *cobra.Command {
 		Aliases: []string{"plugin"},
 		Short:   "List the plugins and how they are",
 		Long: `List the plugins and how they are: starting, running, degraded (what it depends on
-is away), backoff (it is started again after a pause), failed or stopped. JSON also
+is away), backoff (it is started again after a pause), failed or stopped. The last
+error is what is wrong now, or else why a process of the plugin ended last. JSON also
 has the last lines of each plugin's standard error.`,
 		Example: `  ebpf-tracer get plugins
   ebpf-tracer get plugins -o json | jq '.[] | select(.state != "running")'`,
@@ -46,11 +47,11 @@ has the last lines of each plugin's standard error.`,
 }
 
 func showPlugins(out io.Writer, list []*protov1.PluginView, now time.Time) error {
-	t := newTable(out, "KIND", "NAME", "VERSION", "STATE", "SINCE", "RESTARTS", "PID", "RSS", "CPU", "QUEUE", "DROPS", "REASON")
+	t := newTable(out, "KIND", "NAME", "VERSION", "STATE", "SINCE", "RESTARTS", "PID", "RSS", "CPU", "QUEUE", "DROPS", "LAST ERROR")
 	for _, p := range list {
 		t.row(wordOf(p.GetKind()), p.GetName(), p.GetVersion(), p.GetState(), since(p.GetSinceUnixNano(), now),
 			count(p.GetRestarts()), number(p.GetPid()), size(p.GetMemoryBytes()), seconds(p.GetCpuSeconds()),
-			count(p.GetQueueDepth()), count(p.GetQueueDropped()), p.GetReason())
+			count(p.GetQueueDepth()), count(p.GetQueueDropped()), cmp.Or(p.GetReason(), p.GetLastError()))
 	}
 	return t.flush()
 }

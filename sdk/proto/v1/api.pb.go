@@ -489,6 +489,7 @@ type PluginView struct {
 	Program       string   `protobuf:"bytes,16,opt,name=program,proto3" json:"program,omitempty"`                      // what is run
 	Digest        string   `protobuf:"bytes,17,opt,name=digest,proto3" json:"digest,omitempty"`                        // sha256 of the program, in hex
 	Sandbox       *Sandbox `protobuf:"bytes,18,opt,name=sandbox,proto3" json:"sandbox,omitempty"`
+	Replaced      uint64   `protobuf:"varint,19,opt,name=replaced,proto3" json:"replaced,omitempty"` // by a reload; no restarts
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -647,6 +648,13 @@ func (x *PluginView) GetSandbox() *Sandbox {
 		return x.Sandbox
 	}
 	return nil
+}
+
+func (x *PluginView) GetReplaced() uint64 {
+	if x != nil {
+		return x.Replaced
+	}
+	return 0
 }
 
 // Sandbox is what a plugin's process may and may not do.
@@ -1920,7 +1928,7 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\tcontainer\x18\x02 \x01(\v2\x1c.ebpftracer.v1.ContainerViewR\tcontainer\"\x14\n" +
 	"\x12ListPluginsRequest\"J\n" +
 	"\x13ListPluginsResponse\x123\n" +
-	"\aplugins\x18\x01 \x03(\v2\x19.ebpftracer.v1.PluginViewR\aplugins\"\xaf\x04\n" +
+	"\aplugins\x18\x01 \x03(\v2\x19.ebpftracer.v1.PluginViewR\aplugins\"\xcb\x04\n" +
 	"\n" +
 	"PluginView\x12'\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x13.ebpftracer.v1.KindR\x04kind\x12\x12\n" +
@@ -1945,7 +1953,8 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"last_error\x18\x0f \x01(\tR\tlastError\x12\x18\n" +
 	"\aprogram\x18\x10 \x01(\tR\aprogram\x12\x16\n" +
 	"\x06digest\x18\x11 \x01(\tR\x06digest\x120\n" +
-	"\asandbox\x18\x12 \x01(\v2\x16.ebpftracer.v1.SandboxR\asandbox\"\x99\x01\n" +
+	"\asandbox\x18\x12 \x01(\v2\x16.ebpftracer.v1.SandboxR\asandbox\x12\x1a\n" +
+	"\breplaced\x18\x13 \x01(\x04R\breplaced\"\x99\x01\n" +
 	"\aSandbox\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x18\n" +
 	"\aapplied\x18\x02 \x03(\tR\aapplied\x12\x1f\n" +

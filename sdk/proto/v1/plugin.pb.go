@@ -749,7 +749,8 @@ type HealthResponse struct {
 	// reason is a sentence for the operator: what is wrong and what to do.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// messages of the kind's stream, both ways, since the process began: by
-	// these a stream that stopped is told from one that has nothing to say.
+	// these a stream that stopped is told from one that has nothing to say. A
+	// plugin that leaves both at 0 is not judged by them.
 	Received      uint64 `protobuf:"varint,3,opt,name=received,proto3" json:"received,omitempty"`
 	Sent          uint64 `protobuf:"varint,4,opt,name=sent,proto3" json:"sent,omitempty"`
 	unknownFields protoimpl.UnknownFields
