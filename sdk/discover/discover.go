@@ -15,17 +15,26 @@ var ErrAbsent = errors.New("runtime is not on this host")
 
 // Discoverer finds the workloads of one runtime. Its life:
 //
-//  1. Detect may be called at any time after Configure; it is cheap and has no
-//     side effect.
-//  2. Discover is called once the daemon wants the inventory and runs until ctx
-//     is done. It is never called twice at a time; after an error it is called
-//     again, by a supervisor that backs off.
+//  1. It is built by New, which does not wait for the runtime: a runtime that is
+//     away is no error there.
+//  2. Detect may be called at any time from then on, also while Discover runs. It is
+//     cheap, has no side effect and returns within two seconds.
+//  3. Discover is called once the daemon wants the inventory and runs until ctx is
+//     done. It begins a snapshot with inv.Reset, tells everything there is, and ends
+//     it with inv.Synced.
+//  4. Then it tells every change, from the runtime's create on: the daemon names the
+//     first process of a container by what was said before that process ran.
+//  5. When the runtime goes away Discover does not return: it says so with
+//     inv.Degraded, tries again by itself (package backoff) and sends a new snapshot,
+//     from Reset to Synced, when the runtime is back. What was told before stays in
+//     force until then.
+//  6. When ctx is done Discover returns, at once; half a second later its process is
+//     ended.
+//  7. After an error, or a stream that broke, Discover is called again, with pauses
+//     that grow, and starts over at 3. It is never called twice at a time.
 //
-// Discover sends a snapshot between inv.Reset and inv.Synced and every change
-// after that, from the runtime's create on: the daemon names the first process
-// of a container by what was said before that process ran. When the runtime
-// goes away Discover does not return: it says so with inv.Degraded, tries again
-// by itself and sends a new snapshot when the runtime is back.
+// Errors that Discover returns end up in the daemon's log and in `get plugins`: say
+// what to do about them.
 type Discoverer interface {
 	// Detect tells where the runtime was found, or returns ErrAbsent.
 	Detect(ctx context.Context) (detail string, err error)

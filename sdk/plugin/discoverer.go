@@ -26,10 +26,7 @@ type discovererServer struct {
 var _ protov1.DiscovererServer = (*discovererServer)(nil)
 
 func (s *discovererServer) Detect(ctx context.Context, _ *protov1.DetectRequest) (*protov1.DetectResponse, error) {
-	s.process.mu.Lock()
-	configured := s.process.configured
-	s.process.mu.Unlock()
-	if !configured {
+	if !s.process.isConfigured() {
 		return nil, status.Error(codes.FailedPrecondition, "the plugin is not configured yet")
 	}
 	detail, err := s.impl.Detect(ctx)

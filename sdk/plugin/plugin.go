@@ -24,11 +24,17 @@ type Env struct {
 	Node *protov1.Node
 	// StateDir is the plugin's own directory, kept over restarts; "": none.
 	StateDir string
-	// Log goes to the daemon's log, under the plugin's name.
+	// Features are what the daemon knows beyond the first edition of the
+	// protocol. A message that narrows what an earlier one means may be sent
+	// only to a daemon that lists it.
+	Features []string
+	// Log goes to the daemon's log, under the plugin's name. It is safe for
+	// concurrent use and never waits for long.
 	Log *slog.Logger
 }
 
-// Kind is what Serve takes: a Discoverer, a Detector or a Sampler.
+// Kind is what Serve takes: a Discoverer, a Detector or a Sampler. A value of it only
+// describes; it may be served any number of times.
 type Kind interface{ definition() definition }
 
 // Discoverer is a plugin that finds the workloads of one runtime. C is the

@@ -34,8 +34,13 @@ type process struct {
 	// messages of the kind's stream
 	received, sent atomic.Uint64
 
+	// configuring is held while the author's New runs, which mu is not: Health
+	// answers meanwhile.
+	configuring sync.Mutex
+
 	mu         sync.Mutex
 	configured bool
+	late       bool // a stream did not end when asked to
 	degraded   string
 
 	// streams counts the running handlers of the kind's stream. closing keeps
@@ -101,23 +106,34 @@ func (p *process) Validate(_ context.Context, r *protov1.ValidateRequest) (*prot
 // Configure builds the author's plugin. A configuration that was refused may be
 // followed by another; one that was taken may not.
 func (p *process) Configure(_ context.Context, r *protov1.ConfigureRequest) (*protov1.ConfigureResponse, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.configured {
+	p.configuring.Lock()
+	defer p.configuring.Unlock()
+	if p.isConfigured() {
 		return nil, status.Error(codes.FailedPrecondition, "the plugin is configured already; start another process")
 	}
 	out := &protov1.ConfigureResponse{}
 	ds := p.def.validate(r.GetConfig())
 	if !ds.HasErrors() {
-		err := p.def.configure(p.ctx, r.GetConfig(), Env{Node: r.GetNode(), StateDir: r.GetStateDir(), Log: p.log})
+		env := Env{Node: r.GetNode(), StateDir: r.GetStateDir(), Features: r.GetFeatures(), Log: p.log}
+		err := p.def.configure(p.ctx, r.GetConfig(), env)
 		ds = append(ds, diagnostics(err)...)
-		p.configured = err == nil
-	}
-	if p.configured && p.def.interval != nil {
-		out.ReportIntervalNano = int64(p.def.interval())
+		if err == nil {
+			if p.def.interval != nil {
+				out.ReportIntervalNano = int64(p.def.interval())
+			}
+			p.mu.Lock()
+			p.configured = true
+			p.mu.Unlock()
+		}
 	}
 	out.Diagnostics = wire.DiagnosticsToProto(ds)
 	return out, nil
+}
+
+func (p *process) isConfigured() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.configured
 }
 
 // Health answers from memory.
@@ -159,6 +175,9 @@ func (p *process) end() {
 	case <-ended:
 	case <-time.After(drain):
 		p.log.Warn("a stream did not end when asked to", "waited", drain)
+		p.mu.Lock()
+		p.late = true
+		p.mu.Unlock()
 	}
 	p.server.Stop()
 }

@@ -19,6 +19,22 @@ import (
 
 // Serve runs the process as a plugin and never returns. The process exits with
 // 0 when the daemon asked it to or is gone, and with 1 when it could not serve.
+// The life of the process:
+//
+//  1. Serve takes standard output for the handshake: what is printed from here on
+//     goes to standard error, and from there to the daemon's log.
+//  2. The daemon asks for the schema. A process that is only asked ends here.
+//  3. Validate checks a configuration, any number of times, and does no I/O.
+//  4. New is called once, with a configuration that Validate took. A process whose
+//     New failed may be given another configuration, or is ended.
+//  5. The methods of the kind are called, as their interface says
+//     (discover.Discoverer, mesh.Detector, sampling.Sampler).
+//  6. The context of New and of all methods is done when the daemon asks for the
+//     end. What still runs half a second later is cut off.
+//  7. The process exits. It also does so when the daemon is gone without a word.
+//
+// A process may end at any point by a signal that can't be caught. What must
+// outlive it goes into Env.StateDir.
 //
 // Run by hand, it explains itself; with --describe it prints its schema.
 func Serve(k Kind) {

@@ -35,8 +35,11 @@ func claimStdio() (*stdio, error) {
 // release is called at the first call from the daemon, which can only come
 // after the handshake. go-plugin has by then put pipes of its own in place of
 // both files, whose contents would travel as RPCs, unbounded and unseen by the
-// daemon's log; they are put back to standard error.
+// daemon's log; they are put back to standard error. Of nil, it does nothing.
 func (s *stdio) release() {
+	if s == nil {
+		return
+	}
 	s.once.Do(func() {
 		os.Stdout, os.Stderr = s.stderr, s.stderr
 		s.handshake.Close() // only ever written to by the handshake

@@ -10,11 +10,25 @@ import (
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
-// Sampler answers reports with policies. Start is called once at the beginning
-// of each stream; its policy holds until the first report. Plan is called for
-// each report, one at a time. While it runs the daemon goes on with the last policy
-// until its TTL, and merges the intervals that pass into the next report. A nil
-// policy keeps the last one and renews its TTL.
+// Sampler answers reports with policies. Its life:
+//
+//  1. It is built by New, which waits for nothing outside the process. A sampler
+//     that implements Paced is then asked for its interval.
+//  2. Start is called at the beginning of each stream. Its policy holds until the
+//     first report; what was learned of earlier streams may be kept.
+//  3. Plan is called for each report, one at a time. Its policy replaces the last
+//     one; nil keeps the last one and renews its TTL.
+//  4. While Plan runs the daemon goes on with the last policy until its TTL, and
+//     merges the intervals that pass into the next report. A Plan of more than ten
+//     seconds is taken for frozen, and the process is replaced.
+//  5. What became of a policy (taken, clamped, refused and why) stands in the next
+//     report's policies.
+//  6. When ctx is done Start and Plan return, at once; half a second later the
+//     process is ended.
+//  7. After an error the stream begins again, at 2. No two calls overlap.
+//
+// Sequences of policies rise. A policy without default_probability, or with a rule
+// without match or probability, is refused.
 type Sampler interface {
 	Start(ctx context.Context) (*protov1.Policy, error)
 	Plan(ctx context.Context, report *protov1.Report) (*protov1.Policy, error)
