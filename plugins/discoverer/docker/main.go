@@ -8,8 +8,10 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/plugin"
 )
 
-func main() {
-	plugin.Serve(plugin.Discoverer[Config]{
+func main() { plugin.Serve(definition()) }
+
+func definition() plugin.Discoverer[Config] {
+	return plugin.Discoverer[Config]{
 		Name:     "docker",
 		Version:  plugin.Version(),
 		Doc:      "Finds the containers of a Docker daemon, or of Podman's compatible service, from their creation on.",
@@ -18,5 +20,5 @@ func main() {
 		New: func(_ context.Context, c Config, env plugin.Env) (discover.Discoverer, error) {
 			return newDiscoverer(c, os.Getenv("DOCKER_HOST"), env.Node, env.Log)
 		},
-	})
+	}
 }

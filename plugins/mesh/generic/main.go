@@ -7,8 +7,10 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/plugin"
 )
 
-func main() {
-	plugin.Serve(plugin.Detector[Config]{
+func main() { plugin.Serve(definition()) }
+
+func definition() plugin.Detector[Config] {
+	return plugin.Detector[Config]{
 		Name:     "generic",
 		Version:  plugin.Version(),
 		Doc:      "Recognises the sidecars of service meshes by image, name, ports and labels.",
@@ -17,5 +19,5 @@ func main() {
 		New: func(_ context.Context, c Config, _ plugin.Env) (mesh.Detector, error) {
 			return genericDetector{config: c}, nil
 		},
-	})
+	}
 }
