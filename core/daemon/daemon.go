@@ -109,13 +109,9 @@ func Run(ctx context.Context, o Options) error {
 
 // check finishes the check of the configuration with the plugins' help.
 func (d *daemon) check(ctx context.Context, file *config.File, found config.Diagnostics) error {
-	state := d.options.StateDir
-	if state == "" {
-		state = "/var/lib/ebpf-tracer"
-	}
 	var err error
 	d.host, err = pluginhost.New(pluginhost.Options{
-		RuntimeDir: d.config.API.Socket + ".plugins", StateDir: state, Log: d.log,
+		RuntimeDir: d.config.API.Socket + ".plugins", StateDir: d.options.stateDir(), Log: d.log,
 	})
 	if err != nil {
 		return err
@@ -124,10 +120,13 @@ func (d *daemon) check(ctx context.Context, file *config.File, found config.Diag
 	if err == nil && found.HasErrors() {
 		err = configError(d.options.ConfigFile, found)
 	}
-	if err != nil {
-		return errors.Join(err, d.stopHost())
+	if err == nil {
+		err = showWarnings(d.options.Stderr, found)
 	}
-	return showWarnings(d.options.Stderr, found)
+	if err != nil {
+		return errors.Join(err, d.closePlugins())
+	}
+	return nil
 }
 
 func (d *daemon) stopHost() error {
@@ -140,7 +139,7 @@ func (d *daemon) stopHost() error {
 func (d *daemon) trace(ctx context.Context) (err error) {
 	d.inventory = inventory.New(inventory.Options{Encode: encodeWorkload, Rescan: d.wantRescan})
 	if err := d.openOutputs(); err != nil {
-		return errors.Join(err, d.stopHost())
+		return errors.Join(err, d.closePlugins())
 	}
 	d.pipeline = pipeline.New(pipeline.Options{
 		Inventory: d.inventory, Exporters: d.outputs.pipeline(),
@@ -153,7 +152,7 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 		NoArgs: d.config.Probes.Process != nil && !d.config.Probes.Process.Args,
 	})
 	if err != nil {
-		return errors.Join(err, d.stopHost(), d.outputs.close())
+		return errors.Join(err, d.closePlugins(), d.outputs.close())
 	}
 	for _, p := range d.kernel.Probes() {
 		if p.State() != "attached" {
@@ -208,12 +207,15 @@ func (d *daemon) goes(f func()) {
 	}()
 }
 
+// closePlugins ends the plugins and gives their files back.
+func (d *daemon) closePlugins() error { return errors.Join(d.stopHost(), closeBundles(d.plugins)) }
+
 // stop ends everything in the order in which events flow, so that none is lost,
 // and prints the ledger.
 func (d *daemon) stop(stopReading func(), read <-chan error) error {
 	errs := []error{d.kernel.Detach()}
 	plugins := make(chan error, 1)
-	go func() { plugins <- d.stopHost() }()
+	go func() { plugins <- d.closePlugins() }()
 	stopReading()
 	errs = append(errs, <-read)
 	d.pipeline.Close()

@@ -1,16 +1,20 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/store"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
 )
@@ -40,8 +44,8 @@ func Validate(ctx context.Context, o Options) (err error) {
 		defer cancel()
 		err = errors.Join(err, host.Stop(ctx))
 	}()
-	_, found, err = checkPlugins(ctx, host, o, file, found)
-	if err != nil {
+	plugins, found, err := checkPlugins(ctx, host, o, file, found)
+	if err := errors.Join(err, closeBundles(plugins)); err != nil {
 		return err
 	}
 	if found.HasErrors() {
@@ -52,27 +56,42 @@ func Validate(ctx context.Context, o Options) (err error) {
 
 // checkPlugins checks every plugin's block: against its schema, and when nothing
 // at all was wrong so far, by the plugin itself. found are the findings before,
-// and come back with those of here.
-func checkPlugins(ctx context.Context, host *pluginhost.Host, o Options, file *config.File, found config.Diagnostics) ([]plugin, config.Diagnostics, error) {
-	dir, err := o.pluginDir()
+// and come back with those of here. The plugins' files are taken, to be closed by
+// the caller; without plugins there are none.
+func checkPlugins(ctx context.Context, host *pluginhost.Host, o Options, file *config.File, found config.Diagnostics) (_ []plugin, _ config.Diagnostics, err error) {
+	catalog, err := o.catalog(file)
 	if err != nil {
 		return nil, found, err
 	}
-	catalog, err := pluginhost.NewCatalog(append([]string{dir}, file.Config.Plugins.Dirs...))
+	files, err := store.Open(ctx, o.storeDir(), newLogger(o.Stderr, file.Config.Log))
 	if err != nil {
 		return nil, found, err
 	}
+	defer func() { err = errors.Join(err, files.Close()) }()
 	asked := map[string]asking{}
 	defer func() {
 		for _, a := range asked {
 			a.session.Close()
 		}
 	}()
+	var plugins []plugin
+	taken := []*store.Bundle{}
+	defer func() {
+		if plugins == nil {
+			for _, b := range taken {
+				err = errors.Join(err, b.Close())
+			}
+		}
+	}()
 	configs, more := file.DecodePlugins(func(ref config.PluginRef) (schema.Block, error) {
 		entry, err := catalog.Find(ref.Kind, ref.Name)
+		if err == nil {
+			err = entry.Take(ctx, files)
+		}
 		if err != nil {
 			return schema.Block{}, err
 		}
+		taken = append(taken, entry.Bundle)
 		session, err := host.Open(ctx, entry)
 		if err != nil {
 			return schema.Block{}, err
@@ -84,7 +103,7 @@ func checkPlugins(ctx context.Context, host *pluginhost.Host, o Options, file *c
 	if found = config.Join(found, more); found.HasErrors() {
 		return nil, found, nil
 	}
-	plugins := make([]plugin, 0, len(configs))
+	checked := make([]plugin, 0, len(configs))
 	for _, c := range configs {
 		a := asked[c.Ref.String()]
 		says, err := a.session.Validate(ctx, c.JSON)
@@ -92,7 +111,10 @@ func checkPlugins(ctx context.Context, host *pluginhost.Host, o Options, file *c
 			return nil, found, fmt.Errorf("ask %s to check its configuration: %w", c.Ref, err)
 		}
 		found = config.Join(found, c.Diagnostics(says))
-		plugins = append(plugins, plugin{entry: a.entry, config: c})
+		checked = append(checked, plugin{entry: a.entry, config: c})
+	}
+	if !found.HasErrors() {
+		plugins = checked
 	}
 	return plugins, found, nil
 }
@@ -101,6 +123,36 @@ func checkPlugins(ctx context.Context, host *pluginhost.Host, o Options, file *c
 type asking struct {
 	entry   pluginhost.Entry
 	session *pluginhost.Session
+}
+
+// closeBundles gives the plugins' files back.
+func closeBundles(plugins []plugin) error {
+	var err error
+	for _, p := range plugins {
+		err = errors.Join(err, p.entry.Bundle.Close())
+	}
+	return err
+}
+
+// catalog finds the plugins of a configuration.
+func (o Options) catalog(file *config.File) (*pluginhost.Catalog, error) {
+	dir, err := o.pluginDir()
+	if err != nil {
+		return nil, err
+	}
+	return pluginhost.NewCatalog(append([]string{dir}, file.Config.Plugins.Dirs...))
+}
+
+// stateDir is StateDir or its default.
+func (o Options) stateDir() string { return cmp.Or(o.StateDir, "/var/lib/ebpf-tracer") }
+
+// storeDir is where the files of plugins are kept. Who is not root could protect
+// none there, and has none.
+func (o Options) storeDir() string {
+	if os.Geteuid() != 0 {
+		return ""
+	}
+	return filepath.Join(o.stateDir(), "store")
 }
 
 // sampler is the name of the configured sampler.

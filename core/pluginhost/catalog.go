@@ -1,6 +1,7 @@
 package pluginhost
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/store"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/trust"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/wire"
 )
 
@@ -32,6 +35,29 @@ type Entry struct {
 	// Program is the absolute path of what is run, Args what follows it.
 	Program string
 	Args    []string
+	// Bundle is what is run in their place, once Take has hashed it. Who took it
+	// closes it when no process of the plugin is to be started any more.
+	Bundle *store.Bundle
+
+	text []byte // the manifest that was read
+}
+
+// Take hashes the plugin's files and keeps them in s: from then on every process of
+// the plugin runs what was hashed, whatever becomes of the files.
+func (e *Entry) Take(ctx context.Context, s *store.Store) error {
+	f := store.Files{
+		Dir: e.Dir, Manifest: filepath.Base(e.File), ManifestText: e.text,
+		Program: e.Manifest.Command[0], Others: e.Manifest.Files,
+	}
+	if filepath.IsAbs(f.Program) {
+		f.Program = e.Program // where the distribution's links lead
+	}
+	b, err := s.Take(ctx, f)
+	if err != nil {
+		return fmt.Errorf("plugin %s: %w", e, err)
+	}
+	e.Bundle = b
+	return nil
 }
 
 // String is kind/name.
@@ -41,13 +67,13 @@ func (e Entry) String() string { return string(e.Manifest.Kind) + "/" + e.Manife
 // the directories anew for each call and is safe for concurrent use.
 type Catalog struct {
 	dirs  []string
-	trust trust
+	trust trust.Owners
 }
 
 // NewCatalog searches dirs in order: the first that has a plugin's manifest
 // decides. A directory that does not exist is skipped.
 func NewCatalog(dirs []string) (*Catalog, error) {
-	t, err := newTrust()
+	t, err := trust.Daemon()
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +141,7 @@ func (c *Catalog) read(dir string, kind config.PluginKind, name string) (Entry, 
 	}
 	defer top.Close()
 	sub := filepath.Join(dir, string(kind))
-	if err := errors.Join(c.trust.entry(top, ".", dir), c.trust.entry(top, string(kind), sub)); err != nil {
+	if err := errors.Join(c.trust.Entry(top, ".", dir), c.trust.Entry(top, string(kind), sub)); err != nil {
 		return Entry{}, err
 	}
 	root, err := top.OpenRoot(string(kind))
@@ -126,7 +152,7 @@ func (c *Catalog) read(dir string, kind config.PluginKind, name string) (Entry, 
 
 	e := Entry{Dir: sub, File: filepath.Join(sub, name+manifestSuffix)}
 	base := name + manifestSuffix
-	if err := c.trust.entry(root, base, e.File); err != nil {
+	if err := c.trust.Entry(root, base, e.File); err != nil {
 		return Entry{}, err
 	}
 	if st, err := root.Stat(base); err != nil || st.Size() > maxManifest || !st.Mode().IsRegular() {
@@ -139,6 +165,7 @@ func (c *Catalog) read(dir string, kind config.PluginKind, name string) (Entry, 
 	if e.Manifest, err = config.ParseManifest(e.File, src); err != nil {
 		return Entry{}, err
 	}
+	e.text = src
 	m := e.Manifest
 	if m.Kind != kind || m.Name != name {
 		return Entry{}, fmt.Errorf("%s: it says plugin %q %q, but by its place it is %q %q", e.File, m.Kind, m.Name, kind, name)
@@ -166,7 +193,7 @@ func (c *Catalog) program(root *os.Root, e *Entry) error {
 			return fmt.Errorf("%s: find the program: %w", e.File, err)
 		}
 		e.Program = real
-		return errors.Join(c.trust.file(st, real), runnable(st, real))
+		return errors.Join(c.trust.File(st, real), runnable(st, real))
 	}
 	rel := filepath.Clean(e.Program)
 	e.Program = filepath.Join(e.Dir, rel)
@@ -177,7 +204,7 @@ func (c *Catalog) program(root *os.Root, e *Entry) error {
 	parts := strings.Split(rel, string(filepath.Separator))
 	for i := range parts {
 		at := filepath.Join(parts[:i+1]...)
-		err := c.trust.entry(root, at, filepath.Join(e.Dir, at))
+		err := c.trust.Entry(root, at, filepath.Join(e.Dir, at))
 		if errors.Is(err, fs.ErrNotExist) {
 			return &config.MissingBinaryError{Manifest: e.File, Binary: e.Program}
 		}

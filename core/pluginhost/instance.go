@@ -91,7 +91,7 @@ func (h *Host) launch(ctx context.Context, e Entry, out *output, memory int64, t
 	}
 	r := &run{
 		forker: h.forker, group: group, out: out, dir: dir,
-		prog: program{path: e.Program, dir: e.Dir, args: e.Args, env: env},
+		prog: programOf(e, env),
 	}
 	i := &instance{host: h, entry: e, run: r, dir: dir, hung: make(chan error, 1)}
 	i.client = goplugin.NewClient(&goplugin.ClientConfig{

@@ -45,6 +45,15 @@ type program struct {
 	args, env []string
 }
 
+// programOf is what a plugin runs: what was hashed, if it was.
+func programOf(e Entry, env []string) program {
+	p := program{path: e.Program, dir: e.Dir, args: e.Args, env: env}
+	if e.Bundle != nil {
+		p.path, p.dir = e.Bundle.Path(), e.Bundle.Dir
+	}
+	return p
+}
+
 // spawn starts a process. Its end of the parent-death signal is set up here,
 // where later the sandbox is too: a shim in front of path, run in this same
 // moment, would drop its rights in the order of the design and exec.

@@ -217,7 +217,7 @@ func findPlugins(b harness.Binaries) (found []proc, err error) {
 		if _, err := fmt.Sscanf(dir, "/proc/%d", &pid); err != nil {
 			continue
 		}
-		if p, err := readProc(pid); err == nil && strings.HasPrefix(p.exe, b.Plugins+"/") {
+		if p, err := readProc(pid); err == nil && b.PluginOf(pid) != "" {
 			found = append(found, p)
 		}
 	}

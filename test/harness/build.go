@@ -21,7 +21,8 @@ type Binaries struct {
 	Tracer  string // the daemon and command line
 	Plugins string // KIND/NAME below it, manifests beside
 
-	lock *os.File // of their directory, until this process ends
+	lock       *os.File // of their directory, until this process ends
+	identities *identities
 }
 
 // Plugin is the path of a plugin's binary.
@@ -49,7 +50,7 @@ var build = sync.OnceValues(func() (Binaries, error) {
 	if err != nil {
 		return Binaries{}, err
 	}
-	b := Binaries{Tracer: filepath.Join(dir, "ebpf-tracer"), Plugins: filepath.Join(dir, "plugins"), lock: lock}
+	b := Binaries{Tracer: filepath.Join(dir, "ebpf-tracer"), Plugins: filepath.Join(dir, "plugins"), lock: lock, identities: &identities{}}
 	if err := goBuild(ctx, root, b.Tracer, "./core/cmd/ebpf-tracer"); err != nil {
 		return b, err
 	}

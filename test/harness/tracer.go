@@ -329,7 +329,7 @@ func (tr *Tracer) PluginPID(kind, name string) int {
 		tr.t.Fatal(err)
 	}
 	for _, p := range all {
-		if p.exe == tr.Binaries.Plugin(kind, name) {
+		if tr.Binaries.PluginOf(p.pid) == tr.Binaries.Plugin(kind, name) {
 			return p.pid
 		}
 	}
