@@ -14,6 +14,7 @@ STAMP    := -X main.version=$(VERSION) -X main.revision=$(REVISION) -X $(MODULE)
 KINDS    := discoverer mesh sampler
 CONFIG   ?= config.hcl
 FUZZTIME ?= 30s
+DURATION ?= 30m
 
 .PHONY: help
 help: ## Show this list
@@ -52,6 +53,10 @@ race: ## Run the unit tests under the race detector (needs gcc)
 bench: build ## Measure what tracing costs here (as root; keep the machine quiet; ARGS=...)
 	@test/env/install.sh
 	@$(GO) run ./test/bench $(ARGS)
+
+.PHONY: soak
+soak: ## Trace a machine at full load for DURATION (30m): false kills, ledger, growth (as root)
+	@$(GO) test -count=1 -v -timeout 0 ./test/soak -args -duration $(DURATION)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser of outside bytes, each for FUZZTIME (30s)
