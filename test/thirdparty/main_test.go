@@ -62,6 +62,7 @@ type example struct {
 
 var examples = []example{
 	{dir: "systemd", kind: "discoverer", name: "systemd"},
+	{dir: "dynsampler", kind: "sampler", name: "dynsampler"},
 }
 
 // source is the directory of an example in this checkout.

@@ -1,0 +1,4 @@
+plugin "sampler" "dynsampler" {
+  protocol = 1
+  command  = ["./dynsampler"]
+}
