@@ -12,43 +12,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
-	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
 )
-
-// node remembers where a value stands, in the shape of the configuration.
-type node struct {
-	rng     hcl.Range
-	members map[string]*node // arguments and nested blocks of a body, keys of a map
-	items   []*node          // elements of a list, or repeated blocks
-}
-
-// find follows a path as far as the file goes: an argument that was left out
-// has no place of its own, its block has. exact tells whether the whole path
-// was followed.
-func (n *node) find(path diag.Path) (rng hcl.Range, exact bool) {
-	for _, step := range path {
-		var next *node
-		switch s := step.(type) {
-		case diag.Attr:
-			if len(n.members) == 0 && len(n.items) > 0 {
-				n = n.items[0] // a block that stands alone may go without its index
-			}
-			next = n.members[string(s)]
-		case diag.Key:
-			next = n.members[string(s)]
-		case diag.Index:
-			if int(s) >= 0 && int(s) < len(n.items) {
-				next = n.items[s]
-			}
-		}
-		if next == nil {
-			return n.rng, false
-		}
-		n = next
-	}
-	return n.rng, true
-}
 
 // decoder checks bodies against schemas and collects what is wrong.
 type decoder struct {
@@ -56,8 +21,11 @@ type decoder struct {
 	src   *source
 	diags hcl.Diagnostics
 
-	// secrets are the sensitive values read, to be kept out of what plugins say.
+	// secrets are the sensitive values read, and those from the environment, to
+	// be kept out of what plugins say.
 	secrets []string
+	// patterns are those of the schemas, compiled once for all values.
+	patterns map[string]*regexp.Regexp
 
 	// grants are what the values read open.
 	grants []Grant
@@ -123,13 +91,14 @@ func (d *decoder) body(body hcl.Body, s *schema.Block, where hcl.Range, title st
 }
 
 func (d *decoder) nested(blocks hcl.Blocks, s *schema.NestedBlock, where hcl.Range, title string) ([]any, *node) {
-	place := &node{rng: where}
+	place := &node{rng: where, blocks: true}
 	values := []any{}
+	headers := d.src.headers(blocks)
 	for i, b := range blocks {
 		if s.MaxItems > 0 && i == s.MaxItems {
-			d.errorf(b.DefRange, "Too many blocks", "%s takes at most %d %q, this is one more.", title, s.MaxItems, s.Name)
+			d.errorf(headers[i], "Too many blocks", "%s takes at most %d %q, this is one more.", title, s.MaxItems, s.Name)
 		}
-		value, at := d.body(b.Body, &s.Block, b.DefRange, fmt.Sprintf("%q of %s", s.Name, title))
+		value, at := d.body(b.Body, &s.Block, headers[i], fmt.Sprintf("%q of %s", s.Name, title))
 		values = append(values, value)
 		place.items = append(place.items, at)
 	}
@@ -347,13 +316,18 @@ func complete(values []any) any {
 
 // scalar checks a value just evaluated.
 func (d *decoder) scalar(v cty.Value, expr hcl.Expression, a *schema.Attribute, name string) any {
-	if a.Sensitive && v.IsKnown() && !v.IsNull() && v.Type() == cty.String && v.AsString() != "" {
-		d.secrets = append(d.secrets, v.AsString())
-	}
 	hidden := a.Sensitive || d.env.secret
 	value, wrong := scalar(v, a, name, d.env.used, hidden)
-	if wrong == nil {
-		wrong = d.grant(value, expr, a, name, hidden)
+	if text, ok := value.(string); ok {
+		if hidden {
+			d.keep(text, a.Sensitive)
+		}
+		if wrong == nil {
+			wrong = checkText(text, a, d.pattern(a.Pattern), name, told(hidden))
+		}
+		if wrong == nil {
+			wrong = d.grant(text, expr, a, name, hidden)
+		}
 	}
 	if wrong != nil {
 		d.errorf(expr.Range(), wrong.summary, "%s", wrong.detail)
@@ -362,10 +336,34 @@ func (d *decoder) scalar(v cty.Value, expr hcl.Expression, a *schema.Attribute, 
 	return value
 }
 
+// keep keeps a text out of what a plugin says. Of what came from the environment
+// the shortest is no secret, but may be in every sentence.
+func (d *decoder) keep(text string, sensitive bool) {
+	const shortest = 4
+	if sensitive && text != "" || len(text) >= shortest {
+		d.secrets = append(d.secrets, text)
+	}
+}
+
+// pattern is a schema's pattern, anchored; nil: none.
+func (d *decoder) pattern(p string) *regexp.Regexp {
+	if p == "" {
+		return nil
+	}
+	if re, ok := d.patterns[p]; ok {
+		return re
+	}
+	if d.patterns == nil {
+		d.patterns = map[string]*regexp.Regexp{}
+	}
+	re := regexp.MustCompile(`^(?:` + p + `)$`) // schema.Check has compiled it
+	d.patterns[p] = re
+	return re
+}
+
 // grant notes what a checked value opens.
-func (d *decoder) grant(value any, expr hcl.Expression, a *schema.Attribute, name string, hidden bool) *fault {
-	text, ok := value.(string)
-	if !ok || text == "" || a.Opens == schema.Nothing {
+func (d *decoder) grant(text string, expr hcl.Expression, a *schema.Attribute, name string, hidden bool) *fault {
+	if text == "" || a.Opens == schema.Nothing {
 		return nil
 	}
 	g, wrong := grant(text, a, name, told(hidden))
@@ -420,47 +418,12 @@ func sensitiveNames(s *schema.Block) []string {
 	return names
 }
 
-// checkSchema says what makes a plugin's schema unusable, or "".
-func checkSchema(s *schema.Block, path string) string {
-	seen := map[string]bool{}
-	name := func(n string) string {
-		switch {
-		case !hclsyntax.ValidIdentifier(n):
-			return fmt.Sprintf("%s%q is not a name that can be written in HCL", path, n)
-		case seen[n]:
-			return fmt.Sprintf("%s%s is there twice", path, n)
-		case path == "" && n == hostBlock:
-			return fmt.Sprintf("%s is reserved for the block that says how the host runs the plugin", n)
-		}
-		seen[n] = true
-		return ""
+// checkSchema says what makes a plugin's schema unusable, or nil.
+func checkSchema(s *schema.Block) error {
+	taken := slices.ContainsFunc(s.Attributes, func(a schema.Attribute) bool { return a.Name == hostBlock }) ||
+		slices.ContainsFunc(s.Blocks, func(b schema.NestedBlock) bool { return b.Name == hostBlock })
+	if taken {
+		return &schema.Broken{Problems: []string{hostBlock + " is reserved for the block that says how the host runs the plugin"}}
 	}
-	for i := range s.Attributes {
-		a := &s.Attributes[i]
-		if problem := name(a.Name); problem != "" {
-			return problem
-		}
-		if a.Type < schema.String || a.Type > schema.Size || a.Shape < schema.Single || a.Shape > schema.Map {
-			return fmt.Sprintf("%s%s has a type that this version does not know", path, a.Name)
-		}
-		if a.Opens < schema.Nothing || a.Opens > schema.Network {
-			return fmt.Sprintf("%s%s opens what this version does not know", path, a.Name)
-		}
-		if a.Opens != schema.Nothing && a.Type != schema.String {
-			return fmt.Sprintf("%s%s opens something, but is no text", path, a.Name)
-		}
-		if _, err := regexp.Compile(a.Pattern); err != nil {
-			return fmt.Sprintf("the pattern of %s%s: %v", path, a.Name, err)
-		}
-	}
-	for i := range s.Blocks {
-		b := &s.Blocks[i]
-		if problem := name(b.Name); problem != "" {
-			return problem
-		}
-		if problem := checkSchema(&b.Block, path+b.Name+"."); problem != "" {
-			return problem
-		}
-	}
-	return ""
+	return schema.Check(*s)
 }

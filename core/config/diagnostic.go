@@ -146,7 +146,7 @@ func (ds Diagnostics) Write(w io.Writer, opt TextOptions) error {
 // text.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r != '\n' && unicode.IsControl(r) {
+		if r != '\n' && unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
 			return unicode.ReplacementChar
 		}
 		return r

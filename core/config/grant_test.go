@@ -134,8 +134,8 @@ func TestASchemaThatOpensWhatIsNoTextIsRefused(t *testing.T) {
 		want string
 	}{
 		{schema.Attribute{Name: "a", Type: schema.Integer, Opens: schema.Socket}, "a opens something, but is no text"},
-		{schema.Attribute{Name: "a", Type: schema.String, Opens: schema.Network + 1}, "a opens what this version does not know"},
-		{schema.Attribute{Name: "a", Type: schema.String, Opens: -1}, "a opens what this version does not know"},
+		{schema.Attribute{Name: "a", Type: schema.String, Opens: schema.Network + 1}, "opens, 4, is not known"},
+		{schema.Attribute{Name: "a", Type: schema.String, Opens: -1}, "opens, -1, is not known"},
 	} {
 		f, _ := parser(nil).Parse("c.hcl", []byte("sampler \"s\" {}\n"))
 		_, diags := f.DecodePlugins(func(config.PluginRef) (schema.Block, error) {

@@ -267,7 +267,9 @@ func (r *reader) core(b *coreBlock, body hcl.Body, where hcl.Range) {
 	if err == nil {
 		var beyond diag.Diagnostics
 		beyond, err = b.set(&r.file.Config, raw)
-		d.diags = append(d.diags, placed(beyond, at)...)
+		for _, f := range beyond {
+			d.diags = append(d.diags, placed(f, at, starrer(d.secrets)))
+		}
 	}
 	if err != nil {
 		d.errorf(where, "Bug in this program", "%s can't be taken over: %v. Please report it.", b.title(), err)

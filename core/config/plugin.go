@@ -10,7 +10,6 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
-	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
 )
 
@@ -47,8 +46,8 @@ type PluginRef struct {
 func (r PluginRef) String() string { return fmt.Sprintf("%s %q", r.Kind, r.Name) }
 
 // Lookup gives the schema of a plugin. An error says why there is none:
-// *NotFoundError and *MissingBinaryError get words of their own, any other
-// error is shown as it is. It is called once for each plugin in the file.
+// *NotFoundError, *MissingBinaryError and *schema.Broken get words of their own,
+// any other error is shown as it is. It is called once for each plugin in the file.
 type Lookup func(ref PluginRef) (schema.Block, error)
 
 // NotFoundError says that no plugin of that kind and name exists.
@@ -196,16 +195,13 @@ func (f *File) DecodePlugins(lookup Lookup) ([]PluginConfig, Diagnostics) {
 }
 
 func (f *File) decode(p *pluginBlock, s schema.Block) (PluginConfig, Diagnostics) {
-	for _, name := range sensitiveNames(&s) {
-		f.src.maskAssignments(name)
-	}
-	d := decoder{env: f.env, src: f.src}
 	c := PluginConfig{Ref: p.ref, src: f.src}
-	if problem := checkSchema(&s, ""); problem != "" {
+	if err := checkSchema(&s); err != nil {
 		f.src.maskBody(p.body)
-		d.errorf(p.label, "Broken plugin", "%s advertises a schema that can't be used: %s. Tell its author.", p.ref.String(), problem)
-		return c, f.src.diagnostics(d.diags)
+		return c, f.src.diagnostics(hcl.Diagnostics{noPlugin(p, err)})
 	}
+	f.src.maskAssignments(sensitiveNames(&s))
+	d := decoder{env: f.env, src: f.src}
 	values, at := d.body(p.body, &s, p.where, p.ref.String())
 	c.at, c.secrets, c.grants = at, d.secrets, d.grants
 	raw, err := json.Marshal(values)
@@ -219,6 +215,7 @@ func (f *File) decode(p *pluginBlock, s schema.Block) (PluginConfig, Diagnostics
 func noPlugin(p *pluginBlock, err error) *hcl.Diagnostic {
 	var notFound *NotFoundError
 	var noBinary *MissingBinaryError
+	var broken *schema.Broken
 	title := p.ref.String()
 	if p.ref.Implicit {
 		title += " (the default of a configuration that names no sampler)"
@@ -230,6 +227,8 @@ func noPlugin(p *pluginBlock, err error) *hcl.Diagnostic {
 		}
 		detail := fmt.Sprintf("%s was not found in %s.%s Found there: %s.", title, strings.Join(notFound.Dirs, " or "), didYouMean(p.ref.Name, notFound.Known), orNone(notFound.Known))
 		return errorAt(p.label, "Unknown plugin", "%s Further directories are named with plugins { dirs = [...] }.", detail)
+	case errors.As(err, &broken):
+		return errorAt(p.label, "Broken plugin", "%s advertises a schema that can't be used: %v. Tell its author.", title, broken)
 	case errors.As(err, &noBinary):
 		return errorAt(p.label, "Missing plugin binary", "%s can't run: %s wants to start %s, which is not there. Build it (make build) or install it again.", title, noBinary.Manifest, noBinary.Binary)
 	}
@@ -241,35 +240,4 @@ func orNone(names []string) string {
 		return "none"
 	}
 	return quotedList(names)
-}
-
-// Diagnostics places what the plugin found wrong with its configuration at the
-// values it names. Sensitive values that it repeats are starred out.
-func (c PluginConfig) Diagnostics(found diag.Diagnostics) Diagnostics {
-	diags := placed(found, c.at)
-	for _, d := range diags {
-		for _, secret := range c.secrets {
-			d.Summary = strings.ReplaceAll(d.Summary, secret, "***")
-			d.Detail = strings.ReplaceAll(d.Detail, secret, "***")
-		}
-	}
-	return c.src.diagnostics(diags)
-}
-
-// placed turns paths into ranges.
-func placed(found diag.Diagnostics, at *node) hcl.Diagnostics {
-	var out hcl.Diagnostics
-	for _, f := range found {
-		rng, exact := at.find(f.Path)
-		detail := f.Detail
-		if !exact {
-			detail = fmt.Sprintf("At %s: %s", f.Path, detail)
-		}
-		d := errorAt(rng, f.Summary, "%s", detail)
-		if f.Severity == diag.Warning {
-			d.Severity = hcl.DiagWarning
-		}
-		out = append(out, d)
-	}
-	return out
 }

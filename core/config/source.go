@@ -92,16 +92,20 @@ func (s *source) mask(rng hcl.Range) {
 	}
 }
 
-// maskAssignments masks the value of every argument of that name, wherever in
+// maskAssignments masks the value of every argument of those names, wherever in
 // the file it stands: also where it was given twice, or on a line with a syntax
 // error, where no expression exists whose range could be asked for.
-func (s *source) maskAssignments(name string) {
-	if s.json {
+func (s *source) maskAssignments(names []string) {
+	if s.json || len(names) == 0 {
 		return
+	}
+	masked := map[string]bool{}
+	for _, n := range names {
+		masked[n] = true
 	}
 	tokens, _ := hclsyntax.LexConfig(s.file.Bytes, s.name, hcl.InitialPos)
 	for i := 0; i+2 < len(tokens); i++ {
-		if tokens[i].Type != hclsyntax.TokenIdent || string(tokens[i].Bytes) != name || tokens[i+1].Type != hclsyntax.TokenEqual {
+		if tokens[i].Type != hclsyntax.TokenIdent || !masked[string(tokens[i].Bytes)] || tokens[i+1].Type != hclsyntax.TokenEqual {
 			continue
 		}
 		depth := 0

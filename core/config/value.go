@@ -70,7 +70,7 @@ func told(hidden bool) func(string) string {
 
 // scalar converts one value to what the configuration holds for the attribute's
 // type: string, float64, int64 (also durations and sizes) or bool, and checks
-// it. name is how the value is called in a complaint. fromEnv allows text where
+// all but texts, which are checkText's. name is how the value is called in a complaint. fromEnv allows text where
 // a number or a bool is wanted; hidden keeps the value out of the complaint.
 func scalar(v cty.Value, a *schema.Attribute, name string, fromEnv, hidden bool) (any, *fault) {
 	this := told(hidden)
@@ -86,8 +86,7 @@ func scalar(v cty.Value, a *schema.Attribute, name string, fromEnv, hidden bool)
 		if v.Type() != cty.String {
 			return nil, wrong
 		}
-		s := v.AsString()
-		return s, checkText(s, a, name, this)
+		return v.AsString(), nil
 	case schema.Bool:
 		if v.Type() != cty.Bool {
 			return nil, wrong
@@ -172,18 +171,14 @@ func whole(f *big.Float) (int64, bool) {
 	return i, acc == big.Exact
 }
 
-// checkText applies Enum and Pattern.
-func checkText(s string, a *schema.Attribute, name string, this func(string) string) *fault {
+// checkText applies Enum and Pattern, which is nil when there is none.
+func checkText(s string, a *schema.Attribute, pattern *regexp.Regexp, name string, this func(string) string) *fault {
 	if len(a.Enum) > 0 && !slices.Contains(a.Enum, s) {
 		detail := fmt.Sprintf("%s must be one of %s%s.", name, quotedList(a.Enum), this(strconv.Quote(s)))
 		return &fault{"Value not allowed", detail + didYouMean(s, a.Enum)}
 	}
-	if a.Pattern != "" {
-		// checkSchema has compiled it before.
-		re, err := regexp.Compile(`^(?:` + a.Pattern + `)$`)
-		if err != nil || !re.MatchString(s) {
-			return &fault{"Malformed value", fmt.Sprintf("%s must match the regular expression %s as a whole%s.", name, a.Pattern, this(strconv.Quote(s)))}
-		}
+	if pattern != nil && !pattern.MatchString(s) {
+		return &fault{"Malformed value", fmt.Sprintf("%s must match the regular expression %s as a whole%s.", name, a.Pattern, this(strconv.Quote(s)))}
 	}
 	return nil
 }

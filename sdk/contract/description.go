@@ -63,102 +63,6 @@ func attribute(a schema.Attribute, at string, add func(string, ...any)) {
 	if strings.TrimSpace(a.Doc) == "" {
 		add("argument %s has no doc: say what it does, and its unit", at)
 	}
-	text := a.Type == schema.String
-	if !text && (len(a.Enum) > 0 || a.Pattern != "") {
-		add("argument %s is no text, but has an enum or a pattern", at)
-	}
-	if (text || a.Type == schema.Bool) && (a.Min != nil || a.Max != nil) {
-		add("argument %s is no number, but has a minimum or a maximum", at)
-	}
-	raw, ok := a.Default.(json.RawMessage)
-	if !ok {
-		return
-	}
-	if a.Required {
-		add("argument %s is required and has a default: it is one or the other", at)
-	}
-	if problem := valueProblem(a, raw); problem != "" {
-		add("the default of argument %s is %s, but %s", at, raw, problem)
-	}
-}
-
-// valueProblem says what is wrong with a value of an attribute; "": nothing.
-func valueProblem(a schema.Attribute, raw []byte) string {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	var v any
-	if err := dec.Decode(&v); err != nil {
-		return "that is no JSON"
-	}
-	var each []any
-	switch a.Shape {
-	case schema.List:
-		list, ok := v.([]any)
-		if !ok {
-			return "it wants a list"
-		}
-		each = list
-	case schema.Map:
-		m, ok := v.(map[string]any)
-		if !ok {
-			return "it wants a map"
-		}
-		for _, k := range slices.Sorted(maps.Keys(m)) {
-			each = append(each, m[k])
-		}
-	default:
-		each = []any{v}
-	}
-	for _, v := range each {
-		if p := scalarProblem(a, v); p != "" {
-			return p
-		}
-	}
-	return ""
-}
-
-func scalarProblem(a schema.Attribute, v any) string {
-	switch a.Type {
-	case schema.String:
-		s, ok := v.(string)
-		switch {
-		case !ok:
-			return "it wants text"
-		case len(a.Enum) > 0 && !slices.Contains(a.Enum, s):
-			return fmt.Sprintf("it wants one of %q", a.Enum)
-		}
-		if a.Pattern != "" {
-			// SchemaFromProto has compiled it before.
-			if re, err := regexp.Compile(`^(?:` + a.Pattern + `)$`); err != nil || !re.MatchString(s) {
-				return "it wants what matches " + a.Pattern
-			}
-		}
-		return ""
-	case schema.Bool:
-		if _, ok := v.(bool); !ok {
-			return "it wants true or false"
-		}
-		return ""
-	}
-	n, ok := v.(json.Number)
-	if !ok {
-		return "it wants a number"
-	}
-	if a.Type != schema.Number {
-		if _, err := n.Int64(); err != nil {
-			return "it wants a whole number; durations are in nanoseconds, sizes in bytes"
-		}
-	}
-	f, err := n.Float64()
-	switch {
-	case err != nil:
-		return "it wants a number"
-	case a.Min != nil && f < *a.Min:
-		return fmt.Sprintf("it wants at least %v", *a.Min)
-	case a.Max != nil && f > *a.Max:
-		return fmt.Sprintf("it wants at most %v", *a.Max)
-	}
-	return ""
 }
 
 // Config fills the defaults of a schema into what an operator wrote, as the daemon
@@ -197,8 +101,8 @@ func fill(b schema.Block, values []byte, at string, add func(string, ...any)) ma
 			}
 			continue
 		}
-		if p := valueProblem(a, v); p != "" {
-			add("argument %s is %.80s, but %s", at+a.Name, v, p)
+		if err := a.CheckValue(v); err != nil {
+			add("argument %s is %.80s, but %v", at+a.Name, v, err)
 		}
 	}
 	for _, n := range b.Blocks {

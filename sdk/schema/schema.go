@@ -4,8 +4,6 @@
 // it. It is a description only: decoding HCL is the daemon's.
 package schema
 
-import "time"
-
 // Type of an attribute's value, or of its elements.
 type Type int
 
@@ -52,14 +50,15 @@ type Attribute struct {
 	// Default is used when the argument is left out: a value of the Go type
 	// that encoding/json would write as the configuration wants it
 	// (time.Duration, int64, float64, string, bool, a slice or a map of them).
-	// nil: none, and the key is then absent.
+	// nil: none, and the key is then absent. It must fit the schema itself, and
+	// is not for what is Required.
 	Default    any
 	Doc        string
 	Sensitive  bool     // never printed
 	Deprecated string   // what to use instead
-	Enum       []string // the strings allowed
-	Min, Max   *float64 // inclusive, in the unit of the configuration
-	Pattern    string   // RE2 that a string must match as a whole
+	Enum       []string // of a string: those allowed
+	Min, Max   *float64 // of what counts: inclusive, in the unit of the configuration
+	Pattern    string   // of a string: RE2 that it must match as a whole
 	// Opens says what the value names that the plugin will use; for strings
 	// only. The daemon lets the plugin use what the operator wrote here; a
 	// Default gives no rights, the manifest does. Of a list or a map every
@@ -77,9 +76,3 @@ const (
 	Path          // a file or directory that it reads
 	Network       // an address elsewhere: the plugin may use the network
 )
-
-// Bound returns a pointer for Min and Max.
-func Bound[T int | int64 | float64 | time.Duration](v T) *float64 {
-	f := float64(v)
-	return &f
-}

@@ -3,17 +3,10 @@ package wire
 import (
 	"encoding/json"
 	"fmt"
-	"regexp"
 
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
 )
-
-// maxDepth is how deep blocks of a schema may nest.
-const maxDepth = 16
-
-// name is what an attribute or a block may be called.
-const name = `^[a-z][a-z0-9_]*$`
 
 // SchemaToProto writes a schema as a message. The error names the attribute
 // whose default can't be written as JSON.
@@ -55,57 +48,42 @@ func SchemaToProto(b schema.Block) (*protov1.Block, error) {
 	return out, nil
 }
 
-// SchemaFromProto reads and checks a schema. Defaults come as json.RawMessage,
-// which encoding/json writes as it is.
+// SchemaFromProto reads and checks a schema; an error about it is, or wraps, a
+// *schema.Broken. Defaults come as json.RawMessage, which encoding/json writes as
+// it is.
 func SchemaFromProto(p *protov1.Block) (schema.Block, error) {
-	return readBlock(p, regexp.MustCompile(name), maxDepth)
+	b, ok := readBlock(p, schema.MaxDepth)
+	if !ok {
+		return schema.Block{}, &schema.Broken{Problems: []string{fmt.Sprintf("blocks nest deeper than %d", schema.MaxDepth)}}
+	}
+	if err := schema.Check(b); err != nil {
+		return schema.Block{}, err
+	}
+	return b, nil
 }
 
-func readBlock(p *protov1.Block, names *regexp.Regexp, depth int) (schema.Block, error) {
+// readBlock gives up on what nests deeper than depth: it recurses.
+func readBlock(p *protov1.Block, depth int) (schema.Block, bool) {
 	if depth == 0 {
-		return schema.Block{}, fmt.Errorf("blocks nest deeper than %d", maxDepth)
+		return schema.Block{}, false
 	}
 	out := schema.Block{Doc: p.GetDoc()}
-	seen := map[string]bool{}
-	unique := func(n string) error {
-		switch {
-		case !names.MatchString(n):
-			return fmt.Errorf("the name %q does not match %s", n, name)
-		case seen[n]:
-			return fmt.Errorf("the name %q stands there twice", n)
-		}
-		seen[n] = true
-		return nil
-	}
 	for _, a := range p.GetAttributes() {
-		if err := unique(a.GetName()); err != nil {
-			return schema.Block{}, err
-		}
-		attr, err := readAttribute(a)
-		if err != nil {
-			return schema.Block{}, fmt.Errorf("attribute %q: %w", a.GetName(), err)
-		}
-		out.Attributes = append(out.Attributes, attr)
+		out.Attributes = append(out.Attributes, readAttribute(a))
 	}
 	for _, n := range p.GetBlocks() {
-		if err := unique(n.GetName()); err != nil {
-			return schema.Block{}, err
-		}
-		inner, err := readBlock(n.GetBlock(), names, depth-1)
-		if err != nil {
-			return schema.Block{}, fmt.Errorf("block %q: %w", n.GetName(), err)
-		}
-		if n.GetMaxItems() != 0 && n.GetMaxItems() < n.GetMinItems() {
-			return schema.Block{}, fmt.Errorf("block %q: at most %d but at least %d", n.GetName(), n.GetMaxItems(), n.GetMinItems())
+		inner, ok := readBlock(n.GetBlock(), depth-1)
+		if !ok {
+			return schema.Block{}, false
 		}
 		out.Blocks = append(out.Blocks, schema.NestedBlock{
 			Name: n.GetName(), Block: inner, MinItems: int(n.GetMinItems()), MaxItems: int(n.GetMaxItems()),
 		})
 	}
-	return out, nil
+	return out, true
 }
 
-func readAttribute(p *protov1.Attribute) (schema.Attribute, error) {
+func readAttribute(p *protov1.Attribute) schema.Attribute {
 	a := schema.Attribute{
 		Name:       p.GetName(),
 		Type:       schema.Type(p.GetType()),
@@ -120,29 +98,8 @@ func readAttribute(p *protov1.Attribute) (schema.Attribute, error) {
 		Pattern:    p.GetPattern(),
 		Opens:      schema.Opens(p.GetOpens()),
 	}
-	if a.Type < schema.String || a.Type > schema.Size {
-		return a, fmt.Errorf("type %d is not known: the plugin is newer than this daemon", p.GetType())
-	}
-	if a.Shape < schema.Single || a.Shape > schema.Map {
-		return a, fmt.Errorf("shape %d is not known: the plugin is newer than this daemon", p.GetShape())
-	}
-	if a.Opens < schema.Nothing || a.Opens > schema.Network {
-		return a, fmt.Errorf("what it opens, %d, is not known: the plugin is newer than this daemon", p.GetOpens())
-	}
-	if a.Opens != schema.Nothing && a.Type != schema.String {
-		return a, fmt.Errorf("it opens something, but is no text")
-	}
-	if a.Min != nil && a.Max != nil && *a.Min > *a.Max {
-		return a, fmt.Errorf("its minimum %g is above its maximum %g", *a.Min, *a.Max)
-	}
-	if _, err := regexp.Compile(a.Pattern); err != nil {
-		return a, fmt.Errorf("read its pattern: %w", err)
-	}
 	if raw := p.GetDefaultJson(); len(raw) > 0 {
-		if !json.Valid(raw) {
-			return a, fmt.Errorf("its default is not JSON")
-		}
 		a.Default = json.RawMessage(raw)
 	}
-	return a, nil
+	return a
 }

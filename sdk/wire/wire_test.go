@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
 	"slices"
 	"strings"
@@ -20,7 +21,7 @@ func TestASchemaComesBackAsItWasWritten(t *testing.T) {
 	in := schema.Block{
 		Doc: "All of it.",
 		Attributes: []schema.Attribute{
-			{Name: "a", Type: schema.String, Required: true, Doc: "d", Sensitive: true, Deprecated: "b", Enum: []string{"x", "y"}, Pattern: "^x", Opens: schema.Socket},
+			{Name: "a", Type: schema.String, Required: true, Doc: "d", Sensitive: true, Deprecated: "b", Enum: []string{"x", "y"}, Pattern: "x|y", Opens: schema.Socket},
 			{Name: "b", Type: schema.Number, Shape: schema.List, Min: schema.Bound(1), Max: schema.Bound(2.5)},
 			{Name: "c", Type: schema.Integer, Shape: schema.Map, Default: map[string]int{"k": 1}},
 			{Name: "d", Type: schema.Bool, Default: false},
@@ -61,38 +62,28 @@ func TestADefaultThatIsNoJSONIsNamed(t *testing.T) {
 }
 
 func TestASchemaThatCantBeIsRefused(t *testing.T) {
-	attr := func(change func(*protov1.Attribute)) *protov1.Block {
-		a := &protov1.Attribute{Name: "a", Type: protov1.Attribute_TYPE_STRING}
-		change(a)
-		return &protov1.Block{Attributes: []*protov1.Attribute{a}}
-	}
 	deep := &protov1.Block{}
-	for range maxDepth + 1 {
+	for range schema.MaxDepth + 1 {
 		deep = &protov1.Block{Blocks: []*protov1.NestedBlock{{Name: "b", Block: deep}}}
 	}
-	one, two := 1.0, 2.0
+	attribute := func(a *protov1.Attribute) *protov1.Block {
+		return &protov1.Block{Attributes: []*protov1.Attribute{a}}
+	}
 	for name, c := range map[string]struct {
 		in   *protov1.Block
 		want string
 	}{
-		"a type of a later protocol":               {attr(func(a *protov1.Attribute) { a.Type = 99 }), "type 99 is not known"},
-		"no type":                                  {attr(func(a *protov1.Attribute) { a.Type = 0 }), "type 0 is not known"},
-		"a shape of a later protocol":              {attr(func(a *protov1.Attribute) { a.Shape = 99 }), "shape 99 is not known"},
-		"opening what only a later protocol knows": {attr(func(a *protov1.Attribute) { a.Opens = 99 }), "what it opens, 99, is not known"},
-		"opening a number":                         {attr(func(a *protov1.Attribute) { a.Type, a.Opens = protov1.Attribute_TYPE_NUMBER, 1 }), "but is no text"},
-		"bounds that cross":                        {attr(func(a *protov1.Attribute) { a.Min, a.Max = &two, &one }), "above its maximum"},
-		"a pattern that is none":                   {attr(func(a *protov1.Attribute) { a.Pattern = "(" }), "read its pattern"},
-		"a default that is no JSON":                {attr(func(a *protov1.Attribute) { a.DefaultJson = []byte("{") }), "its default is not JSON"},
-		"a name that is no word":                   {attr(func(a *protov1.Attribute) { a.Name = "A b" }), "does not match"},
-		"a name twice": {&protov1.Block{
-			Attributes: []*protov1.Attribute{{Name: "a", Type: 1}},
-			Blocks:     []*protov1.NestedBlock{{Name: "a"}},
-		}, "stands there twice"},
-		"blocks without end":      {deep, "nest deeper"},
-		"fewer blocks than least": {&protov1.Block{Blocks: []*protov1.NestedBlock{{Name: "b", MinItems: 2, MaxItems: 1}}}, "at most 1 but at least 2"},
+		"blocks without end":                       {deep, "blocks nest deeper than 16"},
+		"a type of a later protocol":               {attribute(&protov1.Attribute{Name: "a", Type: 99}), "the type 99 of a is not known"},
+		"a default that is no JSON":                {attribute(&protov1.Attribute{Name: "a", Type: 1, DefaultJson: []byte("{")}), "the default of a can't be written as JSON"},
+		"more than one value as default":           {attribute(&protov1.Attribute{Name: "a", Type: 3, DefaultJson: []byte("1 2")}), "the default of a"},
+		"a default of another type":                {attribute(&protov1.Attribute{Name: "a", Type: 3, DefaultJson: []byte(`"1"`)}), "the default of a is \"1\", but it wants a number"},
+		"opening what only a later protocol knows": {attribute(&protov1.Attribute{Name: "a", Type: 1, Opens: 99}), "what a opens, 99, is not known"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := SchemaFromProto(c.in); err == nil || !strings.Contains(err.Error(), c.want) {
+			_, err := SchemaFromProto(c.in)
+			var broken *schema.Broken
+			if !errors.As(err, &broken) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error is %v", err)
 			}
 		})
