@@ -270,3 +270,26 @@ func BenchmarkLookup(b *testing.B) {
 		n++
 	}
 }
+
+func TestWhatAForgottenDiscovererToldIsTakenOut(t *testing.T) {
+	i := New(Options{})
+	i.CgroupCreated(1, "/docker/"+id("a"))
+	apply(t, i, "docker", reset(), described(id("a"), "own"), described(id("b"), "shared"), synced())
+	apply(t, i, "oci", reset(), described(id("b"), "from the bundle"), synced())
+	i.Away("docker") // it had crashed before
+	i.Forget("docker")
+	views := i.Containers()
+	if len(views) != 1 || views[0].Container.GetName() != "from the bundle" || views[0].Stale {
+		t.Errorf("known are %v", views)
+	}
+	i.Forget("nobody")
+
+	// It may be wanted again, and tells then what it always did.
+	apply(t, i, "docker", reset(), described(id("a"), "again"), synced())
+	if got := nameOf(i, 1); got != "again" {
+		t.Errorf("the cgroup is %s's", got)
+	}
+	if n := i.Stats().Containers; n != 2 {
+		t.Errorf("%d containers are counted, want 2", n)
+	}
+}

@@ -74,6 +74,17 @@ func (m *Mesh) Apply(changes []*protov1.MeshChange) error {
 	return nil
 }
 
+// Forget takes back all facts. The detector tells no more.
+func (m *Mesh) Forget() {
+	i := m.inventory
+	i.lock()
+	defer i.mu.Unlock()
+	defer i.finish()
+	m.snapshot = false
+	m.generation++
+	m.forgetOlder()
+}
+
 // set puts a fact in force.
 func (m *Mesh) set(fact *protov1.MeshFact) {
 	i := m.inventory

@@ -81,3 +81,22 @@ func TestADetectorsSnapshotTakesBackWhatItDoesNotTell(t *testing.T) {
 		t.Error("synced without reset is taken")
 	}
 }
+
+func TestTheFactsOfAForgottenDetectorAreTakenBack(t *testing.T) {
+	i := New(Options{})
+	apply(t, i, "docker", inPod("a", "u"), inPod("b", ""))
+	gone, stays := i.Mesh("generic"), i.Mesh("istio")
+	for m, changes := range map[*Mesh][]*protov1.MeshChange{
+		gone: {podFact("u", "linkerd"), containerFact("b", "linkerd")}, stays: {containerFact("b", "istio")},
+	} {
+		if err := m.Apply(changes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone.Forget()
+	for _, v := range i.Containers() {
+		if want := map[string]string{"b": "istio"}[v.Container.Id]; v.Mesh.GetMesh() != want {
+			t.Errorf("container %s is in mesh %q, want %q", v.Container.Id, v.Mesh.GetMesh(), want)
+		}
+	}
+}

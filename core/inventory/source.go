@@ -173,6 +173,21 @@ func (i *Inventory) Away(name string) {
 	i.setAway(name, s, true)
 }
 
+// Forget takes out all that a discoverer told, which tells no more: it is not
+// wanted any longer. Apply must not be under way for it; it may tell anew later.
+func (i *Inventory) Forget(name string) {
+	i.lock()
+	defer i.mu.Unlock()
+	defer i.finish()
+	s := i.source(name)
+	s.snapshot = false
+	s.generation++ // and so all it told is older
+	s.expired = true
+	i.forgetOlder(name, s, func(protov1.WorkloadKind) bool { return true })
+	s.expired = false
+	i.setAway(name, s, false)
+}
+
 func (i *Inventory) setAway(name string, s *source, away bool) {
 	if s.away == away {
 		return

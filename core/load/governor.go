@@ -47,7 +47,7 @@ type Queue struct {
 // Options of New.
 type Options struct {
 	Kernel  Kernel
-	Sampler string         // its name
+	Sampler string         // its name, until SetSampler
 	Queues  func() []Queue // nil: none
 	Log     *slog.Logger
 	Now     func() time.Time // nil: time.Now
@@ -74,6 +74,7 @@ type Governor struct {
 	host    *host
 
 	mu       sync.Mutex
+	sampler  string // its name
 	now      Policy
 	table    [event.PooledRows]float64
 	ttl      time.Duration
@@ -92,13 +93,22 @@ func New(o Options) *Governor {
 		o.Queues = func() []Queue { return nil }
 	}
 	g := &Governor{
-		options: o, host: newHost(), reported: o.Now(), changed: make(chan struct{}, 1),
+		options: o, sampler: o.Sampler, host: newHost(), reported: o.Now(), changed: make(chan struct{}, 1),
 		now: Policy{Generation: 1, Source: "default", Reason: "no sampler has answered yet"},
 	}
 	for i := range g.table {
 		g.table[i] = builtin
 	}
 	return g
+}
+
+// SetSampler says whose answers follow. The policy in force goes on until they
+// change it or its time is up.
+func (g *Governor) SetSampler(name string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.sampler = name
+	g.accepted, g.results = nil, nil // what another sampler said is not this one's to keep
 }
 
 // Policy in force.
@@ -145,7 +155,7 @@ func (g *Governor) expire() {
 	for i := range table {
 		table[i] = builtin
 	}
-	reason := fmt.Sprintf("sampler %q has not answered for %s: every event is kept", g.options.Sampler, g.ttl)
+	reason := fmt.Sprintf("sampler %q has not answered for %s: every event is kept", g.sampler, g.ttl)
 	g.options.Log.Warn(reason)
 	if err := g.put(table, Policy{Source: "default", Reason: reason}); err != nil {
 		g.options.Log.Error("put the built-in policy into force", "error", err)
@@ -237,7 +247,7 @@ func (g *Governor) Answer(a *protov1.Answer) {
 
 func (g *Governor) refuse(err error) {
 	g.now.Refused++
-	g.options.Log.Warn("refuse the policy of a sampler", "sampler", g.options.Sampler, "reason", err)
+	g.options.Log.Warn("refuse the policy of a sampler", "sampler", g.sampler, "reason", err)
 }
 
 func (g *Governor) accept(p *protov1.Policy, result *protov1.PolicyResult) error {
@@ -261,7 +271,7 @@ func (g *Governor) accept(p *protov1.Policy, result *protov1.PolicyResult) error
 // enforce puts the accepted policy into force, or keeps it there, for its TTL.
 func (g *Governor) enforce() error {
 	return g.put(g.accepted.table, Policy{
-		Source: g.options.Sampler, Reason: g.accepted.reason, Expires: g.options.Now().Add(g.ttl),
+		Source: g.sampler, Reason: g.accepted.reason, Expires: g.options.Now().Add(g.ttl),
 	})
 }
 

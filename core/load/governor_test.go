@@ -148,3 +148,21 @@ func TestAReportTellsTheHostsLoad(t *testing.T) {
 		t.Errorf("%v", h)
 	}
 }
+
+func TestANewSamplerTakesOverWithoutAGap(t *testing.T) {
+	g, k := governor()
+	g.Answer(policy(&protov1.Policy{DefaultProbability: p(0.5)}))
+	g.SetSampler("next")
+	if now := g.Policy(); now.Source != "test" || k.now[0] != 0.5 {
+		t.Errorf("in force is %+v, p %v: the last policy goes on", now, k.now[0])
+	}
+	keep := &protov1.Answer{Answer: &protov1.Answer_Keep{Keep: &protov1.Keep{}}}
+	g.Answer(keep) // what another has said
+	if now := g.Policy(); now.Source != "test" || now.Refused != 1 {
+		t.Errorf("after keeping another's policy: %+v", now)
+	}
+	g.Answer(policy(&protov1.Policy{DefaultProbability: p(0.25)}))
+	if now := g.Policy(); now.Source != "next" || k.now[0] != 0.25 {
+		t.Errorf("in force is %+v, p %v", now, k.now[0])
+	}
+}
