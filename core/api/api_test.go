@@ -29,6 +29,7 @@ import (
 type answers struct {
 	containers []*protov1.ContainerView
 	statsErr   error
+	reloadErr  error
 }
 
 func (a *answers) Version() *protov1.GetVersionResponse {
@@ -55,6 +56,13 @@ func (a *answers) Plugins() []*protov1.PluginView {
 
 func (a *answers) Stats() (*protov1.Stats, error) {
 	return &protov1.Stats{Node: "node-1"}, a.statsErr
+}
+
+func (a *answers) Reload(context.Context) (*protov1.ReloadResponse, error) {
+	if a.reloadErr != nil {
+		return nil, a.reloadErr
+	}
+	return &protov1.ReloadResponse{Changes: []*protov1.ReloadResponse_Change{{What: "log", Action: "changed"}}}, nil
 }
 
 // running is a server over a real socket, with a client of it.
@@ -122,10 +130,14 @@ func TestQuestionsAreAnsweredFromTheSource(t *testing.T) {
 	if err != nil || stats.GetNode() != "node-1" {
 		t.Error(stats, err)
 	}
+	reload, err := r.client.Reload(t.Context())
+	if err != nil || reload.GetChanges()[0].GetWhat() != "log" {
+		t.Error(reload, err)
+	}
 }
 
 func TestErrorsTellWhatIsWrong(t *testing.T) {
-	r := run(t, &answers{statsErr: errors.New("read the policy table: gone")})
+	r := run(t, &answers{statsErr: errors.New("read the policy table: gone"), reloadErr: errors.New("the daemon has stopped")})
 	byPID := func(pid uint32) error {
 		_, err := r.client.GetContainerByPID(t.Context(), pid)
 		return err
@@ -135,6 +147,7 @@ func TestErrorsTellWhatIsWrong(t *testing.T) {
 		return err
 	}
 	_, statsErr := r.client.GetStats(t.Context())
+	_, reloadErr := r.client.Reload(t.Context())
 	for _, c := range []struct {
 		name string
 		err  error
@@ -146,6 +159,7 @@ func TestErrorsTellWhatIsWrong(t *testing.T) {
 		{"a process that can't be looked up", byPID(3), nil, "the table is gone"},
 		{"pid 0", byPID(0), nil, "0 is no process"},
 		{"a kind that there is not", watch("process.exec", "process.exek"), nil, `"process.exek": there are process.fork, process.exec`},
+		{"a reload of a daemon that ends", reloadErr, client.ErrNotRunning, "the daemon has stopped"},
 		{"stats that can't be read", statsErr, nil, "read the policy table: gone"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

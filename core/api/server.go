@@ -24,6 +24,9 @@ type Source interface {
 	ContainerByPID(pid uint32) (*protov1.ContainerView, error)
 	Plugins() []*protov1.PluginView
 	Stats() (*protov1.Stats, error)
+	// Reload takes over the configuration as it is now. An error says that it
+	// could not be tried; what is wrong with the configuration is in the answer.
+	Reload(context.Context) (*protov1.ReloadResponse, error)
 }
 
 // Options of New.

@@ -61,6 +61,18 @@ func (t *tracer) GetStats(context.Context, *protov1.GetStatsRequest) (*protov1.S
 	return s, nil
 }
 
+// Reload is for whoever authorize lets in: root, and whom the daemon runs as.
+func (t *tracer) Reload(ctx context.Context, _ *protov1.ReloadRequest) (*protov1.ReloadResponse, error) {
+	r, err := t.source.Reload(ctx)
+	switch {
+	case err == nil:
+		return r, nil
+	case ctx.Err() != nil:
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+	return nil, status.Error(codes.Unavailable, err.Error())
+}
+
 // lastBatches is how many batches a watch still gets when the server closes while
 // events go on coming.
 const lastBatches = 16

@@ -53,14 +53,16 @@ const (
 
 // daemon is one run.
 type daemon struct {
-	options Options
-	config  config.Config
-	log     *slog.Logger
-	started time.Time
+	options     Options
+	config      config.Config // as it was at the start
+	log         *slog.Logger
+	logSettings *logSettings
+	started     time.Time
 
 	socket    *api.Listener
 	host      *pluginhost.Host
-	plugins   []plugin
+	plugins   []plugin   // whose files are held; who holds reloading changes them
+	current   []*running // the same, as they run
 	kernel    *kernel.Kernel
 	inventory *inventory.Inventory
 	pipeline  *pipeline.Pipeline
@@ -73,6 +75,11 @@ type daemon struct {
 	key       string // what attribution goes by
 	root      string // of the default hierarchy; "": none
 
+	working   context.Context // done: the run ends
+	reloading chan struct{}   // holds one item while somebody reloads
+	applied   config.Config   // with what reloads have changed since the start
+	hangups   chan os.Signal  // each asks for a reload
+
 	running sync.WaitGroup // the goroutines of this run
 }
 
@@ -83,7 +90,15 @@ func Run(ctx context.Context, o Options) error {
 	// A reader of standard output that goes away is an error of the exporter,
 	// not the end of the daemon.
 	signal.Ignore(syscall.SIGPIPE)
-	d := &daemon{options: o, started: time.Now(), rescan: make(chan struct{}, 1), clock: exporter.NewClock(clocks)}
+	d := &daemon{
+		options: o, started: time.Now(), rescan: make(chan struct{}, 1), clock: exporter.NewClock(clocks),
+		reloading: make(chan struct{}, 1), hangups: make(chan os.Signal, 1),
+	}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup asks for
+		// From the start: by itself the signal would end the daemon.
+		signal.Notify(d.hangups, syscall.SIGHUP)
+		defer signal.Stop(d.hangups)
+	}
 	file, found := config.ReadFile(o.ConfigFile)
 	if found.HasErrors() {
 		// With what is wrong in the plugins' blocks too: all mistakes at once.
@@ -92,8 +107,8 @@ func Run(ctx context.Context, o Options) error {
 		}
 		return configError(o.ConfigFile, found)
 	}
-	d.config = file.Config
-	d.log = newLogger(o.Stderr, d.config.Log)
+	d.config, d.applied = file.Config, file.Config
+	d.log, d.logSettings = newLog(o.Stderr, d.config.Log)
 	if err := kernel.Check(); err != nil {
 		return err
 	}
@@ -186,6 +201,7 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 
 // start starts what serves the pipeline and those who ask about it.
 func (d *daemon) start(ctx context.Context) error {
+	d.working = ctx
 	d.governor = load.New(load.Options{
 		Kernel: d.kernel, Sampler: d.sampler(), Queues: d.queues, Log: d.log,
 	})
@@ -195,7 +211,11 @@ func (d *daemon) start(ctx context.Context) error {
 	if err := d.runPlugins(ctx); err != nil {
 		return err
 	}
-	return d.serve()
+	if err := d.serve(); err != nil {
+		return err
+	}
+	d.goes(func() { d.obeyHangups(ctx) })
+	return nil
 }
 
 // goes runs f on a goroutine of this run.
@@ -214,6 +234,7 @@ func (d *daemon) closePlugins() error { return errors.Join(d.stopHost(), closeBu
 // and prints the ledger.
 func (d *daemon) stop(stopReading func(), read <-chan error) error {
 	errs := []error{d.kernel.Detach()}
+	d.reloading <- struct{}{} // a reload under way ends with the run; none follows
 	plugins := make(chan error, 1)
 	go func() { plugins <- d.closePlugins() }()
 	stopReading()
@@ -283,18 +304,6 @@ func probes(p config.Probes) (names []string) {
 		names = append(names, "file")
 	}
 	return names
-}
-
-func newLogger(w io.Writer, c config.Log) *slog.Logger {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
-		level = slog.LevelInfo // the configuration allows no other word
-	}
-	o := &slog.HandlerOptions{Level: level}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
-	}
-	return slog.New(slog.NewTextHandler(w, o))
 }
 
 // monotonic is the clock of the kernel's events.

@@ -5,17 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"sync/atomic"
-	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
-	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/store"
-	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
 )
 
@@ -129,10 +124,13 @@ type asking struct {
 func closeBundles(plugins []plugin) error {
 	var err error
 	for _, p := range plugins {
-		err = errors.Join(err, p.entry.Bundle.Close())
+		err = errors.Join(err, p.close())
 	}
 	return err
 }
+
+// close gives the plugin's files back. No process of it may be started any more.
+func (p plugin) close() error { return p.entry.Bundle.Close() }
 
 // catalog finds the plugins of a configuration.
 func (o Options) catalog(file *config.File) (*pluginhost.Catalog, error) {
@@ -165,131 +163,17 @@ func (d *daemon) sampler() string {
 	return ""
 }
 
+// runPlugins starts the plugins of the configuration, and lets the sampler speak.
 func (d *daemon) runPlugins(ctx context.Context) error {
 	for _, p := range d.plugins {
-		spec := pluginhost.Spec{
-			Entry: p.entry, Config: p.config.JSON, Node: d.node(),
-			Memory: p.config.Ref.Host.Memory, StartTimeout: p.config.Ref.Host.StartTimeout,
-		}
-		log := d.log.With("plugin", p.config.Ref.String())
-		var err error
-		switch p.config.Ref.Kind {
-		case config.Discoverer:
-			err = d.runDiscoverer(ctx, spec, p.config.Ref.Name, log)
-		case config.Mesh:
-			err = d.runDetector(ctx, spec, p.config.Ref.Name, log)
-		case config.Sampler:
-			err = d.runSampler(ctx, spec, log)
-		}
+		r, err := d.run(ctx, p)
 		if err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func (d *daemon) node() *protov1.Node {
-	return &protov1.Node{
-		Name: d.config.Node.Name, DaemonVersion: d.options.Version, CgroupRoot: d.root,
-	}
-}
-
-func (d *daemon) runDiscoverer(ctx context.Context, spec pluginhost.Spec, name string, log *slog.Logger) error {
-	// The observer may be called before the discoverer is there to be told; it
-	// can't have subscribed by then.
-	var discoverer atomic.Pointer[pluginhost.Discoverer]
-	d.observe(ctx, inventory.Observer{Cgroup: func(f *protov1.HostFact) {
-		if to := discoverer.Load(); to != nil {
-			to.Tell(f)
+		d.current = append(d.current, r)
+		if r.turn != nil {
+			r.turn.begin(p.config.Ref.Name)
 		}
-	}})
-	run, err := d.host.RunDiscoverer(ctx, spec, pluginhost.DiscovererHandler{
-		Changes: func(changes []*protov1.InventoryChange) {
-			if err := d.inventory.Apply(name, changes); err != nil {
-				log.Error("apply what a discoverer found", "error", err)
-			}
-		},
-		Lost: func(reason string) {
-			if ctx.Err() != nil {
-				return // all ends: what is still to be written is not stale
-			}
-			log.Warn("a discoverer is away; what it told stays, marked stale", "reason", reason)
-			d.inventory.Away(name)
-		},
-		Facts: func(s *protov1.Subscribe) []*protov1.HostFact {
-			if !s.GetCgroups() {
-				return nil
-			}
-			return d.inventory.Cgroups()
-		},
-	})
-	if err != nil {
-		return err
 	}
-	discoverer.Store(run)
 	return nil
 }
-
-func (d *daemon) runDetector(ctx context.Context, spec pluginhost.Spec, name string, log *slog.Logger) error {
-	var detector atomic.Pointer[pluginhost.Detector]
-	d.observe(ctx, inventory.Observer{Workload: func(c *protov1.InventoryChange) {
-		if to := detector.Load(); to != nil {
-			to.Tell(c)
-		}
-	}})
-	mesh := d.inventory.Mesh(name)
-	run, err := d.host.RunDetector(ctx, spec, pluginhost.DetectorHandler{
-		Changes: func(changes []*protov1.MeshChange) {
-			if err := mesh.Apply(changes); err != nil {
-				log.Error("apply what a detector found", "error", err)
-			}
-		},
-		Lost: func(reason string) {
-			if ctx.Err() != nil {
-				return // all ends: what is still to be written is not stale
-			}
-			log.Warn("a mesh detector is away; what it told stays", "reason", reason)
-		},
-		Workloads: d.inventory.Workloads,
-	})
-	if err != nil {
-		return err
-	}
-	detector.Store(run)
-	return nil
-}
-
-// observe observes the inventory until ctx is done.
-func (d *daemon) observe(ctx context.Context, o inventory.Observer) {
-	stop := d.inventory.Observe(o)
-	d.goes(func() {
-		<-ctx.Done()
-		stop()
-	})
-}
-
-func (d *daemon) runSampler(ctx context.Context, spec pluginhost.Spec, log *slog.Logger) error {
-	_, err := d.host.RunSampler(ctx, spec, pluginhost.SamplerHandler{
-		Interval: func(asked time.Duration) time.Duration {
-			if asked > 0 {
-				return min(max(asked, minInterval), maxInterval)
-			}
-			return d.config.Load.Interval
-		},
-		Report: func(uint64) *protov1.Report { return d.governor.Report() },
-		Answer: d.governor.Answer,
-		Lost: func(reason string) {
-			if ctx.Err() != nil {
-				return // all ends: what is still to be written is not stale
-			}
-			log.Warn("the sampler is away; its last policy goes on until its time is up", "reason", reason)
-		},
-	})
-	return err
-}
-
-// Bounds of the report interval that a sampler may ask for.
-const (
-	minInterval = 250 * time.Millisecond
-	maxInterval = time.Minute
-)

@@ -113,3 +113,12 @@ func (c *Client) GetStats(ctx context.Context) (*protov1.Stats, error) {
 	s, err := c.rpc.GetStats(ctx, &protov1.GetStatsRequest{})
 	return s, c.explain(err)
 }
+
+// Reload has the daemon read its configuration again and take over what changed.
+// A configuration with mistakes is refused as a whole: that is no error here, the
+// answer says so. It waits for another reload that is under way, and for plugins to
+// start. A reload that has begun to take things over goes on when ctx is done.
+func (c *Client) Reload(ctx context.Context) (*protov1.ReloadResponse, error) {
+	r, err := c.rpc.Reload(ctx, &protov1.ReloadRequest{})
+	return r, c.explain(err)
+}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,7 +65,7 @@ func serveAPI(deferred func(func()), dir string) error {
 	if err != nil {
 		return err
 	}
-	server := api.New(api.Options{Listener: listener, Source: figures{}, Live: live, Log: slog.New(slog.DiscardHandler)})
+	server := api.New(api.Options{Listener: listener, Source: &figures{}, Live: live, Log: slog.New(slog.DiscardHandler)})
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -105,13 +106,13 @@ func emit(live *exporter.Live, stop <-chan struct{}) {
 }
 
 // figures is an api.Source of fixed numbers.
-type figures struct{}
+type figures struct{ reloads atomic.Int64 }
 
-func (figures) Version() *protov1.GetVersionResponse {
+func (*figures) Version() *protov1.GetVersionResponse {
 	return &protov1.GetVersionResponse{Version: "v1.2.3", Revision: "abc", GoVersion: "go1", Kernel: "6.1.0"}
 }
 
-func (figures) Containers() []*protov1.ContainerView {
+func (*figures) Containers() []*protov1.ContainerView {
 	return []*protov1.ContainerView{
 		{
 			Container: &protov1.Container{
@@ -129,21 +130,21 @@ func (figures) Containers() []*protov1.ContainerView {
 	}
 }
 
-func (f figures) ContainerByPID(pid uint32) (*protov1.ContainerView, error) {
+func (f *figures) ContainerByPID(pid uint32) (*protov1.ContainerView, error) {
 	if pid == 1 {
 		return nil, nil
 	}
 	return f.Containers()[0], nil
 }
 
-func (figures) Plugins() []*protov1.PluginView {
+func (*figures) Plugins() []*protov1.PluginView {
 	return []*protov1.PluginView{
 		{Kind: protov1.Kind_KIND_SAMPLER, Name: "threshold", Version: "1", State: "running", Pid: 9, MemoryBytes: 12 << 20, CpuSeconds: 1.25},
 		{Kind: protov1.Kind_KIND_DISCOVERER, Name: "docker", Version: "1", State: "degraded", Restarts: 2, QueueDropped: 3, Reason: "no docker on this host"},
 	}
 }
 
-func (figures) Stats() (*protov1.Stats, error) {
+func (*figures) Stats() (*protov1.Stats, error) {
 	return &protov1.Stats{
 		Node: "node-1",
 		Kernel: []*protov1.LedgerRow{
@@ -161,5 +162,23 @@ func (figures) Stats() (*protov1.Stats, error) {
 		Probes: []*protov1.ProbeStats{{Name: "network", State: "partial", Reason: "network_accept: refused", Programs: []string{"a", "b"}}},
 		Daemon: &protov1.DaemonStats{Pid: 77, MemoryBytes: 40 << 20, CpuSeconds: 61.5},
 		Faults: map[string]uint64{"no_policy": 5, "no_scratch": 0},
+	}, nil
+}
+
+// Reload answers each call with the next of three answers.
+func (f *figures) Reload(context.Context) (*protov1.ReloadResponse, error) {
+	switch f.reloads.Add(1) {
+	case 1:
+		return &protov1.ReloadResponse{Refused: "config.hcl:2:11: Error: Value not allowed\n\n  on config.hcl line 2, in log:\n   2:   level = \"inf\"\n"}, nil
+	case 2:
+		return &protov1.ReloadResponse{}, nil
+	}
+	return &protov1.ReloadResponse{
+		Warnings: "config.hcl:3:1: Warning: Deprecated\n",
+		Changes: []*protov1.ReloadResponse_Change{
+			{What: "log", Action: "changed"},
+			{What: `sampler "fixed"`, Action: "kept", Reason: "replace plugin sampler/fixed: start: exit status 1", Failed: true},
+			{What: "api", Action: "kept", Reason: "it takes effect at the next start of the daemon"},
+		},
 	}, nil
 }

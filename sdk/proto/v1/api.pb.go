@@ -1838,9 +1838,10 @@ func (x *EventLines) GetDropped() uint64 {
 // Change is one thing that was taken over, or was not.
 type ReloadResponse_Change struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`     // discoverer "docker", probe "file", log
-	Action        string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"` // started, replaced, stopped, attached, detached, changed, kept
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // of kept: why the old one goes on
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`      // discoverer "docker", probe "file", log
+	Action        string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`  // started, replaced, stopped, attached, detached, changed, kept
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`  // of kept: why the old one goes on
+	Failed        bool                   `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"` // it was tried and went wrong, as reason says
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1894,6 +1895,13 @@ func (x *ReloadResponse_Change) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *ReloadResponse_Change) GetFailed() bool {
+	if x != nil {
+		return x.Failed
+	}
+	return false
 }
 
 var File_sdk_proto_v1_api_proto protoreflect.FileDescriptor
@@ -1962,15 +1970,16 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"notApplied\x12\x18\n" +
 	"\agranted\x18\x04 \x03(\tR\agranted\x12'\n" +
 	"\x0froot_equivalent\x18\x05 \x01(\tR\x0erootEquivalent\"\x0f\n" +
-	"\rReloadRequest\"\xd4\x01\n" +
+	"\rReloadRequest\"\xec\x01\n" +
 	"\x0eReloadResponse\x12\x18\n" +
 	"\arefused\x18\x01 \x01(\tR\arefused\x12\x1a\n" +
 	"\bwarnings\x18\x02 \x01(\tR\bwarnings\x12>\n" +
-	"\achanges\x18\x03 \x03(\v2$.ebpftracer.v1.ReloadResponse.ChangeR\achanges\x1aL\n" +
+	"\achanges\x18\x03 \x03(\v2$.ebpftracer.v1.ReloadResponse.ChangeR\achanges\x1ad\n" +
 	"\x06Change\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x11\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\bR\x06failed\"\x11\n" +
 	"\x0fGetStatsRequest\"\xeb\x04\n" +
 	"\x05Stats\x12*\n" +
 	"\x11started_unix_nano\x18\x01 \x01(\x03R\x0fstartedUnixNano\x12\x12\n" +
