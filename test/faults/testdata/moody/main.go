@@ -1,0 +1,125 @@
+// Command moody is a plugin of each kind that a reload exchanges. Its arguments are its
+// kind, its version and its temper: "well"; "broken" describes itself and finds nothing
+// wrong with its configuration, and then refuses it; "dead" ends before it says
+// anything.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/mesh"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/plugin"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/sampling"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
+)
+
+type config struct {
+	Says string `json:"says"` // the container's name, or the mesh
+}
+
+func block() schema.Block {
+	return schema.Block{Doc: "A test.", Attributes: []schema.Attribute{{Name: "says", Type: schema.String, Default: "nothing", Doc: "What it tells."}}}
+}
+
+func mood(temper string) error {
+	if temper == "broken" {
+		return errors.New("it is in a bad mood")
+	}
+	return nil
+}
+
+func main() {
+	kind, version, temper := os.Args[1], os.Args[2], os.Args[3]
+	if temper == "dead" {
+		fmt.Fprintln(os.Stderr, "it does not want to live")
+		os.Exit(3)
+	}
+	switch kind {
+	case "discoverer":
+		plugin.Serve(plugin.Discoverer[config]{
+			Name: "moody", Version: version, Doc: "A test.", Schema: block(),
+			New: func(_ context.Context, c config, _ plugin.Env) (discover.Discoverer, error) {
+				return discoverer{c}, mood(temper)
+			},
+		})
+	case "mesh":
+		plugin.Serve(plugin.Detector[config]{
+			Name: "moody", Version: version, Doc: "A test.", Schema: block(),
+			New: func(_ context.Context, c config, _ plugin.Env) (mesh.Detector, error) {
+				return detector{c}, mood(temper)
+			},
+		})
+	case "sampler":
+		plugin.Serve(plugin.Sampler[config]{
+			Name: "moody", Version: version, Doc: "A test.", Schema: block(),
+			New: func(context.Context, config, plugin.Env) (sampling.Sampler, error) {
+				return sampler{}, mood(temper)
+			},
+		})
+	}
+}
+
+// discoverer tells one container.
+type discoverer struct{ config }
+
+func (discoverer) Detect(context.Context) (string, error) { return "here", nil }
+
+func (d discoverer) Discover(ctx context.Context, _ discover.Host, inv discover.Inventory) error {
+	err := errors.Join(inv.Reset(), inv.Container(&protov1.Container{Id: "moody", Scope: "moody", Name: d.Says}), inv.Synced())
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// detector says of every container that it is in the mesh.
+type detector struct{ config }
+
+func (d detector) Detect(ctx context.Context, workloads <-chan *protov1.InventoryChanges, facts mesh.Facts) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case batch, ok := <-workloads:
+			if !ok {
+				return nil
+			}
+			out := &protov1.MeshChanges{}
+			for _, c := range batch.GetChanges() {
+				switch c := c.GetChange().(type) {
+				case *protov1.InventoryChange_Reset_:
+					out.Changes = append(out.Changes, &protov1.MeshChange{Change: &protov1.MeshChange_Reset_{Reset_: &protov1.Reset{}}})
+				case *protov1.InventoryChange_Synced:
+					out.Changes = append(out.Changes, &protov1.MeshChange{Change: &protov1.MeshChange_Synced{Synced: &protov1.Synced{}}})
+				case *protov1.InventoryChange_Container:
+					out.Changes = append(out.Changes, &protov1.MeshChange{Change: &protov1.MeshChange_Fact{Fact: &protov1.MeshFact{
+						Mesh: d.Says, Workload: &protov1.WorkloadRef{Workload: &protov1.WorkloadRef_Container{
+							Container: &protov1.ContainerRef{Id: c.Container.GetId(), Scope: c.Container.GetScope()},
+						}},
+					}}})
+				}
+			}
+			if len(out.Changes) > 0 {
+				if err := facts.Send(out); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// sampler keeps a fifth.
+type sampler struct{}
+
+func (sampler) Start(context.Context) (*protov1.Policy, error) {
+	p := 0.2
+	return &protov1.Policy{DefaultProbability: &p, Reason: "it likes a fifth"}, nil
+}
+
+func (sampler) Plan(context.Context, *protov1.Report) (*protov1.Policy, error) { return nil, nil }
