@@ -66,6 +66,7 @@ fuzz: ## Fuzz every parser of outside bytes, each for FUZZTIME (30s)
 generate: ## Compile the probes with the pinned clang and regenerate the protobuf code
 	@PATH="$$(dirname "$$($(GO))"):$$PATH" bpf/generate.sh
 	@PATH="$$(dirname "$$($(GO))"):$$PATH" scripts/proto.sh
+	@examples/plugins/python/generate.sh
 
 .PHONY: drift
 drift: ## Compile the probes in a copy and compare every byte with what is committed

@@ -1,7 +1,7 @@
 #!/bin/bash
 # install.sh installs, from the distribution's own packages, what the tests need:
 # real container runtimes, a static busybox to make images of, qemu, a C compiler
-# for the load programs. Debian and Ubuntu, as root.
+# for the load programs, gRPC for the plugin in Python. Debian and Ubuntu, as root.
 #
 # It asks for commands, not for packages: a machine that has its dockerd from
 # elsewhere keeps it, since the distribution's package would remove it. Run again,
@@ -28,6 +28,9 @@ wanted=(
 	cpio                           cpio
 	xz                             xz-utils
 	zstd                           zstd
+	/usr/bin/python3               python3
+	/usr/lib/python3/dist-packages/grpc/__init__.py            python3-grpcio
+	/usr/lib/python3/dist-packages/google/protobuf/__init__.py python3-protobuf
 )
 
 have() { # have NAME: is the command, or the file, there?

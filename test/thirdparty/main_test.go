@@ -63,6 +63,10 @@ type example struct {
 var examples = []example{
 	{dir: "systemd", kind: "discoverer", name: "systemd"},
 	{dir: "dynsampler", kind: "sampler", name: "dynsampler"},
+	{dir: "python", kind: "discoverer", name: "inventory-file", files: []string{
+		"inventory_file.py", "ebpftracer.py", "ebpftracer_inventory.py",
+		"discover_pb2.py", "mesh_pb2.py", "plugin_pb2.py", "sampling_pb2.py",
+	}},
 }
 
 // source is the directory of an example in this checkout.
