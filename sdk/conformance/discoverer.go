@@ -30,8 +30,7 @@ func Discoverer[C any](t *testing.T, d plugin.Discoverer[C], o Options) {
 	}
 	t.Run("it tells a snapshot, and is then healthy", func(t *testing.T) {
 		p := s.configured(t)
-		d := p.Discover()
-		d.AwaitSynced()
+		s.discover(p)
 		if h := p.Health(); h.GetDegraded() {
 			t.Errorf("it says that it is degraded after its snapshot: %s", h.GetReason())
 		}
@@ -40,9 +39,7 @@ func Discoverer[C any](t *testing.T, d plugin.Discoverer[C], o Options) {
 	t.Run("it tells a new snapshot when the stream is opened again", func(t *testing.T) {
 		p := s.configured(t)
 		for range 3 {
-			d := p.Discover()
-			d.AwaitSynced()
-			d.Close()
+			s.discover(p).Close()
 		}
 	})
 	t.Run("a stream that ends at once does it no harm", func(t *testing.T) {
@@ -50,12 +47,11 @@ func Discoverer[C any](t *testing.T, d plugin.Discoverer[C], o Options) {
 		for range 3 {
 			p.Discover().Close()
 		}
-		p.Discover().AwaitSynced()
+		s.discover(p)
 	})
 	t.Run("it lives on with host facts that are unlikely or of a later edition", func(t *testing.T) {
 		p := s.configured(t)
-		d := p.Discover()
-		d.AwaitSynced()
+		d := s.discover(p)
 		asked := false
 		d.Await("an inventory", func(v *sdktest.Inventory) bool { asked = v.Subscribed != nil; return true })
 		if !asked {
@@ -69,6 +65,23 @@ func Discoverer[C any](t *testing.T, d plugin.Discoverer[C], o Options) {
 			t.Errorf("the stream ended: %v", err)
 		}
 	})
+}
+
+// discover opens the stream and waits for a snapshot. Like the daemon it answers a
+// subscription to host facts with a list, of which a snapshot may be made; here it is
+// empty.
+func (s *suite) discover(p *sdktest.Plugin) *sdktest.Discovery {
+	d := p.Discover()
+	subscribed := false
+	d.Await("a snapshot (a reset, what there is, synced), or a subscription", func(v *sdktest.Inventory) bool {
+		subscribed = v.Subscribed != nil
+		return subscribed || v.Snapshots > 0
+	})
+	if subscribed {
+		d.Tell(sdktest.HostReset(), sdktest.HostSynced())
+	}
+	d.AwaitSynced()
+	return d
 }
 
 // absent tests a discoverer whose runtime is not there.

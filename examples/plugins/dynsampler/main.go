@@ -14,13 +14,15 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/sampling"
 )
 
-func main() {
-	plugin.Serve(plugin.Sampler[Config]{
+func main() { plugin.Serve(definition()) }
+
+func definition() plugin.Sampler[Config] {
+	return plugin.Sampler[Config]{
 		Name: "dynsampler", Version: plugin.Version(),
 		Doc:    "Rates for each class of events by dynsampler-go: rare events are kept, frequent ones thinned out until the whole meets a goal.",
 		Schema: configSchema(), Validate: validate,
 		New: func(ctx context.Context, c Config, env plugin.Env) (sampling.Sampler, error) {
 			return newSampler(ctx, c, env.Log)
 		},
-	})
+	}
 }

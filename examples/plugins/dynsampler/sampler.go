@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -16,6 +15,9 @@ import (
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/sampling"
 )
+
+// longest is the most that the time of one report counts for.
+const longest = time.Hour
 
 // sampler asks the library for the rate of each class that has seen something. The
 // library calculates them on a goroutine of its own, once each interval, from the counts
@@ -59,10 +61,7 @@ func (s *sampler) Start(context.Context) (*protov1.Policy, error) { return s.pol
 // Plan hands the library the counts of a report, and answers with its rates when one has
 // changed.
 func (s *sampler) Plan(_ context.Context, r *protov1.Report) (*protov1.Policy, error) {
-	if r.GetIntervalNano() < 0 {
-		return nil, errors.New("the report is of less than no time")
-	}
-	s.now += time.Duration(r.GetIntervalNano())
+	s.now += min(max(0, time.Duration(r.GetIntervalNano())), longest)
 	changed := false
 	for k, n := range s.count(r) {
 		// 0 is the answer of a strategy that does not know the key yet.

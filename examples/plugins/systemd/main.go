@@ -17,12 +17,14 @@ import (
 
 const about = "Units of systemd as workloads, told by their control groups alone: no connection to systemd, and no rights."
 
-func main() {
-	plugin.Serve(plugin.Discoverer[Config]{
+func main() { plugin.Serve(definition()) }
+
+func definition() plugin.Discoverer[Config] {
+	return plugin.Discoverer[Config]{
 		Name: "systemd", Version: plugin.Version(), Doc: about,
 		Schema: configSchema(), Validate: validate,
 		New: func(_ context.Context, c Config, env plugin.Env) (discover.Discoverer, error) {
 			return &systemd{config: c, node: env.Node, log: env.Log}, nil
 		},
-	})
+	}
 }

@@ -3,6 +3,6 @@ plugin "discoverer" "systemd" {
   command  = ["./systemd"]
 
   needs {
-    paths = ["/run/systemd"] # is there when systemd is what booted the host
+    paths = ["/run/systemd/system"] # is there when systemd is what booted the host
   }
 }
