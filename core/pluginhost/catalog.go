@@ -150,7 +150,51 @@ func (c *Catalog) read(dir string, kind config.PluginKind, name string) (Entry, 
 	}
 	defer root.Close()
 
-	e := Entry{Dir: sub, File: filepath.Join(sub, name+manifestSuffix)}
+	e, err := c.manifest(root, sub, name)
+	if err != nil {
+		return Entry{}, err
+	}
+	if m := e.Manifest; m.Kind != kind || m.Name != name {
+		return Entry{}, fmt.Errorf("%s: it says plugin %q %q, but by its place it is %q %q", e.File, m.Kind, m.Name, kind, name)
+	}
+	return e, c.program(root, &e)
+}
+
+// At returns the plugin whose manifest or program is file, wherever it lies: a
+// program has its manifest beside it, under its own name. The daemon itself finds
+// only those that lie in a directory of their kind.
+func (c *Catalog) At(file string) (Entry, error) {
+	file, err := filepath.Abs(file)
+	if err != nil {
+		return Entry{}, fmt.Errorf("find the plugin: %w", err)
+	}
+	dir := filepath.Dir(file)
+	name, isManifest := strings.CutSuffix(filepath.Base(file), manifestSuffix)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return Entry{}, fmt.Errorf("open the plugin's directory: %w", err)
+	}
+	defer root.Close()
+	if err := c.trust.Entry(root, ".", dir); err != nil {
+		return Entry{}, err
+	}
+	e, err := c.manifest(root, dir, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !isManifest:
+		return Entry{}, fmt.Errorf("%s has no manifest beside it: it is called %s%s and says what the plugin is and needs", file, name, manifestSuffix)
+	case err != nil:
+		return Entry{}, err
+	case e.Manifest.Name != name:
+		return Entry{}, fmt.Errorf("%s: it says plugin %q %q, so it must be called %s%s", e.File, e.Manifest.Kind, e.Manifest.Name, e.Manifest.Name, manifestSuffix)
+	case wireKind(e.Manifest.Kind) == 0 || !id.MatchString(name):
+		return Entry{}, fmt.Errorf("%s: plugin %q %q: a plugin is a discoverer, mesh or sampler, and its name has 1 to 63 of a-z, 0-9 and -", e.File, e.Manifest.Kind, name)
+	}
+	return e, c.program(root, &e)
+}
+
+// manifest reads one manifest of the directory dir, which is root.
+func (c *Catalog) manifest(root *os.Root, dir, name string) (Entry, error) {
+	e := Entry{Dir: dir, File: filepath.Join(dir, name+manifestSuffix)}
 	base := name + manifestSuffix
 	if err := c.trust.Entry(root, base, e.File); err != nil {
 		return Entry{}, err
@@ -167,14 +211,11 @@ func (c *Catalog) read(dir string, kind config.PluginKind, name string) (Entry, 
 	}
 	e.text = src
 	m := e.Manifest
-	if m.Kind != kind || m.Name != name {
-		return Entry{}, fmt.Errorf("%s: it says plugin %q %q, but by its place it is %q %q", e.File, m.Kind, m.Name, kind, name)
-	}
 	if m.Protocol != wire.ProtocolVersion {
 		return Entry{}, fmt.Errorf("%s: it speaks protocol %d, this daemon speaks %d: install a matching version of the plugin", e.File, m.Protocol, wire.ProtocolVersion)
 	}
 	e.Program, e.Args = m.Command[0], m.Command[1:]
-	return e, c.program(root, &e)
+	return e, nil
 }
 
 // program checks what an entry runs, and makes its path absolute.

@@ -162,3 +162,49 @@ func TestANameThatIsNoIdIsRefusedBeforeAnythingIsRead(t *testing.T) {
 		}
 	}
 }
+
+func TestAPluginIsFoundWhereverItLies(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, text string, mode os.FileMode) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("good", "", 0o755)
+	write("good.plugin.hcl", `plugin "mesh" "good" { 
+  protocol = 1
+  command  = ["./good"]
+}`, 0o644)
+	write("alone", "", 0o755)
+	write("renamed.plugin.hcl", `plugin "mesh" "good" { 
+  protocol = 1
+  command  = ["./good"]
+}`, 0o644)
+	write("odd.plugin.hcl", `plugin "other" "odd" { 
+  protocol = 1
+  command  = ["./good"]
+}`, 0o644)
+	c, err := NewCatalog(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ file, want string }{
+		{"good", ""}, {"good.plugin.hcl", ""},
+		{"alone", "has no manifest beside it: it is called alone.plugin.hcl"},
+		{"renamed.plugin.hcl", "so it must be called good.plugin.hcl"},
+		{"odd.plugin.hcl", "a discoverer, mesh or sampler"},
+		{"none.plugin.hcl", "no such file"},
+	} {
+		e, err := c.At(filepath.Join(dir, tt.file))
+		if tt.want == "" {
+			if err != nil || e.String() != "mesh/good" || e.Program != filepath.Join(dir, "good") {
+				t.Errorf("%s: %v, %v", tt.file, e, err)
+			}
+		} else if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.file, err, tt.want)
+		}
+	}
+}
