@@ -359,10 +359,9 @@ func wireKind(k config.PluginKind) protov1.Kind {
 
 // withLastWords adds what a plugin wrote last to an error about it.
 func withLastWords(err error, out *output) error {
-	last := out.last()
-	if len(last) == 0 {
+	words := out.lastWords()
+	if words == "" {
 		return err
 	}
-	const shown = 3
-	return fmt.Errorf("%w; it wrote last: %q", err, last[max(0, len(last)-shown):])
+	return fmt.Errorf("%w; it wrote last: %s", err, words)
 }

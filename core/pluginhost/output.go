@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -33,14 +34,18 @@ type output struct {
 
 	mu      sync.Mutex
 	tail    []string
+	fresh   int    // how many of them the last process wrote
+	crash   string // the line by which its runtime began to tell of a crash; "": none
 	second  time.Time
 	lines   int    // of this second
-	dropped uint64 // lines not passed on, in this flood
+	dropped uint64 // lines not passed on and not told of yet
+	telling *time.Timer
 }
 
 // read takes lines until r ends. It returns when the pipe is closed, at its
 // deadline, or on any other error, which all mean that nothing more will come.
 func (o *output) read(r io.Reader, stream string) {
+	defer o.tell() // nothing may follow that would
 	b := bufio.NewReaderSize(r, wire.MaxLogLine)
 	for {
 		line, err := b.ReadSlice('\n')
@@ -72,23 +77,39 @@ func (o *output) line(raw []byte, cut bool, stream string) {
 		o.tail = append(o.tail[:0], o.tail[1:]...)
 	}
 	o.tail = append(o.tail, text)
-	now := time.Now()
-	var thinned uint64
-	if now.Sub(o.second) >= time.Second {
-		thinned, o.dropped = o.dropped, 0
+	o.fresh = min(o.fresh+1, tailLines)
+	if o.crash == "" && (strings.HasPrefix(text, "panic: ") || strings.HasPrefix(text, "fatal error: ")) {
+		o.crash = text
+	}
+	if now := time.Now(); now.Sub(o.second) >= time.Second {
 		o.second, o.lines = now, 0
 	}
 	o.lines++
 	pass := o.lines <= linesPerS
 	if !pass {
 		o.dropped++
+		if o.telling == nil {
+			o.telling = time.AfterFunc(time.Second, o.tell)
+		}
 	}
 	o.mu.Unlock()
-	if thinned > 0 {
-		o.log.Warn("plugin logs too much, lines were left out", "lines", thinned)
-	}
 	if pass {
 		o.forward(raw, text, stream)
+	}
+}
+
+// tell says how many lines were left out since it last did, in a flood once a second.
+func (o *output) tell() {
+	o.mu.Lock()
+	lines := o.dropped
+	o.dropped = 0
+	if o.telling != nil {
+		o.telling.Stop()
+		o.telling = nil
+	}
+	o.mu.Unlock()
+	if lines > 0 {
+		o.log.Warn("plugin logs too much, lines were left out", "lines", lines)
 	}
 }
 
@@ -116,6 +137,28 @@ func (o *output) forward(raw []byte, text, stream string) {
 		attrs = append(attrs, slog.Any(k, fields[k]))
 	}
 	o.log.LogAttrs(ctx, level, msg, attrs...)
+}
+
+// begin says that what follows is another process's.
+func (o *output) begin() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.fresh, o.crash = 0, ""
+}
+
+// lastWords are what the last process wrote at its end, in short: what says most.
+// "": it wrote nothing.
+func (o *output) lastWords() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	const shown = 3
+	switch n := min(o.fresh, shown); {
+	case o.crash != "":
+		return fmt.Sprintf("%q", []string{o.crash})
+	case n > 0:
+		return fmt.Sprintf("%q", o.tail[len(o.tail)-n:])
+	}
+	return ""
 }
 
 // last are the lines kept, oldest first.

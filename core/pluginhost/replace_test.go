@@ -72,7 +72,7 @@ func TestAReplacementThatIsNoGoodLeavesTheOldProcessAsItWas(t *testing.T) {
 	}{
 		"it refuses its configuration": {map[string]any{"refuse": "because"}, "because", true},
 		"it can't be made":             {map[string]any{"new_error": "because"}, "because", true},
-		"it crashes":                   {map[string]any{"crash_new": true}, "exit status 2", false},
+		"it crashes":                   {map[string]any{"crash_new": true}, "panic: crash in New", false},
 		"it is too slow":               {map[string]any{"slow_new": 10000}, "did not answer in time", false},
 	} {
 		t.Run(name, func(t *testing.T) {

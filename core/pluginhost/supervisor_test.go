@@ -2,7 +2,11 @@ package pluginhost
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -94,7 +98,7 @@ func TestAPluginThatKeepsCrashingIsGivenUpUntilToldOtherwise(t *testing.T) {
 	if s.Restarts != 4 || s.PID != 0 {
 		t.Errorf("status is %+v", s)
 	}
-	if !strings.Contains(s.Reason, "more than 4 times in 1m0s") || !strings.Contains(s.Reason, "exit status 2") {
+	if !strings.Contains(s.Reason, "more than 4 times in 1m0s") || !strings.Contains(s.Reason, "exit status 2") || !strings.Contains(s.Reason, "panic: crash in New") {
 		t.Errorf("the reason is %q", s.Reason)
 	}
 	if !strings.Contains(strings.Join(s.LastStderr, "\n"), "goroutine") {
@@ -201,10 +205,71 @@ func TestACrashNamesThePanic(t *testing.T) {
 	h := newHost(t, Options{Pace: fast})
 	d, _ := discover(t, h, map[string]any{"crash_after": 50})
 	eventually(t, "a restart", func() bool { return d.Status().Restarts >= 1 })
-	eventually(t, "the panic among the last lines", func() bool {
-		return strings.Contains(strings.Join(d.Status().LastStderr, "\n"), "crash in Discover") ||
-			strings.Contains(strings.Join(d.Status().LastStderr, "\n"), "main.(*discoverer).Discover")
+	s := d.Status()
+	if !strings.HasSuffix(s.LastError, `; it wrote last: ["panic: crash in Discover"]`) || !strings.Contains(strings.Join(s.LastStderr, "\n"), "goroutine") {
+		t.Errorf("status is %+v", s)
+	}
+}
+
+func TestTheLastWordsAreThoseOfTheProcessThatEnded(t *testing.T) {
+	h := newHost(t, Options{})
+	d, _ := discover(t, h, map[string]any{"print": true})
+	eventually(t, "its words", func() bool { return strings.Contains(strings.Join(d.Status().LastStderr, "\n"), "to standard error") })
+	for _, conf := range []map[string]any{{"crash_after": 100}, nil} {
+		pid := running(t, d)
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "another process", func() bool { s := d.Status(); return s.State == Running && s.PID != pid && s.PID != 0 })
+		if e := d.Status().LastError; !strings.Contains(e, "signal: killed") || strings.Contains(e, "panic") {
+			t.Errorf("the last error is %q", e)
+		}
+		if conf == nil {
+			return
+		}
+		if err := d.Replace(t.Context(), testSpec(t, config.Discoverer, conf)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "a panic", func() bool { return strings.Contains(d.Status().LastError, "panic") })
+		if err := d.Replace(t.Context(), testSpec(t, config.Discoverer, nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAFloodIsThinnedAndCountedAlsoWhenNothingFollows(t *testing.T) {
+	log := &logBuffer{}
+	out := &output{log: slog.New(slog.NewTextHandler(log, nil))}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		out.read(r, "stderr")
+	}()
+	const lines = 5000
+	for n := range lines {
+		fmt.Fprintln(w, "line", n)
+	}
+	told := regexp.MustCompile(`lines were left out" lines=(\d+)`)
+	eventually(t, "a count that is complete", func() bool {
+		sum := strings.Count(log.String(), `msg="line `)
+		for _, m := range told.FindAllStringSubmatch(log.String(), -1) {
+			n, err := strconv.Atoi(m[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += n
+		}
+		return sum == lines && len(told.FindAllString(log.String(), -1)) > 0
 	})
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-done
 }
 
 func TestASamplerThatHangsIsStartedAgain(t *testing.T) {
