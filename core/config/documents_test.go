@@ -90,8 +90,8 @@ func documented(t *testing.T, title, text, header string, attributes []schema.At
 			t.Errorf("%s: %s has no row", title, a.Name)
 			continue
 		}
-		if row[1] != typeName(a) {
-			t.Errorf("%s: %s is a %s, not a %s", title, a.Name, typeName(a), row[1])
+		if row[1] != config.TypeName(a) {
+			t.Errorf("%s: %s is a %s, not a %s", title, a.Name, config.TypeName(a), row[1])
 		}
 		if title != "node" && row[2] != defaultText(t, a) {
 			t.Errorf("%s: the default of %s is %s, not %s", title, a.Name, defaultText(t, a), row[2])
@@ -106,14 +106,6 @@ func documented(t *testing.T, title, text, header string, attributes []schema.At
 		}
 	}
 	return len(attributes)
-}
-
-func typeName(a schema.Attribute) string {
-	name := map[schema.Type]string{
-		schema.String: "text", schema.Number: "number", schema.Integer: "whole number", schema.Bool: "bool",
-		schema.Duration: "duration", schema.Size: "size",
-	}[a.Type]
-	return []string{"", "list of ", "map of "}[a.Shape] + name
 }
 
 func defaultText(t *testing.T, a schema.Attribute) string {

@@ -11,8 +11,5 @@ func CoreSchemas() map[string]schema.Block {
 	return all
 }
 
-// Bounds is what a complaint says of Min and Max.
-func Bounds(a schema.Attribute) string { return bounds(&a) }
-
 // InUnit writes a default as it would stand in the file.
 func InUnit(f float64, t schema.Type) string { return inUnit(f, t) }

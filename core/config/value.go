@@ -208,11 +208,23 @@ func bounds(a *schema.Attribute) string {
 func inUnit(f float64, t schema.Type) string {
 	switch t {
 	case schema.Duration:
-		return time.Duration(f).String()
+		return formatDuration(int64(f))
 	case schema.Size:
 		return formatSize(int64(f))
 	}
 	return strconv.FormatFloat(f, 'f', -1, 64)
+}
+
+// formatDuration writes nanoseconds without idle zeros: "1m", not "1m0s".
+func formatDuration(n int64) string {
+	s := time.Duration(n).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 var sizeText = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(|B|[kKMGT]B|[KMGT]iB)$`)
