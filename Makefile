@@ -63,10 +63,15 @@ fuzz: ## Fuzz every parser of outside bytes, each for FUZZTIME (30s)
 	@scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: generate
-generate: ## Compile the probes with the pinned clang and regenerate the protobuf code
+generate: ## Compile the probes with the pinned clang, regenerate the protobuf code and docs/plugins
 	@PATH="$$(dirname "$$($(GO))"):$$PATH" bpf/generate.sh
 	@PATH="$$(dirname "$$($(GO))"):$$PATH" scripts/proto.sh
 	@examples/plugins/python/generate.sh
+	@$(MAKE) docs
+
+.PHONY: docs
+docs: build ## Write docs/plugins from what the plugins say of themselves
+	@scripts/docs.sh bin/ebpf-tracer bin/plugins docs/plugins
 
 .PHONY: drift
 drift: ## Compile the probes in a copy and compare every byte with what is committed

@@ -160,7 +160,7 @@ func rootSchema(core []coreBlock) *hcl.BodySchema {
 	for i := range core {
 		add(core[i].word, core[i].label != "")
 	}
-	for _, k := range pluginKinds() {
+	for _, k := range PluginKinds() {
 		add(string(k), true)
 	}
 	return s

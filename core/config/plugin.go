@@ -28,9 +28,10 @@ const DefaultSampler = "threshold"
 // hostBlock is the reserved block in a plugin's block.
 const hostBlock = "plugin"
 
-func pluginKinds() []PluginKind { return []PluginKind{Discoverer, Mesh, Sampler} }
+// PluginKinds are all kinds of plugins.
+func PluginKinds() []PluginKind { return []PluginKind{Discoverer, Mesh, Sampler} }
 
-func (k PluginKind) valid() bool { return slices.Contains(pluginKinds(), k) }
+func (k PluginKind) valid() bool { return slices.Contains(PluginKinds(), k) }
 
 // PluginRef is a plugin that the file names.
 type PluginRef struct {

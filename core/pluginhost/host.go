@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/schemas"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -34,8 +35,10 @@ type Options struct {
 	// control groups; "": found by itself. NoCgroups: they get none.
 	CgroupMount string
 	NoCgroups   bool
-	Log         *slog.Logger // required
-	Pace        Pace
+	// Schemas keeps what plugins say of themselves; nil: they are asked each time.
+	Schemas *schemas.Cache
+	Log     *slog.Logger // required
+	Pace    Pace
 }
 
 // Pace is how patient a host is with its plugins.
@@ -306,13 +309,20 @@ func (h *Host) Open(ctx context.Context, e Entry) (*Session, error) {
 	return &Session{inst: i, out: out}, nil
 }
 
-// Describe reads the plugin's schema. It fails when plugin and manifest disagree.
+// Describe reads the plugin's schema, and keeps it if the host keeps schemas. It
+// fails when plugin and manifest disagree.
 func (s *Session) Describe(ctx context.Context) (Description, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.inst.host.pace.ConfigureTimeout)
+	h, e := s.inst.host, s.inst.entry
+	ctx, cancel := context.WithTimeout(ctx, h.pace.ConfigureTimeout)
 	defer cancel()
-	d, err := s.inst.describe(ctx)
+	d, raw, err := s.inst.describe(ctx)
 	if err != nil {
-		return d, withLastWords(fmt.Errorf("plugin %s: %w", s.inst.entry, err), s.out)
+		return d, withLastWords(fmt.Errorf("plugin %s: %w", e, err), s.out)
+	}
+	if e.Bundle != nil {
+		if err := h.opts.Schemas.Put(e.Bundle.Digest, raw); err != nil {
+			h.log.Warn("a plugin's schema can't be kept: the plugin is asked each time", "plugin", e.String(), "error", err)
+		}
 	}
 	return d, nil
 }
@@ -334,8 +344,25 @@ func (s *Session) Close() {
 	s.inst.host.using.Done()
 }
 
-// Describe is Open, Describe and Close.
+// Described is what the plugin of these files, which must have been taken, said
+// before; false: it is not kept.
+func (h *Host) Described(e Entry) (Description, bool) {
+	if e.Bundle == nil {
+		return Description{}, false
+	}
+	raw := h.opts.Schemas.Get(e.Bundle.Digest)
+	if raw == nil {
+		return Description{}, false
+	}
+	d, err := described(e, raw)
+	return d, err == nil
+}
+
+// Describe is what is kept of a plugin's description, or Open, Describe and Close.
 func (h *Host) Describe(ctx context.Context, e Entry) (Description, error) {
+	if d, ok := h.Described(e); ok {
+		return d, nil
+	}
 	s, err := h.Open(ctx, e)
 	if err != nil {
 		return Description{}, err

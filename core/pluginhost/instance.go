@@ -182,19 +182,25 @@ func (i *instance) startError(err error) error {
 	}
 }
 
-// describe reads who the plugin is, and holds it against its manifest.
-func (i *instance) describe(ctx context.Context) (Description, error) {
-	r, err := i.rpc.Describe(ctx, &protov1.DescribeRequest{})
+// describe asks who the plugin is; raw is the answer as it came.
+func (i *instance) describe(ctx context.Context) (d Description, raw *protov1.DescribeResponse, err error) {
+	raw, err = i.rpc.Describe(ctx, &protov1.DescribeRequest{})
 	if err != nil {
-		return Description{}, fmt.Errorf("describe: %w", i.rpcError(err))
+		return Description{}, nil, fmt.Errorf("describe: %w", i.rpcError(err))
 	}
-	m := i.entry.Manifest
+	d, err = described(i.entry, raw)
+	return d, raw, err
+}
+
+// described reads who a plugin is, and holds it against its manifest.
+func described(e Entry, r *protov1.DescribeResponse) (Description, error) {
+	m := e.Manifest
 	if r.GetKind() != wireKind(m.Kind) || r.GetName() != m.Name {
-		return Description{}, fmt.Errorf("%s is %s %q, but its manifest says %s %q", i.entry.Program, wire.KindName(r.GetKind()), r.GetName(), m.Kind, m.Name)
+		return Description{}, fmt.Errorf("%s is %s %q, but its manifest says %s %q", e.Program, wire.KindName(r.GetKind()), r.GetName(), m.Kind, m.Name)
 	}
 	s, err := wire.SchemaFromProto(r.GetSchema())
 	if err != nil {
-		return Description{}, fmt.Errorf("read the schema of %s: %w", i.entry, err)
+		return Description{}, fmt.Errorf("read the schema of %s: %w", e, err)
 	}
 	return Description{Kind: m.Kind, Name: m.Name, Version: r.GetVersion(), Doc: r.GetDoc(), Schema: s}, nil
 }

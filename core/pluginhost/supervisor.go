@@ -324,7 +324,7 @@ func (p *Plugin) stop(ctx context.Context, i *instance, frozen bool) {
 func (p *Plugin) configure(ctx context.Context, i *instance, spec Spec) (version string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.host.pace.ConfigureTimeout)
 	defer cancel()
-	d, err := i.describe(ctx)
+	d, _, err := i.describe(ctx)
 	if err != nil {
 		return "", err
 	}
