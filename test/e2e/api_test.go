@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"regexp"
 	"slices"
@@ -14,8 +13,6 @@ import (
 	"testing"
 
 	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 
 	"github.com/ebpf-tracer/ebpf-tracer/test/env"
 	"github.com/ebpf-tracer/ebpf-tracer/test/harness"
@@ -323,21 +320,8 @@ func (m metrics) find(name string, labels map[string]string) (out []sample) {
 // scrape reads the metrics as Prometheus does.
 func scrape(t *testing.T, address string) metrics {
 	t.Helper()
-	answer, err := http.Get("http://" + address + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		t.Fatalf("the metrics answer %s", answer.Status)
-	}
-	parser := expfmt.NewTextParser(model.LegacyValidation)
-	families, err := parser.TextToMetricFamilies(answer.Body)
-	if err != nil {
-		t.Fatalf("read the metrics: %v", err)
-	}
 	out := metrics{}
-	for name, family := range families {
+	for name, family := range scrapeFamilies(t, address) {
 		for _, m := range family.GetMetric() {
 			s := sample{labels: map[string]string{}, value: valueOf(family.GetType(), m)}
 			for _, l := range m.GetLabel() {
