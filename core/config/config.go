@@ -98,6 +98,7 @@ type Log struct {
 // PluginHost says how the host runs one plugin's binary: the reserved block
 // plugin {} in a plugin's block.
 type PluginHost struct {
-	Memory       int64         `json:"memory"` // bytes
+	Memory       int64         `json:"memory"`    // bytes
+	Processes    int64         `json:"processes"` // and threads
 	StartTimeout time.Duration `json:"start_timeout"`
 }

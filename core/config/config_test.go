@@ -128,7 +128,7 @@ func TestEverySettingReachesTheTypedConfigurationInBothSyntaxes(t *testing.T) {
 				}
 			}
 			docker := plugins[0].Ref
-			if want := (config.PluginHost{Memory: 1e9, StartTimeout: time.Second}); docker.Host != want || docker.Implicit {
+			if want := (config.PluginHost{Memory: 1e9, Processes: 256, StartTimeout: time.Second}); docker.Host != want || docker.Implicit {
 				t.Errorf("got %+v", docker)
 			}
 		})

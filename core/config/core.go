@@ -169,7 +169,8 @@ func eventKinds() []string {
 // hostSchema is the reserved block plugin {} in a plugin's block.
 func hostSchema() schema.Block {
 	return schema.Block{Attributes: []schema.Attribute{
-		{Name: "memory", Type: schema.Size, Default: int64(64 << 20), Min: schema.Bound(16 << 20), Max: schema.Bound(64 << 30)},
+		{Name: "memory", Type: schema.Size, Default: int64(128 << 20), Min: schema.Bound(16 << 20), Max: schema.Bound(64 << 30)},
+		{Name: "processes", Type: schema.Integer, Default: int64(256), Min: schema.Bound(16), Max: schema.Bound(65536)},
 		{Name: "start_timeout", Type: schema.Duration, Default: 5 * time.Second, Min: schema.Bound(100 * time.Millisecond), Max: schema.Bound(5 * time.Minute)},
 	}}
 }

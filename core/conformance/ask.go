@@ -191,10 +191,7 @@ func (t *tester) configure(ctx context.Context) bool {
 func (t *tester) takeConfig(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
-	req, err := t.probe.Configuration(t.config)
-	if err != nil {
-		return err
-	}
+	req := t.probe.Configuration(t.config)
 	req.Features = []string{"a-feature-of-a-later-edition"}
 	r, err := t.rpc().Configure(ctx, contract.Newer(req))
 	if err != nil {

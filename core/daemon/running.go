@@ -58,8 +58,8 @@ func (r *running) stop() error {
 
 func (d *daemon) spec(p plugin) pluginhost.Spec {
 	return pluginhost.Spec{
-		Entry: p.entry, Config: p.config.JSON, Node: d.node(),
-		Memory: p.config.Ref.Host.Memory, StartTimeout: p.config.Ref.Host.StartTimeout,
+		Entry: p.entry, Config: p.config.JSON, Grants: p.config.Grants(), Node: d.node(),
+		Memory: p.config.Ref.Host.Memory, Processes: p.config.Ref.Host.Processes, StartTimeout: p.config.Ref.Host.StartTimeout,
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
 	"github.com/ebpf-tracer/ebpf-tracer/core/load"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pipeline"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -73,9 +74,16 @@ func (s source) Plugins() []*protov1.PluginView {
 			Reason: p.Reason, QueueDepth: p.QueueDepth, QueueDropped: p.QueueDropped,
 			MemoryBytes: p.MemoryBytes, CpuSeconds: p.CPUSeconds, LastStderr: p.LastStderr,
 			Refused: p.Refused, LastError: p.LastError, Replaced: p.Replaced,
+			Program: p.Program, Digest: p.Digest, Sandbox: sandboxView(p.Confinement),
 		})
 	}
 	return out
+}
+
+func sandboxView(c pluginhost.Confinement) *protov1.Sandbox {
+	return &protov1.Sandbox{
+		Uid: c.UID, Applied: c.Applied, NotApplied: c.NotApplied, Granted: c.Granted, RootEquivalent: c.RootEquivalent,
+	}
 }
 
 var pluginKinds = map[config.PluginKind]protov1.Kind{

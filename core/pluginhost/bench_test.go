@@ -19,7 +19,7 @@ func BenchmarkStart(b *testing.B) {
 	var start time.Duration
 	for b.Loop() {
 		began := time.Now()
-		i, err := h.launch(b.Context(), e, out, 0, time.Minute)
+		i, err := h.launch(b.Context(), asked(e), out, time.Minute)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -53,7 +53,7 @@ func BenchmarkLockStep(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer s.Close()
-	if _, err := s.inst.configure(b.Context(), spec, ""); err != nil {
+	if _, err := s.inst.configure(b.Context(), spec); err != nil {
 		b.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(b.Context())

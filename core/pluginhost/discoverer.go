@@ -97,12 +97,16 @@ func (i *instance) detect(ctx context.Context) (bool, string, error) {
 
 // Detect starts a discoverer only to ask whether its runtime is on this host.
 func (h *Host) Detect(ctx context.Context, s Spec) (present bool, detail string, err error) {
-	session, err := h.Open(ctx, s.Entry)
+	how, err := h.working(s)
+	if err != nil {
+		return false, "", err
+	}
+	session, err := h.open(ctx, s.Entry, how)
 	if err != nil {
 		return false, "", err
 	}
 	defer session.Close()
-	if _, err := session.inst.configure(ctx, s, ""); err != nil {
+	if _, err := session.inst.configure(ctx, s); err != nil {
 		return false, "", fmt.Errorf("configure plugin %s: %w", s.Entry, err)
 	}
 	return session.inst.detect(ctx)

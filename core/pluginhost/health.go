@@ -37,6 +37,9 @@ func (p *Plugin) watch(ctx context.Context, i *instance) (frozen bool, err error
 			return true, err
 		case <-next.C:
 		}
+		if err := i.moved(); err != nil {
+			return false, err
+		}
 		r, err := p.check(ctx, i)
 		switch {
 		case ctx.Err() != nil || !i.proc.alive():

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -84,10 +85,11 @@ type Host struct {
 	pace      Pace
 	log       *slog.Logger
 	forker    *forker
-	groups    *cgroups // nil: none
-	dir       string   // of the instances' sockets
-	temporary string   // to be removed at the end; "": none
-	lock      *os.File // nil: dir is temporary
+	groups    *cgroups    // nil: none
+	confine   atomic.Bool // plugins get a root of their own
+	dir       string      // of the instances' sockets
+	temporary string      // to be removed at the end; "": none
+	lock      *os.File    // nil: dir is temporary
 
 	cleaning sync.WaitGroup // instances being cleaned up after
 
@@ -105,18 +107,19 @@ func New(o Options) (*Host, error) {
 		return nil, err
 	}
 	if !o.NoCgroups {
-		mount, err := o.CgroupMount, error(nil)
-		if mount == "" {
-			mount, err = defaultHierarchy()
+		mounts, err := findHierarchies()
+		if o.CgroupMount != "" {
+			mounts.unified = o.CgroupMount
 		}
 		if err == nil {
-			h.groups, err = newCgroups(mount)
+			h.groups, err = newCgroups(mounts)
 		}
 		if err != nil {
 			h.log.Info("plugins have no control group of their own: what they start may outlive them", "reason", err)
 		}
 	}
 	h.forker = newForker()
+	h.confine.Store(os.Geteuid() == 0)
 	return h, nil
 }
 
@@ -295,13 +298,17 @@ type Session struct {
 	out  *output
 }
 
-// Open starts a plugin to be asked. Close must follow.
+// Open starts a plugin to be asked, with no rights at all. Close must follow.
 func (h *Host) Open(ctx context.Context, e Entry) (*Session, error) {
+	return h.open(ctx, e, asked(e))
+}
+
+func (h *Host) open(ctx context.Context, e Entry, how start) (*Session, error) {
 	if err := h.use(); err != nil {
 		return nil, err
 	}
 	out := &output{log: h.log.With("plugin", e.String())}
-	i, err := h.launch(ctx, e, out, 0, h.pace.StartTimeout)
+	i, err := h.launch(ctx, how, out, h.pace.StartTimeout)
 	if err != nil {
 		h.using.Done()
 		return nil, withLastWords(fmt.Errorf("start plugin %s: %w", e, err), out)

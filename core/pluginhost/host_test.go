@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/sandbox"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
@@ -69,17 +70,21 @@ func TestAProgramThatIsNoPluginSaysWhatItWrote(t *testing.T) {
 func TestAPluginThatSaysNothingIsEndedAfterItsStartTimeout(t *testing.T) {
 	h := newHost(t, Options{Pace: Pace{StartTimeout: 300 * time.Millisecond}})
 	e := testSpec(t, config.Discoverer, nil).Entry
-	e.Program, e.Args = "/bin/sh", []string{"-c", "echo my pid $$ >&2; exec sleep 1000"}
+	e.Program, e.Args = "/bin/sh", []string{"-c", "echo waiting >&2; exec sleep 1000"}
 	_, err := h.Describe(t.Context(), e)
 	if err == nil || !strings.Contains(err.Error(), "it was not ready after 300ms") {
 		t.Fatalf("error is %v", err)
 	}
-	_, after, _ := strings.Cut(err.Error(), "my pid ")
-	pid, err := strconv.Atoi(strings.TrimRight(after, `"]`))
-	if err != nil {
-		t.Fatal(err)
+	if !strings.Contains(err.Error(), "it wrote last: [\"waiting\"]") {
+		t.Errorf("error is %v", err)
 	}
-	eventually(t, "the end of the process", func() bool { return gone(pid) })
+	if h.groups == nil {
+		t.Fatal("there are no control groups to tell by that it has ended")
+	}
+	eventually(t, "the end of the process", func() bool {
+		left, err := filepath.Glob(filepath.Join(h.groups.unified, "test.*"))
+		return err == nil && len(left) == 0 // a group with a process in it can't be removed
+	})
 }
 
 func TestAnAddressOutsideOfTheInstancesDirectoryIsRefused(t *testing.T) {
@@ -100,7 +105,7 @@ func TestASocketThatAnotherProcessListensOnIsRefused(t *testing.T) {
 	h := newHost(t, Options{Pace: Pace{StartTimeout: 2 * time.Second}})
 	e := testSpec(t, config.Discoverer, nil).Entry
 	// The plugin is the shell's child: its socket is not the shell's.
-	e.Args = []string{"-c", e.Program + " discoverer & wait"}
+	e.Args = []string{"-c", sandbox.ProgramAt + "/test discoverer & wait"}
 	e.Program = "/bin/sh"
 	_, err := h.Describe(t.Context(), e)
 	if err == nil || !strings.Contains(err.Error(), "which is not the plugin's") {
@@ -170,7 +175,7 @@ func TestTheStateDirectoryIsKept(t *testing.T) {
 	d, _ := discover(t, h, nil)
 	running(t, d)
 	want := filepath.Join(state, "discoverer", "test")
-	eventually(t, "the plugin's record of it", func() bool { return strings.Contains(log.String(), "state_dir="+want) })
+	eventually(t, "the plugin's record of it", func() bool { return strings.Contains(log.String(), "state_dir="+sandbox.StateDir) })
 	if st, err := os.Stat(want); err != nil || st.Mode().Perm() != 0o700 {
 		t.Errorf("state directory: %v, %v", st, err)
 	}
@@ -260,18 +265,48 @@ func TestStopEndsAllPluginsAndWhatTheyStarted(t *testing.T) {
 		}
 	}
 	if h.groups != nil {
-		if _, err := os.Stat(h.groups.dir); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(h.groups.unified); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("control groups are left: %v", err)
 		}
 	}
 }
 
-// grandchild is the pid that the plugin wrote to its standard error.
+// grandchild is the process whose pid the plugin wrote to its standard error, by its
+// pid out here; 0: it has not, or it is gone.
 func grandchild(d *Discoverer) int {
-	for _, l := range d.Status().LastStderr {
-		if after, ok := strings.CutPrefix(l, "grandchild "); ok {
-			pid, _ := strconv.Atoi(after)
-			return pid
+	s := d.Status()
+	for _, l := range s.LastStderr {
+		if inner, ok := strings.CutPrefix(l, "grandchild "); ok {
+			return outside(s.PID, inner)
+		}
+	}
+	return 0
+}
+
+// outside finds the process that has the pid inner in the pid namespace of another.
+func outside(other int, inner string) int {
+	want, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", other))
+	if err != nil {
+		return 0
+	}
+	all, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return 0
+	}
+	for _, dir := range all {
+		ns, err := os.Readlink(dir + "/ns/pid")
+		if err != nil || ns != want {
+			continue
+		}
+		status, err := os.ReadFile(dir + "/status")
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(status)) {
+			if f := strings.Fields(line); len(f) > 1 && f[0] == "NSpid:" && f[len(f)-1] == inner {
+				pid, _ := strconv.Atoi(filepath.Base(dir))
+				return pid
+			}
 		}
 	}
 	return 0
@@ -333,13 +368,7 @@ func TestAHostThatIsKilledLeavesNoPluginBehind(t *testing.T) {
 	}
 	cmd.Wait()
 	eventually(t, "the end of the plugin", func() bool { return gone(pid) })
-
-	// What the plugin started is out of the signal's reach; the next host ends it.
-	h := newHost(t, Options{})
-	if h.groups == nil {
-		syscall.Kill(child, syscall.SIGKILL)
-		t.Log("no control groups here: the grandchild is not ended")
-		return
-	}
+	// The kernel ends all of a pid namespace with its first process.
 	eventually(t, "the end of the grandchild", func() bool { return gone(child) })
+	newHost(t, Options{}) // sweeps the control groups
 }

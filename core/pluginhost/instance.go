@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/sandbox"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
@@ -42,6 +43,12 @@ type instance struct {
 	conn   *grpc.ClientConn
 	rpc    protov1.PluginClient
 	dir    string
+	rights sandbox.Rights
+	bounds Confinement // by the control group
+	state  string      // its state directory, as it sees it; "": none
+	// sockets are the identities, at the start, of those it may connect to.
+	sockets []string
+	opened  *os.File // the program, when no bundle holds it
 
 	interval time.Duration // between reports, as a sampler asked; 0: not
 	hung     chan error    // a stream found that the plugin hangs; buffered
@@ -66,35 +73,105 @@ type Description struct {
 
 // launch starts a process and connects to it. timeout covers all of it. When it
 // fails nothing is left running.
-func (h *Host) launch(ctx context.Context, e Entry, out *output, memory int64, timeout time.Duration) (*instance, error) {
+func (h *Host) launch(ctx context.Context, s start, out *output, timeout time.Duration) (*instance, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it was not ready after %s", timeout))
 	defer cancel()
-	dir, err := os.MkdirTemp(h.dir, e.Manifest.Name+".")
+	i, err := h.newInstance(ctx, s, out)
+	if err != nil {
+		return nil, err
+	}
+	i.client = i.newClient(timeout + time.Second) // our timeout comes first
+	connected := make(chan error, 1)
+	go func() {
+		connected <- i.connect()
+	}()
+	select {
+	case err = <-connected:
+	case <-ctx.Done():
+		// go-plugin's start can't be cancelled, but it ends with the process.
+		i.run.kill()
+		<-connected
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		err = i.startError(err)
+		i.end()
+		return nil, err
+	}
+	return i, nil
+}
+
+// newInstance makes what a process of a plugin has on the host, and no process yet.
+func (h *Host) newInstance(ctx context.Context, s start, out *output) (_ *instance, err error) {
+	dir, err := os.MkdirTemp(h.dir, s.entry.Manifest.Name+".")
 	if err != nil {
 		return nil, fmt.Errorf("make a directory for the plugin's socket: %w", err)
 	}
-	if len(dir) > maxSocketPath {
-		return nil, errors.Join(fmt.Errorf("the path %s is too long for a socket: choose a shorter runtime directory", dir), os.Remove(dir))
-	}
-	group, err := h.groups.make(filepath.Base(dir))
-	if err != nil {
-		return nil, errors.Join(err, os.Remove(dir))
-	}
-	env := environment(e.Manifest.Needs.Env, wire.LogLevelKey+"="+h.logLevel(ctx))
-	if memory > 0 {
-		// The Go runtime collects harder near its limit; the kernel enforces it
-		// where it can. What it can't is not an error: RSS is in the status.
-		env = append(env, fmt.Sprintf("GOMEMLIMIT=%d", memory-memory/10))
-		if err := group.limit(memory); err != nil {
-			h.log.Debug("plugin's memory is not limited by the kernel", "plugin", e.String(), "error", err)
+	i := &instance{host: h, entry: s.entry, dir: dir, rights: s.rights, hung: make(chan error, 1)}
+	var group *cgroup
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(dir), group.remove(0), i.close())
 		}
+	}()
+	if len(dir) > maxSocketPath {
+		return nil, fmt.Errorf("the path %s is too long for a socket: choose a shorter runtime directory", dir)
 	}
-	r := &run{
-		forker: h.forker, group: group, out: out, dir: dir,
-		prog: programOf(e, env),
+	if group, err = h.groups.make(filepath.Base(dir)); err != nil {
+		return nil, err
 	}
-	i := &instance{host: h, entry: e, run: r, dir: dir, hung: make(chan error, 1)}
-	i.client = goplugin.NewClient(&goplugin.ClientConfig{
+	file, err := i.program()
+	if err != nil {
+		return nil, err
+	}
+	plan, bounds, err := h.prepare(s, file, dir, group)
+	if err != nil {
+		return nil, err
+	}
+	i.bounds = bounds
+	env := environment(s.env, wire.LogLevelKey+"="+h.logLevel(ctx))
+	if s.memory > 0 {
+		// The Go runtime collects harder near its limit.
+		env = append(env, fmt.Sprintf("GOMEMLIMIT=%d", s.memory-s.memory/10))
+	}
+	if err := h.give(plan, s.rights.State, dir); err != nil {
+		return nil, err
+	}
+	i.run = &run{forker: h.forker, group: group, out: out, dir: dir, prog: program{file: file, plan: plan, env: env}}
+	if i.state = s.rights.State; i.state != "" && plan.Confine {
+		i.state = sandbox.StateDir
+	}
+	for _, s := range s.rights.Sockets {
+		i.sockets = append(i.sockets, sandbox.Identity(s))
+	}
+	return i, nil
+}
+
+// program is the file to execute: what was hashed, if it was.
+func (i *instance) program() (*os.File, error) {
+	if b := i.entry.Bundle; b != nil {
+		return b.Program, nil
+	}
+	f, err := os.Open(i.entry.Program)
+	if err != nil {
+		return nil, fmt.Errorf("open the program: %w", err)
+	}
+	i.opened = f
+	return f, nil
+}
+
+// close closes what the instance has opened.
+func (i *instance) close() error {
+	if i.opened == nil {
+		return nil
+	}
+	return i.opened.Close()
+}
+
+// newClient is go-plugin's side of an instance.
+func (i *instance) newClient(timeout time.Duration) *goplugin.Client {
+	r := i.run
+	return goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig: goplugin.HandshakeConfig{
 			ProtocolVersion:  wire.ProtocolVersion,
 			MagicCookieKey:   wire.CookieKey,
@@ -103,8 +180,8 @@ func (h *Host) launch(ctx context.Context, e Entry, out *output, memory int64, t
 		Plugins:          goplugin.PluginSet{wire.Service: connection{}},
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		SkipHostEnv:      true,
-		StartTimeout:     timeout + time.Second, // ours comes first
-		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: dir},
+		StartTimeout:     timeout,
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: i.dir},
 		SyncStdout:       io.Discard, // ours travel through the pipes
 		SyncStderr:       io.Discard,
 		Logger:           hclog.NewNullLogger(), // all it knows is in our errors
@@ -122,24 +199,6 @@ func (h *Host) launch(ctx context.Context, e Entry, out *output, memory int64, t
 			}),
 		},
 	})
-	connected := make(chan error, 1)
-	go func() {
-		connected <- i.connect()
-	}()
-	select {
-	case err = <-connected:
-	case <-ctx.Done():
-		// go-plugin's start can't be cancelled, but it ends with the process.
-		r.kill()
-		<-connected
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		err = i.startError(err)
-		i.end()
-		return nil, err
-	}
-	return i, nil
 }
 
 // connect takes go-plugin through the handshake.
@@ -168,7 +227,7 @@ func (i *instance) startError(err error) error {
 		err = errors.New("it closed its standard output without a handshake")
 	}
 	p := i.run.process()
-	if p == nil {
+	if refused := (*sandboxError)(nil); p == nil || errors.As(err, &refused) {
 		return err
 	}
 	select {
@@ -215,8 +274,8 @@ func (i *instance) validate(ctx context.Context, conf []byte) (diag.Diagnostics,
 
 // configure returns the report interval that a sampler asks for. A configuration
 // that is refused is a *diag.Refusal.
-func (i *instance) configure(ctx context.Context, s Spec, stateDir string) (time.Duration, error) {
-	r, err := i.rpc.Configure(ctx, &protov1.ConfigureRequest{Config: s.Config, Node: s.Node, StateDir: stateDir})
+func (i *instance) configure(ctx context.Context, s Spec) (time.Duration, error) {
+	r, err := i.rpc.Configure(ctx, &protov1.ConfigureRequest{Config: s.Config, Node: s.Node, StateDir: i.state})
 	if err != nil {
 		return 0, fmt.Errorf("configure: %w", i.rpcError(err))
 	}
@@ -294,7 +353,7 @@ func (i *instance) end() {
 			<-p.read
 			i.client.Kill()
 		}
-		err := errors.Join(os.RemoveAll(i.dir), i.run.group.remove(time.Second))
+		err := errors.Join(os.RemoveAll(i.dir), i.run.group.remove(time.Second), i.close())
 		if err != nil {
 			i.host.log.Warn("could not clean up after a plugin", "plugin", i.entry.String(), "error", err)
 		}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/sandbox"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -25,6 +26,9 @@ const hostRole = "PLUGINHOST_TEST_ROLE"
 var pluginDir string
 
 func TestMain(m *testing.M) {
+	if sandbox.Called() {
+		sandbox.Main()
+	}
 	if d := os.Getenv(hostRole); d != "" {
 		pluginDir = d
 		victim()

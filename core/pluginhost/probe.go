@@ -21,6 +21,10 @@ type Probe struct {
 
 // Probe starts a plugin to be tested. Close must follow.
 func (h *Host) Probe(ctx context.Context, s Spec) (*Probe, error) {
+	how, err := h.working(s)
+	if err != nil {
+		return nil, err
+	}
 	if err := h.use(); err != nil {
 		return nil, err
 	}
@@ -29,7 +33,7 @@ func (h *Host) Probe(ctx context.Context, s Spec) (*Probe, error) {
 		timeout = s.StartTimeout
 	}
 	out := &output{log: h.log.With("plugin", s.Entry.String())}
-	i, err := h.launch(ctx, s.Entry, out, s.Memory, timeout)
+	i, err := h.launch(ctx, how, out, timeout)
 	if err != nil {
 		h.using.Done()
 		return nil, withLastWords(fmt.Errorf("start plugin %s: %w", s.Entry, err), out)
@@ -49,12 +53,8 @@ func (p *Probe) Dial(ctx context.Context) (net.Conn, error) {
 func (p *Probe) Socket() string { return p.inst.run.address() }
 
 // Configuration is what the daemon would send for a configuration.
-func (p *Probe) Configuration(config []byte) (*protov1.ConfigureRequest, error) {
-	state, err := p.inst.host.stateDir(p.spec.Entry)
-	if err != nil {
-		return nil, err
-	}
-	return &protov1.ConfigureRequest{Config: config, Node: p.spec.Node, StateDir: state}, nil
+func (p *Probe) Configuration(config []byte) *protov1.ConfigureRequest {
+	return &protov1.ConfigureRequest{Config: config, Node: p.spec.Node, StateDir: p.inst.state}
 }
 
 // PID of the process, in the host's view.

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/sandbox"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/wire"
 )
 
@@ -29,102 +30,137 @@ var handshakeLine = regexp.MustCompile(`^\d+\|\d+\|[a-z]+\|`)
 // process is one running process of a plugin.
 type process struct {
 	cmd      *exec.Cmd
-	group    cgroup
+	group    *cgroup
 	lifeline *os.File // our end of its standard input; it closes with us
 	// handshake is what go-plugin reads: one line of standard output.
 	handshake *io.PipeReader
-	exited    chan struct{} // closed when it is gone and reaped
-	read      chan struct{} // closed when its pipes have been read to the end
-	usage     time.Duration // CPU time of it and what it waited for; after exited
-	ended     string        // how it ended; after exited
+	exited    chan struct{}  // closed when it is gone and reaped
+	read      chan struct{}  // closed when its pipes have been read to the end
+	confined  chan struct{}  // closed when it has become the plugin, or could not
+	sandbox   sandbox.Report // after confined
+	refused   error          // why it did not become the plugin; after confined
+	usage     time.Duration  // CPU time of it and what it waited for; after exited
+	ended     string         // how it ended; after exited
 }
 
-// program says what to run.
+// program says what to run: the file that is executed, and the way there.
 type program struct {
-	path, dir string
-	args, env []string
+	file *os.File
+	plan sandbox.Plan
+	env  []string
 }
 
-// programOf is what a plugin runs: what was hashed, if it was.
-func programOf(e Entry, env []string) program {
-	p := program{path: e.Program, dir: e.Dir, args: e.Args, env: env}
-	if e.Bundle != nil {
-		p.path, p.dir = e.Bundle.Path(), e.Bundle.Dir
+// spawn starts a process: the daemon's own binary, which confines itself as the
+// plan says and becomes the plugin.
+func spawn(f *forker, p program, g *cgroup, out *output) (_ *process, err error) {
+	var ours, theirs []*os.File
+	defer func() {
+		for _, f := range theirs { // the child's are the child's now
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
+			for _, f := range ours {
+				err = errors.Join(err, f.Close())
+			}
+		}
+	}()
+	pipe := func(childReads bool) (our, their *os.File) {
+		if err != nil {
+			return nil, nil
+		}
+		var r, w *os.File
+		if r, w, err = os.Pipe(); err != nil {
+			err = fmt.Errorf("make a pipe: %w", err)
+			return nil, nil
+		}
+		our, their = r, w
+		if childReads {
+			our, their = w, r
+		}
+		ours, theirs = append(ours, our), append(theirs, their)
+		return our, their
 	}
-	return p
-}
-
-// spawn starts a process. Its end of the parent-death signal is set up here,
-// where later the sandbox is too: a shim in front of path, run in this same
-// moment, would drop its rights in the order of the design and exec.
-func spawn(f *forker, p program, g cgroup, out *output) (*process, error) {
-	stdinR, stdinW, err := os.Pipe()
+	lifeline, stdin := pipe(true)
+	stdout, stdoutW := pipe(false)
+	stderr, stderrW := pipe(false)
+	plan, planR := pipe(true)
+	report, reportW := pipe(false)
 	if err != nil {
-		return nil, fmt.Errorf("make a pipe: %w", err)
+		return nil, err
 	}
-	stdoutR, stdoutW, err := os.Pipe()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make a pipe: %w", err), stdinR.Close(), stdinW.Close())
-	}
-	stderrR, stderrW, err := os.Pipe()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make a pipe: %w", err), stdinR.Close(), stdinW.Close(), stdoutR.Close(), stdoutW.Close())
+	p.plan.Program, p.plan.Env = sandbox.ProgramFD, p.env
+	if err := passPlan(plan, p.plan); err != nil {
+		return nil, err
 	}
 	cmd := &exec.Cmd{
-		Path: p.path, Args: append([]string{p.path}, p.args...), Dir: p.dir, Env: p.env,
-		Stdin: stdinR, Stdout: stdoutW, Stderr: stderrW,
+		Path: "/proc/self/exe", Args: []string{sandbox.Name}, Env: []string{"GODEBUG=madvdontneed=1"}, Dir: "/",
+		Stdin: stdin, Stdout: stdoutW, Stderr: stderrW, ExtraFiles: []*os.File{planR, reportW, p.file},
 		SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
 	}
-	err = startIn(f, cmd, g)
-	// The child's ends are the child's now.
-	err = errors.Join(err, stdinR.Close(), stdoutW.Close(), stderrW.Close())
-	if err != nil {
-		if cmd.Process != nil {
+	if p.plan.Confine {
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC
+	}
+	if cmd, err = startIn(f, cmd, g); err != nil {
+		if cmd != nil && cmd.Process != nil {
 			err = errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 		}
-		return nil, errors.Join(err, stdinW.Close(), stdoutR.Close(), stderrR.Close())
+		return nil, err
+	}
+	if err := plan.Close(); err != nil {
+		return nil, errors.Join(fmt.Errorf("pass on the plan: %w", err), cmd.Process.Kill(), cmd.Wait())
 	}
 	hr, hw := io.Pipe()
 	pr := &process{
-		cmd: cmd, group: g, lifeline: stdinW, handshake: hr,
-		exited: make(chan struct{}), read: make(chan struct{}),
+		cmd: cmd, group: g, lifeline: lifeline, handshake: hr,
+		exited: make(chan struct{}), read: make(chan struct{}), confined: make(chan struct{}),
 	}
 	both := make(chan struct{}, 2)
 	go func() {
-		out.read(stderrR, "stderr")
+		out.read(stderr, "stderr")
 		both <- struct{}{}
 	}()
 	go func() {
-		readStdout(stdoutR, hw, out)
+		readStdout(stdout, hw, out)
 		both <- struct{}{}
 	}()
-	go pr.wait(stdoutR, stderrR, both)
+	go func() {
+		defer close(pr.confined)
+		defer report.Close() // read to its end
+		told, err := readReport(report)
+		if pr.sandbox = told; err != nil {
+			pr.refused = &sandboxError{err}
+		}
+	}()
+	go pr.wait(stdout, stderr, both)
 	return pr, nil
 }
 
-// startIn starts cmd inside g, and without it where the kernel can't.
-func startIn(f *forker, cmd *exec.Cmd, g cgroup) error {
-	if g == "" {
-		return f.start(cmd)
+// startIn starts cmd inside g, and without it where the kernel can't. The command
+// that it returns is the one that was started.
+func startIn(f *forker, cmd *exec.Cmd, g *cgroup) (*exec.Cmd, error) {
+	if g == nil || g.unified == "" {
+		return cmd, f.start(cmd)
 	}
-	dir, err := os.Open(string(g))
+	dir, err := os.Open(g.unified)
 	if err != nil {
-		return fmt.Errorf("open control group: %w", err)
+		return nil, fmt.Errorf("open control group: %w", err)
 	}
 	defer dir.Close()
+	again := *cmd // a command is started once
+	attr := *cmd.SysProcAttr
+	again.SysProcAttr = &attr
 	cmd.SysProcAttr.UseCgroupFD = true
 	cmd.SysProcAttr.CgroupFD = int(dir.Fd())
-	if f.start(cmd) == nil {
-		return nil
+	if err := f.start(cmd); err == nil || errors.Is(err, errStopped) {
+		return cmd, err
 	}
 	// Without clone3, as under some seccomp filters, it is moved there after its
 	// start; another error comes up again. What it forked before the move stays
 	// outside, which the process group still covers.
-	cmd.SysProcAttr.UseCgroupFD = false
-	if err := f.start(cmd); err != nil {
-		return err
+	if err := f.start(&again); err != nil {
+		return &again, err
 	}
-	return g.add(cmd.Process.Pid)
+	return &again, g.add(again.Process.Pid)
 }
 
 // pid of the process, which stays its own until exited is closed.
@@ -147,6 +183,9 @@ func (p *process) wait(stdout, stderr *os.File, both <-chan struct{}) {
 	}
 	if st := p.cmd.ProcessState; st != nil {
 		p.usage = st.UserTime() + st.SystemTime()
+	}
+	if p.group.ranOut() {
+		p.ended = "it used more memory than it may have, and the kernel ended it: give it more with plugin { memory = ... }"
 	}
 	p.lifeline.Close() // a pipe without a reader: nothing can be lost
 

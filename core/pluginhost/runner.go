@@ -14,6 +14,8 @@ import (
 	goplugin "github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/go-plugin/runner"
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/sandbox"
 )
 
 // run lets go-plugin start a process our way. Of go-plugin's life cycle it takes
@@ -22,7 +24,7 @@ import (
 type run struct {
 	forker *forker
 	prog   program
-	group  cgroup
+	group  *cgroup
 	out    *output
 	dir    string // where its socket must be
 
@@ -42,22 +44,33 @@ func (r *run) take(cmd *exec.Cmd) runner.Runner {
 		}
 	}
 	// Its own directory is deeper down, and socket paths are short.
-	r.prog.env = append(r.prog.env, goplugin.EnvUnixSocketDir+"="+r.dir, "TMPDIR="+r.dir)
+	socket, temp := r.dir, r.dir
+	if r.prog.plan.Confine {
+		socket, temp = sandbox.SocketDir, sandbox.TempDir
+	}
+	r.prog.env = append(r.prog.env, goplugin.EnvUnixSocketDir+"="+socket, "TMPDIR="+temp)
 	return r
 }
 
+// Start returns when the process has become the plugin.
 func (r *run) Start(context.Context) error {
+	p, err := r.spawn()
+	if err != nil {
+		return fmt.Errorf("run %s: %w", r.prog.plan.Path, err)
+	}
+	<-p.confined // or ended, or was killed
+	return p.refused
+}
+
+func (r *run) spawn() (*process, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.killed {
-		return errStopped
+		return nil, errStopped
 	}
 	p, err := spawn(r.forker, r.prog, r.group, r.out)
-	if err != nil {
-		return fmt.Errorf("run %s: %w", r.prog.path, err)
-	}
 	r.proc = p
-	return nil
+	return p, err
 }
 
 // process is nil when it was not started.
@@ -95,7 +108,7 @@ func (r *run) Stdout() io.ReadCloser { return r.process().handshake }
 // error does, and stops reading at a line that is too long.
 func (r *run) Stderr() io.ReadCloser { return io.NopCloser(strings.NewReader("")) }
 
-func (r *run) Name() string                    { return r.prog.path }
+func (r *run) Name() string                    { return r.prog.plan.Path }
 func (r *run) Diagnose(context.Context) string { return "" }
 
 func (r *run) ID() string {
@@ -105,15 +118,23 @@ func (r *run) ID() string {
 	return ""
 }
 
-// PluginToHost judges the address that the plugin named in its handshake.
+// PluginToHost judges the address that the plugin named in its handshake. The
+// socket of a plugin that has a root of its own is reached through its process.
 func (r *run) PluginToHost(network, address string) (string, string, error) {
-	if network != "unix" || filepath.Dir(address) != r.dir {
-		return "", "", fmt.Errorf("it listens on %s %q: only a unix socket in %s is taken", network, address, r.dir)
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	dir := r.dir
+	if r.prog.plan.Confine {
+		dir = sandbox.SocketDir
+	}
+	if network != "unix" || filepath.Dir(address) != dir {
+		return "", "", fmt.Errorf("it listens on %s %q: only a unix socket in %s is taken", network, address, dir)
+	}
 	r.socket = address
-	return network, address, nil
+	if r.prog.plan.Confine {
+		r.socket = fmt.Sprintf("/proc/%d/root%s", r.proc.pid(), address)
+	}
+	return network, r.socket, nil
 }
 
 // address is the plugin's socket, once the handshake named it.

@@ -40,6 +40,9 @@ type Status struct {
 	MemoryBytes  uint64   // resident set of its process
 	CPUSeconds   float64  // total over all its processes
 	LastStderr   []string // oldest first, over all its processes
+	Program      string   // what is run
+	Digest       string   // of all its files, SHA-256 in hexadecimal; "": not hashed
+	Confinement  Confinement
 }
 
 // Status is a snapshot of the plugin. It reads /proc and waits for nobody.
@@ -55,7 +58,12 @@ func (p *Plugin) Status() Status {
 	for _, i := range p.retired {
 		s.CPUSeconds += i.proc.used().cpuSeconds
 	}
+	s.Program = p.spec.Entry.Program
+	if b := p.spec.Entry.Bundle; b != nil {
+		s.Program, s.Digest = b.Path(), b.Digest
+	}
 	if p.inst != nil {
+		s.Confinement = p.inst.confinement()
 		u := p.inst.proc.used()
 		s.CPUSeconds += u.cpuSeconds
 		if p.inst.proc.alive() {

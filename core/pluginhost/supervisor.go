@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -20,8 +21,12 @@ type Spec struct {
 	Entry  Entry
 	Config []byte // JSON that follows its schema
 	Node   *protov1.Node
-	// Memory, in bytes, that the plugin should stay within; 0: no limit.
+	// Grants are what the operator wrote that the plugin uses.
+	Grants []config.Grant
+	// Memory, in bytes, and Processes with their threads, that the plugin must stay
+	// within; 0: no limit.
 	Memory       int64
+	Processes    int64
 	StartTimeout time.Duration // 0: the host's
 }
 
@@ -176,6 +181,13 @@ func (p *Plugin) run(ctx context.Context) {
 			left.spent = nil
 			continue
 		}
+		if moved := (*movedError)(nil); errors.As(err, &moved) {
+			p.log.Info("plugin is started again, so that it can use it", "reason", moved)
+			p.mu.Lock()
+			p.replaced++
+			p.mu.Unlock()
+			continue
+		}
 		if time.Since(since) >= pace.StableAfter {
 			wait.reset()
 		}
@@ -265,7 +277,11 @@ func (p *Plugin) launch(ctx context.Context, spec Spec, out *output) (*instance,
 	if timeout == 0 {
 		timeout = p.host.pace.StartTimeout
 	}
-	return p.host.launch(ctx, spec.Entry, out, spec.Memory, timeout)
+	s, err := p.host.working(spec)
+	if err != nil {
+		return nil, err
+	}
+	return p.host.launch(ctx, s, out, timeout)
 }
 
 // serve serves the streams of a configured process until it ends, freezes, or ctx
@@ -328,11 +344,7 @@ func (p *Plugin) configure(ctx context.Context, i *instance, spec Spec) (version
 	if err != nil {
 		return "", err
 	}
-	state, err := p.host.stateDir(spec.Entry)
-	if err != nil {
-		return d.Version, err
-	}
-	i.interval, err = i.configure(ctx, spec, state)
+	i.interval, err = i.configure(ctx, spec)
 	return d.Version, err
 }
 

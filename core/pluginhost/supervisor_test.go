@@ -189,7 +189,7 @@ func TestAGrandchildThatHoldsStandardErrorDelaysNothing(t *testing.T) {
 			h := newHost(t, Options{NoCgroups: !groups})
 			d, got := discover(t, h, map[string]any{"grandchild": true})
 			pid := running(t, d)
-			child := grandchild(d)
+			var child int
 			eventually(t, "the grandchild's pid", func() bool { child = grandchild(d); return child != 0 })
 			eventually(t, "the first snapshot", func() bool { return got.synced() == 1 })
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {

@@ -9,8 +9,13 @@ package main
 import (
 	"context"
 	"os"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/sandbox"
 )
 
 func main() {
+	if sandbox.Called() {
+		sandbox.Main() // becomes a plugin
+	}
 	os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -19,11 +19,16 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/core/exporter"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pipeline"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/sandbox"
 )
 
 var update = flag.Bool("update", false, "write what was found as what is wanted")
 
 func TestMain(m *testing.M) {
+	if sandbox.Called() { // this program is the daemon too
+		sandbox.Main()
+	}
 	testscript.Main(m, map[string]func(){"ebpf-tracer": main})
 }
 

@@ -1,0 +1,298 @@
+package pluginhost
+
+import (
+	"debug/elf"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/sandbox"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
+)
+
+// start is what a process of a plugin is started with.
+type start struct {
+	entry     Entry
+	rights    sandbox.Rights
+	memory    int64 // bytes; 0: no limit
+	processes int64 // and threads; 0: no limit
+	env       []string
+}
+
+// Bounds of a plugin that an operator can't set.
+const (
+	maxOpenFiles = 4096
+	maxFileBytes = 256 << 20
+	// dataSlack is what a language's runtime maps beyond what it uses: Go's
+	// heap comes in pieces of 64 MiB.
+	dataSlack = 256 << 20
+)
+
+// asked starts a plugin that is only asked: it has no rights at all.
+func asked(e Entry) start {
+	return start{entry: e, memory: askedMemory, processes: askedProcesses}
+}
+
+const (
+	askedMemory    = 256 << 20
+	askedProcesses = 256
+)
+
+// working starts a plugin that is to work: with what its manifest asks for and what
+// the operator wrote in its configuration.
+func (h *Host) working(s Spec) (start, error) {
+	dir, err := h.stateDir(s.Entry)
+	if err != nil {
+		return start{}, err
+	}
+	needs := s.Entry.Manifest.Needs
+	return start{
+		entry: s.Entry, rights: Rights(needs, s.Grants, dir),
+		memory: s.Memory, processes: s.Processes, env: needs.Env,
+	}, nil
+}
+
+// Rights are what a plugin is let use: its manifest's needs, and what the operator
+// wrote where its schema says that it opens something. A socket that is written
+// $NAME is the one that the daemon's variable NAME tells.
+func Rights(needs config.Needs, grants []config.Grant, stateDir string) sandbox.Rights {
+	r := sandbox.Rights{
+		State: stateDir, Paths: slices.Clone(needs.Paths), Capabilities: slices.Clone(needs.Capabilities),
+		Network: needs.Network, Root: needs.Root,
+	}
+	for _, s := range needs.Sockets {
+		name, variable := strings.CutPrefix(s, "$")
+		if variable {
+			s = strings.TrimPrefix(os.Getenv(name), "unix://")
+		}
+		switch {
+		case filepath.IsAbs(s):
+			r.Sockets = append(r.Sockets, filepath.Clean(s))
+		case variable && s != "":
+			r.Network = true // the operator's own word, as an address
+		case !variable:
+			r.Sockets = append(r.Sockets, s) // which is refused
+		}
+	}
+	for _, g := range grants {
+		switch g.Opens {
+		case schema.Socket:
+			r.Sockets = append(r.Sockets, g.Value)
+		case schema.Path:
+			r.Paths = append(r.Paths, g.Value)
+		case schema.Network:
+			r.Network = true
+		}
+	}
+	for _, list := range []*[]string{&r.Sockets, &r.Paths} {
+		slices.Sort(*list)
+		*list = slices.Compact(*list)
+	}
+	return r
+}
+
+// prepare makes the plan of a start for an instance whose own directory is dir.
+func (h *Host) prepare(s start, program *os.File, dir string, group *cgroup) (sandbox.Plan, Confinement, error) {
+	path, files := s.entry.Program, s.entry.Dir
+	if b := s.entry.Bundle; b != nil {
+		path, files = b.Path(), b.Dir
+	}
+	r := sandbox.Request{
+		Name: s.entry.String(), Rights: s.rights, Path: path, Dir: files, Args: s.entry.Args, SocketDir: dir, Groups: group.later(),
+		Limits: sandbox.Limits{OpenFiles: maxOpenFiles, FileBytes: maxFileBytes},
+	}
+	if h.confine.Load() {
+		r.NewRoot = filepath.Join(dir, "root")
+		if err := os.Mkdir(r.NewRoot, 0o700); err != nil {
+			return sandbox.Plan{}, Confinement{}, fmt.Errorf("make a root for the plugin: %w", err)
+		}
+	}
+	bounds := group.bound(s.memory, s.processes, &r.Limits)
+	system, err := dynamic(program, path)
+	if err != nil {
+		return sandbox.Plan{}, Confinement{}, err
+	}
+	r.System = system
+	plan, err := sandbox.Prepare(r)
+	return plan, bounds, err
+}
+
+// bound caps memory and processes in the control group, and by limits of the process
+// where no group can.
+func (g *cgroup) bound(memory, processes int64, limits *sandbox.Limits) (c Confinement) {
+	failed := g.limit(memory, processes)
+	if g != nil && g.unified != "" {
+		c.Applied = append(c.Applied, "own control group")
+	} else {
+		c.NotApplied = append(c.NotApplied, "own control group: no cgroup2 hierarchy can be written")
+	}
+	if err := failed[memoryController]; err != nil {
+		limits.DataBytes = memory + dataSlack
+		c.NotApplied = append(c.NotApplied, fmt.Sprintf("memory of all its processes: %v", err))
+	} else if memory > 0 {
+		c.Applied = append(c.Applied, fmt.Sprintf("at most %d MiB of memory", memory>>20))
+	}
+	if err := failed[pidsController]; err != nil {
+		limits.Processes = processes
+	} else if processes > 0 {
+		c.Applied = append(c.Applied, fmt.Sprintf("at most %d processes and threads", processes))
+	}
+	return c
+}
+
+// dynamic tells whether a program needs the system's libraries.
+func dynamic(program io.ReaderAt, path string) (bool, error) {
+	f, err := elf.NewFile(program)
+	if err != nil {
+		var format *elf.FormatError
+		if errors.As(err, &format) || errors.Is(err, io.EOF) {
+			return false, fmt.Errorf("%s is no program that Linux can execute by itself: name its interpreter in command, and the script in files", path)
+		}
+		return false, fmt.Errorf("read the program: %w", err)
+	}
+	defer f.Close()
+	return slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }), nil
+}
+
+// passPlan writes the plan where the child reads it. It is smaller than what a pipe
+// holds, or it is refused.
+func passPlan(to *os.File, p sandbox.Plan) error {
+	raw, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("write the plan: %w", err)
+	}
+	const pipeHolds = 64 << 10
+	if len(raw) >= pipeHolds {
+		return fmt.Errorf("what the plugin is given takes %d bytes, more than %d: give it less of the environment", len(raw), pipeHolds)
+	}
+	if _, err := to.Write(raw); err != nil {
+		return fmt.Errorf("write the plan: %w", err)
+	}
+	return nil
+}
+
+// readReport reads what the child tells, until it has become the plugin or ended.
+func readReport(from *os.File) (sandbox.Report, error) {
+	dec := json.NewDecoder(io.LimitReader(from, 64<<10))
+	var r sandbox.Report
+	told := false
+	for {
+		var next sandbox.Report
+		err := dec.Decode(&next)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return r, fmt.Errorf("read what the sandbox reports: %w", err)
+		}
+		r, told = next, true
+	}
+	switch {
+	case !told:
+		return r, errors.New("it ended before it was confined")
+	case r.Error != "":
+		return r, errors.New(r.Error)
+	}
+	return r, nil
+}
+
+// sandboxError is why a plugin could not be confined; nothing of it has run.
+type sandboxError struct{ err error }
+
+func (e *sandboxError) Error() string { return "confine it: " + e.err.Error() }
+func (e *sandboxError) Unwrap() error { return e.err }
+
+// give makes the plugin the owner of what it may write to on the host.
+func (h *Host) give(p sandbox.Plan, state, dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	var own []string
+	if state != "" {
+		own = append(own, state)
+	}
+	if !p.Confine {
+		own = append(own, dir)
+	}
+	for _, d := range own {
+		if err := chownAll(d, int(p.UID), int(p.GID)); err != nil {
+			return fmt.Errorf("give %s to the plugin: %w", d, err)
+		}
+	}
+	return nil
+}
+
+// chownAll gives a directory and all in it to a user, unless it has it already. It
+// follows no symbolic link: what is in there is the plugin's.
+func chownAll(dir string, uid, gid int) error {
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok && int(sys.Uid) == uid && int(sys.Gid) == gid {
+		return nil
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return root.Lchown(path, uid, gid)
+	})
+}
+
+// movedError says that something a plugin may use is not what it was given.
+type movedError struct{ socket string }
+
+func (e *movedError) Error() string { return "the socket " + e.socket + " is another one now" }
+
+// moved tells of a socket that came, went or was put in the place of another since
+// the process was started: what a process can reach is settled at its start. One
+// that went is left alone, since a process without it could do no better.
+func (i *instance) moved() error {
+	for n, path := range i.rights.Sockets {
+		if now := sandbox.Identity(path); now != "" && now != i.sockets[n] {
+			return &movedError{path}
+		}
+	}
+	return nil
+}
+
+// Confinement is what a process of a plugin may do, and what it may not.
+type Confinement struct {
+	UID            uint32
+	Applied        []string // measures in force
+	NotApplied     []string // those that this host can't take, with the reason
+	Granted        []string // what it may use: "socket /run/x.sock", ...
+	RootEquivalent string   // why it could become root of the host; "": no reason is known
+}
+
+// confinement is complete once the process has become the plugin.
+func (i *instance) confinement() Confinement {
+	c := i.bounds
+	c.Granted, c.RootEquivalent = i.rights.Granted(), i.rights.RootEquivalent()
+	p := i.run.process()
+	if p == nil {
+		return c
+	}
+	select {
+	case <-p.confined:
+		c.UID = p.sandbox.UID
+		c.Applied = append(slices.Clone(c.Applied), p.sandbox.Applied...)
+		c.NotApplied = append(slices.Clone(c.NotApplied), p.sandbox.NotApplied...)
+	default:
+	}
+	return c
+}

@@ -1,0 +1,236 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+)
+
+// Where things are inside a plugin's own root.
+const (
+	SocketDir = "/run/plugin" // its socket, on a file system of its own
+	TempDir   = "/tmp"        // likewise
+	StateDir  = "/state"      // what it keeps over restarts
+	ProgramAt = "/plugin"     // its program and files
+)
+
+// Plan is what the child does before it becomes the plugin. The host makes it and
+// the child obeys: it is sent as JSON.
+type Plan struct {
+	Program int      // the descriptor to execute
+	Path    string   // what the plugin sees as its argument 0
+	Args    []string // after it
+	Env     []string
+	Dir     string // where it runs
+
+	Confine bool // root's measures: a root of its own, another user
+	NewRoot string
+	Mounts  []Mount
+	Groups  []string // directories of control groups to join
+
+	UID, GID     uint32
+	Supplement   []uint32
+	Capabilities uint64
+	Limits       Limits
+
+	Readable   []string // of Landlock, inside the plugin's root
+	Executable []string
+	Writable   []string // without the right to execute
+	Sockets    bool     // may connect to unix sockets
+	Network    bool     // may have internet sockets
+}
+
+// Mount is something of the host that a plugin sees.
+type Mount struct {
+	From, To string
+	Write    bool
+	Optional bool // absent is no error
+}
+
+// Request is what the host knows when it starts a plugin.
+type Request struct {
+	Name   string // kind/name: it decides the user
+	Rights Rights
+	Limits Limits
+	// Path of the program on the host, Dir the directory with the plugin's files,
+	// in which it runs.
+	Path string
+	Dir  string
+	Args []string
+	// System: the program needs the system's libraries.
+	System bool
+	// SocketDir on the host, for a plugin that has no root of its own.
+	SocketDir string
+	// NewRoot is an empty directory for a plugin's root to stand on; "": it
+	// shares the daemon's.
+	NewRoot string
+	Groups  []string
+}
+
+// firstUser is the first of 65,536 user ids that no distribution, container
+// engine or directory service hands out; the ids from 1879048192 on are unused
+// by convention (systemd's "Users, Groups, UIDs and GIDs").
+const firstUser = 0x7EB00000
+
+// userOf gives every plugin a user id of its own, the same at each start, so that
+// it owns its state directory and that limits by user are its own.
+func userOf(name string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(name)) // never fails
+	sum := h.Sum32()
+	return firstUser + (sum>>16^sum)&0xFFFF
+}
+
+// systemDirs are the directories in which programs find their libraries.
+var systemDirs = []string{"/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/ssl/certs", "/etc/pki", "/etc/localtime"}
+
+// networkFiles are what resolving names needs.
+var networkFiles = []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/ssl/certs", "/etc/pki"}
+
+// devices that every program may expect.
+var devices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}
+
+// Prepare turns a request into the child's plan. It looks at the host and changes
+// nothing.
+func Prepare(r Request) (Plan, error) {
+	if err := r.Rights.Check(); err != nil {
+		return Plan{}, err
+	}
+	mask, err := capabilityMask(r.Rights.Capabilities)
+	if err != nil {
+		return Plan{}, err
+	}
+	p := Plan{
+		Path: r.Path, Args: r.Args, Dir: r.Dir,
+		Groups: r.Groups, Limits: r.Limits, Capabilities: mask,
+		Sockets: len(r.Rights.Sockets) > 0, Network: r.Rights.Network,
+		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
+	}
+	if p.UID == 0 && !r.Rights.Root {
+		p.UID, p.GID = userOf(r.Name), userOf(r.Name)
+		for _, s := range r.Rights.Sockets {
+			if err := p.mayConnect(s); err != nil {
+				return Plan{}, err
+			}
+		}
+	}
+	if r.NewRoot == "" {
+		return p.shared(r), nil
+	}
+	p.Confine, p.NewRoot = true, r.NewRoot
+	p.Dir = ProgramAt
+	if rel, err := filepath.Rel(r.Dir, r.Path); err == nil && filepath.IsLocal(rel) {
+		p.Path = filepath.Join(ProgramAt, rel)
+	} else { // an interpreter
+		p.Mounts = append(p.Mounts, Mount{From: r.Path, To: r.Path})
+		p.Executable = append(p.Executable, r.Path)
+	}
+	p.Mounts = append(p.Mounts, Mount{From: r.Dir, To: ProgramAt})
+	p.Executable = append(p.Executable, ProgramAt)
+	for _, d := range devices {
+		p.Mounts = append(p.Mounts, Mount{From: d, To: d, Write: true})
+	}
+	see := func(path string, optional bool) {
+		if !slices.ContainsFunc(p.Mounts, func(m Mount) bool { return m.To == path }) {
+			p.Mounts = append(p.Mounts, Mount{From: path, To: path, Optional: optional})
+		}
+	}
+	p.Readable = []string{"/proc"}
+	p.Writable = []string{SocketDir, TempDir}
+	if r.System {
+		for _, d := range systemDirs {
+			see(d, true)
+		}
+		p.Executable = append(p.Executable, systemDirs...)
+	}
+	if r.Rights.Network {
+		for _, f := range networkFiles {
+			see(f, true)
+		}
+		p.Readable = append(p.Readable, networkFiles...)
+	}
+	for _, path := range r.Rights.Paths {
+		see(path, true)
+		p.Readable = append(p.Readable, path)
+	}
+	if r.Rights.State != "" {
+		p.Mounts = append(p.Mounts, Mount{From: r.Rights.State, To: StateDir, Write: true})
+		p.Writable = append(p.Writable, StateDir)
+	}
+	for _, s := range r.Rights.Sockets {
+		p.Mounts = append(p.Mounts, Mount{From: s, To: s, Write: true, Optional: true})
+	}
+	return p, nil
+}
+
+// shared is the plan of a plugin that sees the host's files, as far as Landlock
+// lets it.
+func (p Plan) shared(r Request) Plan {
+	p.Readable = append([]string{"/proc", "/dev"}, r.Rights.Paths...)
+	p.Executable = []string{r.Dir}
+	if r.System {
+		p.Executable = append(p.Executable, systemDirs...)
+	}
+	if filepath.IsAbs(r.Path) {
+		p.Executable = append(p.Executable, r.Path)
+	}
+	if r.Rights.Network {
+		p.Readable = append(p.Readable, networkFiles...)
+	}
+	p.Writable = []string{r.SocketDir}
+	if r.Rights.State != "" {
+		p.Writable = append(p.Writable, r.Rights.State)
+	}
+	return p
+}
+
+// mayConnect gives the plugin the group that may use a socket, or, when only its
+// owner may, the owner's user id.
+func (p *Plan) mayConnect(path string) error {
+	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at the socket that a plugin asks for: %w", err)
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok || p.UID == 0 || st.Mode().Perm()&0o002 != 0 {
+		return nil
+	}
+	if st.Mode().Perm()&0o020 != 0 {
+		if !slices.Contains(p.Supplement, sys.Gid) {
+			p.Supplement = append(p.Supplement, sys.Gid)
+		}
+		return nil
+	}
+	p.UID = sys.Uid
+	return nil
+}
+
+// Identity tells one socket from another that takes its place, and whether it is
+// there.
+func Identity(path string) string {
+	st, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("%d:%d:%d:%d:%o", sys.Dev, sys.Ino, sys.Uid, sys.Gid, sys.Mode)
+}
+
+// Report is what the child tells before it becomes the plugin.
+type Report struct {
+	UID        uint32
+	Applied    []string // the measures in force
+	NotApplied []string // those the kernel can't take, with the reason
+	Error      string   // why it did not become the plugin; "": it did
+}
