@@ -7,8 +7,9 @@ func newPlugin() *cobra.Command {
 		Use:   "plugin",
 		Short: "Write plugins, and work with those that are installed",
 		Example: `  ebpf-tracer plugin describe discoverer/docker
-  ebpf-tracer plugin test plugins/discoverer/acme`,
+  ebpf-tracer plugin new discoverer acme --sdk ./sdk
+  ebpf-tracer plugin test acme/plugins/discoverer/acme`,
 	})
-	cmd.AddCommand(newPluginDescribe(), newPluginTest())
+	cmd.AddCommand(newPluginDescribe(), newPluginNew(), newPluginTest())
 	return cmd
 }
