@@ -80,12 +80,8 @@ func ParseManifest(filename string, src []byte) (Manifest, error) {
 	}
 	b := content.Blocks[0]
 	m := Manifest{Kind: PluginKind(b.Labels[0]), Name: b.Labels[1]}
-	// A manifest says the same on every host: no variables, no host name.
-	none := &environment{
-		lookup:   func(string) (string, bool) { return "", false },
-		hostname: func() (string, error) { return "", errors.New("a manifest is the same on every host") },
-	}
-	d := decoder{env: none, src: s}
+	// No variables, no host name.
+	d := decoder{env: nowhere("a manifest"), src: s}
 	want := manifestSchema()
 	values, _ := d.body(b.Body, &want, b.DefRange, fmt.Sprintf("plugin %q %q", m.Kind, m.Name))
 	if d.diags.HasErrors() {

@@ -47,8 +47,9 @@ type PluginRef struct {
 func (r PluginRef) String() string { return fmt.Sprintf("%s %q", r.Kind, r.Name) }
 
 // Lookup gives the schema of a plugin. An error says why there is none:
-// *NotFoundError, *MissingBinaryError and *schema.Broken get words of their own,
-// any other error is shown as it is. It is called once for each plugin in the file.
+// *NotFoundError, *MissingBinaryError, *LockError and *schema.Broken get words of
+// their own, any other error is shown as it is. It is called once for each plugin in
+// the file.
 type Lookup func(ref PluginRef) (schema.Block, error)
 
 // NotFoundError says that no plugin of that kind and name exists.
@@ -174,6 +175,19 @@ func (f *File) Plugins() []PluginRef {
 	return refs
 }
 
+// EachPlugin calls check once for each plugin that the file names. Its errors are
+// shown as those of a Lookup.
+func (f *File) EachPlugin(check func(ref PluginRef) error) Diagnostics {
+	var found hcl.Diagnostics
+	for _, p := range f.plugins {
+		if err := check(p.ref); err != nil {
+			f.src.maskBody(p.body)
+			found = append(found, noPlugin(p, err))
+		}
+	}
+	return f.src.diagnostics(found)
+}
+
 // DecodePlugins checks the block of every plugin against its schema. A plugin
 // whose block has errors, or that lookup has none for, is not in the result.
 func (f *File) DecodePlugins(lookup Lookup) ([]PluginConfig, Diagnostics) {
@@ -217,6 +231,7 @@ func noPlugin(p *pluginBlock, err error) *hcl.Diagnostic {
 	var notFound *NotFoundError
 	var noBinary *MissingBinaryError
 	var broken *schema.Broken
+	var locked *LockError
 	title := p.ref.String()
 	if p.ref.Implicit {
 		title += " (the default of a configuration that names no sampler)"
@@ -232,6 +247,8 @@ func noPlugin(p *pluginBlock, err error) *hcl.Diagnostic {
 		return errorAt(p.label, "Broken plugin", "%s advertises a schema that can't be used: %v. Tell its author.", title, broken)
 	case errors.As(err, &noBinary):
 		return errorAt(p.label, "Missing plugin binary", "%s can't run: %s wants to start %s, which is not there. Build it (make build) or install it again.", title, noBinary.Manifest, noBinary.Binary)
+	case errors.As(err, &locked):
+		return errorAt(p.label, "Plugin not as locked", "%s is not run:\n%s.\n%s", title, strings.Join(locked.Reasons, ";\n"), locked.advice())
 	}
 	return errorAt(p.label, "Plugin can't be used", "%s: %v.", title, err)
 }
