@@ -276,7 +276,7 @@ func (l LockedFiles) differences(found LockedFiles) []string {
 		case locked == "":
 			all = append(all, fmt.Sprintf("%s, sha256:%s, is not locked", what, found))
 		default:
-			all = append(all, fmt.Sprintf("%s is locked%s as\n  sha256:%s and now is\n  sha256:%s", what, at, locked, found))
+			all = append(all, fmt.Sprintf("%s is locked%s as\n  sha256:%s\nand is now\n  sha256:%s", what, at, locked, found))
 		}
 	}
 	differs("its program", "program", l.Program, found.Program)
@@ -319,6 +319,24 @@ func (l *Lock) Set(kind PluginKind, name, version string, protocol int, platform
 			l.plugins[i] = p
 		}
 	}
+}
+
+// Write writes the lock file in one piece: whoever reads it meanwhile gets the old
+// one or the new one.
+func (l *Lock) Write() error {
+	f, err := os.CreateTemp(filepath.Dir(l.Name), LockName+".")
+	if err != nil {
+		return fmt.Errorf("write the lock file: %w", err)
+	}
+	_, err = f.Write(l.Format())
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), l.Name)
+	}
+	if err != nil {
+		return fmt.Errorf("write the lock file: %w", errors.Join(err, os.Remove(f.Name())))
+	}
+	return nil
 }
 
 // lockHeader begins every lock file.

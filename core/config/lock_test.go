@@ -192,7 +192,7 @@ func TestARefusedPluginIsShownAtItsPlaceWithWhatToDo(t *testing.T) {
 		return lock.Check(ref, "linux_amd64", locked("5", "2", nil))
 	})
 	text := asText(t, found)
-	for _, want := range []string{"config.hcl:2:6: Error: Plugin not as locked", "\n  sha256:" + strings.Repeat("1", 64) + " and", "\n  sha256:" + strings.Repeat("5", 64), "ebpf-tracer plugin lock --config"} {
+	for _, want := range []string{"config.hcl:2:6: Error: Plugin not as locked", "\n  sha256:" + strings.Repeat("1", 64) + "\nand is now\n", "\n  sha256:" + strings.Repeat("5", 64), "ebpf-tracer plugin lock --config"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("it does not say %q:\n%s", want, text)
 		}

@@ -144,10 +144,10 @@ func (d *daemon) check(ctx context.Context, file *config.File, found config.Diag
 	return nil
 }
 
-func (d *daemon) stopHost() error {
+func stopHost(h *pluginhost.Host) error {
 	ctx, cancel := context.WithTimeout(context.Background(), pluginsStop)
 	defer cancel()
-	return d.host.Stop(ctx)
+	return h.Stop(ctx)
 }
 
 // trace builds and starts the stages, waits, and stops them.
@@ -228,7 +228,7 @@ func (d *daemon) goes(f func()) {
 }
 
 // closePlugins ends the plugins and gives their files back.
-func (d *daemon) closePlugins() error { return errors.Join(d.stopHost(), closeBundles(d.plugins)) }
+func (d *daemon) closePlugins() error { return errors.Join(stopHost(d.host), closeBundles(d.plugins)) }
 
 // stop ends everything in the order in which events flow, so that none is lost,
 // and prints the ledger.

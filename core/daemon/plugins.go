@@ -34,11 +34,7 @@ func Validate(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), pluginsStop)
-		defer cancel()
-		err = errors.Join(err, host.Stop(ctx))
-	}()
+	defer func() { err = errors.Join(err, stopHost(host)) }()
 	plugins, found, err := checkPlugins(ctx, host, o, file, found)
 	if err := errors.Join(err, closeBundles(plugins)); err != nil {
 		return err
@@ -54,15 +50,15 @@ func Validate(ctx context.Context, o Options) (err error) {
 // and come back with those of here. The plugins' files are taken, to be closed by
 // the caller; without plugins there are none.
 func checkPlugins(ctx context.Context, host *pluginhost.Host, o Options, file *config.File, found config.Diagnostics) (_ []plugin, _ config.Diagnostics, err error) {
-	catalog, err := o.catalog(file)
+	lock, more := config.ReadLock(o.ConfigFile)
+	if more.HasErrors() {
+		return nil, config.Join(found, more), nil // nothing runs that it might forbid
+	}
+	files, err := o.finder(ctx, file, o.storeDir())
 	if err != nil {
 		return nil, found, err
 	}
-	files, err := store.Open(ctx, o.storeDir(), newLogger(o.Stderr, file.Config.Log))
-	if err != nil {
-		return nil, found, err
-	}
-	defer func() { err = errors.Join(err, files.Close()) }()
+	defer func() { err = errors.Join(err, files.close()) }()
 	asked := map[string]asking{}
 	defer func() {
 		for _, a := range asked {
@@ -79,14 +75,14 @@ func checkPlugins(ctx context.Context, host *pluginhost.Host, o Options, file *c
 		}
 	}()
 	configs, more := file.DecodePlugins(func(ref config.PluginRef) (schema.Block, error) {
-		entry, err := catalog.Find(ref.Kind, ref.Name)
-		if err == nil {
-			err = entry.Take(ctx, files)
-		}
+		entry, err := files.find(ctx, ref)
 		if err != nil {
 			return schema.Block{}, err
 		}
 		taken = append(taken, entry.Bundle)
+		if err := lock.Check(ref, platform, lockedFiles(entry)); err != nil {
+			return schema.Block{}, err
+		}
 		session, err := host.Open(ctx, entry)
 		if err != nil {
 			return schema.Block{}, err

@@ -8,8 +8,15 @@ func newPlugin() *cobra.Command {
 		Short: "Write plugins, and work with those that are installed",
 		Example: `  ebpf-tracer plugin describe discoverer/docker
   ebpf-tracer plugin new discoverer acme --sdk ./sdk
-  ebpf-tracer plugin test acme/plugins/discoverer/acme`,
+  ebpf-tracer plugin test acme/plugins/discoverer/acme
+  ebpf-tracer plugin lock`,
 	})
-	cmd.AddCommand(newPluginDescribe(), newPluginNew(), newPluginTest())
+	cmd.AddCommand(newPluginDescribe(), newPluginNew(), newPluginTest(), newPluginLock(), newPluginVerify())
 	return cmd
+}
+
+// configFlag gives a command the flag --config.
+func configFlag(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVarP(file, "config", "c", "config.hcl", "configuration `file`, .hcl or .hcl.json")
+	completeFiles(cmd, "config")
 }

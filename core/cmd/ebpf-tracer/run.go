@@ -25,8 +25,7 @@ It needs root. Its log goes to standard error.`,
 			return daemon.Run(cmd.Context(), options(cmd, file))
 		}),
 	}
-	cmd.Flags().StringVarP(&file, "config", "c", "config.hcl", "configuration `file`, .hcl or .hcl.json")
-	completeFiles(cmd, "config")
+	configFlag(cmd, &file)
 	return cmd
 }
 

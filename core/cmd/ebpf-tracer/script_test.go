@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"log/slog"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -32,6 +35,37 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"ebpf-tracer": main})
 }
 
+// samplers are both samplers that come with the program, built, and their manifests.
+func samplers(dir string) error {
+	from := filepath.Join("..", "..", "..", "plugins", "sampler", "threshold")
+	dir = filepath.Join(dir, "plugins", "sampler")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{"threshold.plugin.hcl", "fixed.plugin.hcl"} {
+		text, err := os.ReadFile(filepath.Join(from, name))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+			return err
+		}
+	}
+	out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "threshold"), "./"+from).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("build the samplers: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// appendTo is the script command "append FILE TEXT".
+func appendTo(ts *testscript.TestScript, _ bool, args []string) {
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_APPEND|os.O_WRONLY, 0)
+	ts.Check(err)
+	_, err = f.WriteString(args[1])
+	ts.Check(errors.Join(err, f.Close()))
+}
+
 // Each script runs the program. $SOCKET is a real API socket; what answers on it
 // has fixed numbers and one event every few milliseconds.
 func TestCommandLine(t *testing.T) {
@@ -40,9 +74,14 @@ func TestCommandLine(t *testing.T) {
 		UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("SOCKET", filepath.Join(env.WorkDir, "api.sock"))
+			if strings.HasPrefix(filepath.Base(env.WorkDir), "script-plugin_lock") {
+				if err := samplers(env.WorkDir); err != nil {
+					return err
+				}
+			}
 			return serveAPI(env.Defer, env.WorkDir)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": wantStatus},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": wantStatus, "append": appendTo},
 	})
 }
 
