@@ -6,12 +6,14 @@ import (
 	"maps"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 )
 
-// loader loads programs one at a time, each with the maps that it uses: a map or
+// loader loads the programs of a probe together, which has the kernel's types read
+// once, or where that fails one at a time, each with the maps that it uses: a map or
 // a program that the kernel does not know must not take the others down.
 type loader struct {
 	constants map[string]any
@@ -69,8 +71,12 @@ func (l *loader) load(name string) (*probe, error) {
 		return nil, err
 	}
 	p := &probe{Probe: Probe{Name: name}, maps: map[string]*ebpf.Map{}}
-	for _, program := range wanted(name, spec) {
-		if err := l.program(p, spec, program); err != nil {
+	names := wanted(name, spec)
+	if l.programs(p, spec, names...) == nil {
+		return p, nil
+	}
+	for _, program := range names {
+		if err := l.programs(p, spec, program); err != nil {
 			if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
 				return nil, errors.Join(err, p.free())
 			}
@@ -80,41 +86,42 @@ func (l *loader) load(name string) (*probe, error) {
 	return p, nil
 }
 
-// program loads one program of a probe.
-func (l *loader) program(p *probe, spec *ebpf.CollectionSpec, name string) error {
-	one := spec.Copy()
-	wanted := one.Programs[name]
-	if wanted == nil {
-		return errors.New("the object has no such program")
-	}
-	one.Programs = map[string]*ebpf.ProgramSpec{name: wanted}
+// programs loads programs of a probe, all or none.
+func (l *loader) programs(p *probe, spec *ebpf.CollectionSpec, names ...string) error {
+	some := spec.Copy()
+	some.Programs = map[string]*ebpf.ProgramSpec{}
 	used := map[string]bool{}
-	for i := range wanted.Instructions {
-		if ins := &wanted.Instructions[i]; ins.IsLoadFromMap() {
-			used[ins.Reference()] = true
+	for _, name := range names {
+		one := spec.Programs[name].Copy()
+		if one == nil {
+			return errors.New("the object has no such program")
+		}
+		some.Programs[name] = one
+		for i := range one.Instructions {
+			if ins := &one.Instructions[i]; ins.IsLoadFromMap() {
+				used[ins.Reference()] = true
+			}
 		}
 	}
 	there := maps.Clone(l.common)
 	maps.Copy(there, p.maps)
-	for m := range one.Maps {
-		if !used[m] {
-			delete(one.Maps, m)
-		}
-	}
-	maps.DeleteFunc(there, func(m string, _ *ebpf.Map) bool { return one.Maps[m] == nil })
-	c, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: there})
+	maps.DeleteFunc(some.Maps, func(m string, _ *ebpf.MapSpec) bool { return !used[m] })
+	maps.DeleteFunc(there, func(m string, _ *ebpf.Map) bool { return some.Maps[m] == nil })
+	c, err := ebpf.NewCollectionWithOptions(some, ebpf.CollectionOptions{MapReplacements: there})
 	if err != nil {
 		return loadError(err)
 	}
 	defer c.Close()
-	for m := range one.Maps {
+	for m := range some.Maps {
 		if there[m] == nil && !strings.HasPrefix(m, ".") {
 			p.maps[m] = c.Maps[m] // the probe's other programs share it
 			delete(c.Maps, m)
 		}
 	}
-	p.programs = append(p.programs, program{Program: c.Programs[name], name: name, section: wanted.SectionName})
-	delete(c.Programs, name)
+	for _, name := range names {
+		p.programs = append(p.programs, program{Program: c.Programs[name], name: name, section: some.Programs[name].SectionName})
+		delete(c.Programs, name)
+	}
 	return nil
 }
 
@@ -138,12 +145,15 @@ func (p program) attach() (link.Link, error) {
 	return link.AttachTracing(link.TracingOptions{Program: p.Program})
 }
 
-// detach ends the programs. One may still be running on another CPU.
+// detach ends the programs. One may still be running on another CPU. The kernel
+// waits a while for each, so they end side by side.
 func (p *probe) detach() error {
-	var errs []error
-	for _, l := range p.links {
-		errs = append(errs, l.Close())
+	errs := make([]error, len(p.links))
+	var closing sync.WaitGroup
+	for i, l := range p.links {
+		closing.Go(func() { errs[i] = l.Close() })
 	}
+	closing.Wait()
 	p.links = nil
 	return errors.Join(errs...)
 }
