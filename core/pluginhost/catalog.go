@@ -14,7 +14,6 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/store"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/trust"
-	"github.com/ebpf-tracer/ebpf-tracer/sdk/wire"
 )
 
 // manifestSuffix ends the name of every manifest.
@@ -211,8 +210,8 @@ func (c *Catalog) manifest(root *os.Root, dir, name string) (Entry, error) {
 	}
 	e.text = src
 	m := e.Manifest
-	if m.Protocol != wire.ProtocolVersion {
-		return Entry{}, fmt.Errorf("%s: it speaks protocol %d, this daemon speaks %d: install a matching version of the plugin", e.File, m.Protocol, wire.ProtocolVersion)
+	if err := checkProtocol(m.Protocol); err != nil {
+		return Entry{}, fmt.Errorf("%s: %w", e.File, err)
 	}
 	e.Program, e.Args = m.Command[0], m.Command[1:]
 	return e, nil

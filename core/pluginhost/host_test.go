@@ -87,6 +87,23 @@ func TestAPluginThatSaysNothingIsEndedAfterItsStartTimeout(t *testing.T) {
 	})
 }
 
+func TestAPluginOfAnotherProtocolGetsASentence(t *testing.T) {
+	for speaks, want := range map[string]string{
+		"0": "it speaks protocol 0, and the oldest that this daemon speaks is 1: install a newer version of the plugin",
+		"2": "it speaks protocol 2, and the newest that this daemon speaks is 1: install a newer daemon, or an older version of the plugin",
+	} {
+		t.Run(speaks, func(t *testing.T) {
+			h := newHost(t, Options{})
+			e := testSpec(t, config.Discoverer, nil).Entry
+			e.Program, e.Args = "/bin/sh", []string{"-c", "echo '1|" + speaks + "|unix|/run/plugin/plugin1|grpc|'; exec sleep 1000"}
+			_, err := h.Describe(t.Context(), e)
+			if err == nil || err.Error() != "start plugin discoverer/test: "+want {
+				t.Errorf("error is %v", err)
+			}
+		})
+	}
+}
+
 func TestAnAddressOutsideOfTheInstancesDirectoryIsRefused(t *testing.T) {
 	for _, address := range []string{"unix|/run/other.sock", "tcp|127.0.0.1:1234"} {
 		t.Run(address, func(t *testing.T) {

@@ -177,7 +177,7 @@ func (i *instance) newClient(timeout time.Duration) *goplugin.Client {
 			MagicCookieKey:   wire.CookieKey,
 			MagicCookieValue: wire.CookieValue,
 		},
-		Plugins:          goplugin.PluginSet{wire.Service: connection{}},
+		VersionedPlugins: wire.Versioned(goplugin.PluginSet{wire.Service: connection{}}),
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		SkipHostEnv:      true,
 		StartTimeout:     timeout,
@@ -227,6 +227,13 @@ func (i *instance) startError(err error) error {
 		err = errors.New("it closed its standard output without a handshake")
 	}
 	p := i.run.process()
+	if p != nil {
+		if v := int(p.protocol.Load()); v > 0 {
+			if other := checkProtocol(v - 1); other != nil {
+				return other
+			}
+		}
+	}
 	if refused := (*sandboxError)(nil); p == nil || errors.As(err, &refused) {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/sandbox"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/wire"
 )
 
 // start is what a process of a plugin is started with.
@@ -295,4 +296,16 @@ func (i *instance) confinement() Confinement {
 	default:
 	}
 	return c
+}
+
+// checkProtocol says in a sentence that a plugin and this daemon have no protocol in
+// common.
+func checkProtocol(speaks int) error {
+	switch {
+	case speaks < wire.OldestProtocol:
+		return fmt.Errorf("it speaks protocol %d, and the oldest that this daemon speaks is %d: install a newer version of the plugin", speaks, wire.OldestProtocol)
+	case speaks > wire.ProtocolVersion:
+		return fmt.Errorf("it speaks protocol %d, and the newest that this daemon speaks is %d: install a newer daemon, or an older version of the plugin", speaks, wire.ProtocolVersion)
+	}
+	return nil
 }

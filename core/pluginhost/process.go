@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,7 +27,7 @@ const lastWords = 200 * time.Millisecond
 
 // handshakeLine is how go-plugin's handshake begins. Whatever else a plugin
 // prints before it, or after, is taken for log.
-var handshakeLine = regexp.MustCompile(`^\d+\|\d+\|[a-z]+\|`)
+var handshakeLine = regexp.MustCompile(`^\d+\|(\d+)\|[a-z]+\|`)
 
 // process is one running process of a plugin.
 type process struct {
@@ -36,6 +38,7 @@ type process struct {
 	handshake *io.PipeReader
 	exited    chan struct{}  // closed when it is gone and reaped
 	read      chan struct{}  // closed when its pipes have been read to the end
+	protocol  atomic.Int64   // that it shook hands in, and 1; 0: it has not
 	confined  chan struct{}  // closed when it has become the plugin, or could not
 	sandbox   sandbox.Report // after confined
 	refused   error          // why it did not become the plugin; after confined
@@ -120,7 +123,7 @@ func spawn(f *forker, p program, g *cgroup, out *output) (_ *process, err error)
 		both <- struct{}{}
 	}()
 	go func() {
-		readStdout(stdout, hw, out)
+		pr.readStdout(stdout, hw, out)
 		both <- struct{}{}
 	}()
 	go func() {
@@ -236,11 +239,14 @@ func (p *process) alive() bool {
 }
 
 // readStdout hands the handshake to go-plugin and everything else to out.
-func readStdout(r io.Reader, handshake *io.PipeWriter, out *output) {
+func (p *process) readStdout(r io.Reader, handshake *io.PipeWriter, out *output) {
 	b := bufio.NewReaderSize(r, wire.MaxLogLine)
 	for {
 		line, err := b.ReadSlice('\n')
-		if handshakeLine.Match(line) {
+		if said := handshakeLine.FindSubmatch(line); said != nil {
+			if v, err := strconv.ParseInt(string(said[1]), 10, 32); err == nil {
+				p.protocol.Store(v + 1)
+			}
 			// go-plugin reads on until it has this line; it closes neither end.
 			if _, err := handshake.Write(append(bytes.TrimSpace(line), '\n')); err != nil {
 				out.line([]byte("handshake: "+err.Error()), false, "stdout")

@@ -56,7 +56,7 @@ func TestOnlyTheHandshakeReachesGoPlugin(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				readStdout(strings.NewReader(c.in), w, out)
+				(&process{}).readStdout(strings.NewReader(c.in), w, out)
 			}()
 			got, err := io.ReadAll(r)
 			<-done

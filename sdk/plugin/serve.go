@@ -55,9 +55,9 @@ func Serve(k Kind) {
 			MagicCookieKey:   wire.CookieKey,
 			MagicCookieValue: wire.CookieValue,
 		},
-		Plugins:    goplugin.PluginSet{wire.Service: services{process: p}},
-		GRPCServer: p.newServer,
-		Logger:     hclog.NewNullLogger(),
+		VersionedPlugins: wire.Versioned(goplugin.PluginSet{wire.Service: services{process: p}}),
+		GRPCServer:       p.newServer,
+		Logger:           hclog.NewNullLogger(),
 	})
 	// go-plugin returns both after an orderly end and when it could not listen.
 	if p.ctx.Err() == nil {

@@ -3,9 +3,12 @@ package wire
 import protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 
 const (
-	// ProtocolVersion is the protocol that this SDK speaks. A manifest and the
-	// handshake both say it.
+	// ProtocolVersion is the newest protocol that this SDK speaks, and
+	// OldestProtocol the oldest: a daemon and a plugin that were built from
+	// different editions speak the newest that both know. A manifest and the
+	// handshake both say which.
 	ProtocolVersion = 1
+	OldestProtocol  = 1
 
 	// CookieKey and CookieValue tell a plugin that the daemon started it. They
 	// are no secret: they keep a plugin run by hand from waiting for a host.
@@ -46,4 +49,14 @@ func KindName(k protov1.Kind) string {
 		return "sampler"
 	}
 	return ""
+}
+
+// Versioned is a set under each protocol that this SDK speaks, as the handshake
+// wants it.
+func Versioned[S any](set S) map[int]S {
+	all := map[int]S{}
+	for v := OldestProtocol; v <= ProtocolVersion; v++ {
+		all[v] = set
+	}
+	return all
 }
