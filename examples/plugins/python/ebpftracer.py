@@ -420,6 +420,9 @@ def serve(plugin):
     logging.basicConfig(handlers=[_JSONLines()], level={"DEBUG": logging.DEBUG, "WARN": logging.WARNING,
                         "ERROR": logging.ERROR}.get(os.environ.get("EBPF_TRACER_LOG_LEVEL", ""), logging.INFO))
 
+    # The host limits the memory that a process may ask for, and stacks count whole.
+    threading.stack_size(1 << 20)
+
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the daemon ends us itself

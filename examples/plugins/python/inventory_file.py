@@ -28,8 +28,8 @@ class InventoryFile(ebpftracer.Discoverer):
     doc = "Containers from a file of JSON, or a directory of them, watched for changes."
     schema = ebpftracer.block(doc, [
         ebpftracer.attribute("path", "string", required=True, opens="path",
-                             doc="A file, or a directory whose files *.json are read. It need not be there yet. "
-                                 "Of a directory it is seen too when a file is replaced by another of its name."),
+                             doc="A file, or a directory whose files *.json are read. It has to be there when the plugin starts. "
+                                 "Give a directory where files are replaced by others rather than written to."),
         ebpftracer.attribute("interval", "duration", default=1_000_000_000, min=50e6, max=3600e9,
                              doc="How often it is looked at."),
     ])
