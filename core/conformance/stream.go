@@ -135,6 +135,12 @@ func (s *stream) discoverer(ctx context.Context, t *tester) (func() ([]string, e
 	}
 	var judge contract.Inventory
 	subscribed := false
+	var sending sync.Mutex
+	tell := func(missed uint64, facts ...*protov1.HostFact) error {
+		sending.Lock()
+		defer sending.Unlock()
+		return st.Send(contract.Newer(&protov1.HostFacts{Facts: facts, Missed: missed}))
+	}
 	s.settled = judge.Synced
 	s.begin = func(context.Context) error { return nil }
 	s.hostile = func(context.Context) error {
@@ -145,7 +151,7 @@ func (s *stream) discoverer(ctx context.Context, t *tester) (func() ([]string, e
 			return nil // the daemon tells it nothing
 		}
 		for range 3 {
-			if err := st.Send(contract.Newer(&protov1.HostFacts{Facts: contract.HostileFacts(), Missed: 7})); err != nil {
+			if err := tell(7, contract.HostileFacts()...); err != nil {
 				return err
 			}
 		}
@@ -157,11 +163,21 @@ func (s *stream) discoverer(ctx context.Context, t *tester) (func() ([]string, e
 			return nil, err
 		}
 		s.mu.Lock()
-		defer s.mu.Unlock()
+		first := !subscribed
 		for _, c := range b.GetChanges() {
 			subscribed = subscribed || c.GetSubscribe() != nil
 		}
-		return judge.Batch(b), nil
+		first = first && subscribed
+		wrong := judge.Batch(b)
+		s.mu.Unlock()
+		if first {
+			// As the daemon does: a list of the host's facts, of which the plugin may
+			// make its snapshot. Here it is empty. Why it can't be sent the next
+			// message tells.
+			_ = tell(0, &protov1.HostFact{Fact: &protov1.HostFact_Reset_{Reset_: &protov1.Reset{}}},
+				&protov1.HostFact{Fact: &protov1.HostFact_Synced{Synced: &protov1.Synced{}}})
+		}
+		return wrong, nil
 	}, nil
 }
 
