@@ -105,10 +105,9 @@ func write(t *testing.T, path string, content any) {
 	}
 }
 
-func TestAPluginInPythonTellsContainersAndComesBackAfterACrash(t *testing.T) {
-	const n = 50
-	programs := load.Build(t)
-	h := newHierarchy(t)
+// directory is one that the plugin, which is another user, can read.
+func directory(t *testing.T) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "ebpf-tracer-inventory-")
 	if err != nil {
 		t.Fatal(err)
@@ -121,6 +120,14 @@ func TestAPluginInPythonTellsContainersAndComesBackAfterACrash(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
+
+func TestAPluginInPythonTellsContainersAndComesBackAfterACrash(t *testing.T) {
+	const n = 50
+	programs := load.Build(t)
+	h := newHierarchy(t)
+	dir := directory(t)
 	file := filepath.Join(dir, "jobs.json")
 	labels := map[string]string{"team": "payments"}
 	jobs := list{[]entry{{"job-1", h.top + "/one", "shop/billing:1.4", labels}}}
@@ -182,9 +189,7 @@ func TestAPluginInPythonTellsContainersAndComesBackAfterACrash(t *testing.T) {
 	jobs.Containers = append(jobs.Containers[:1], entry{Name: "job-3", Cgroup: h.top + "/three"})
 	write(t, file, jobs)
 	killed := time.Now()
-	if err := syscall.Kill(int(before.GetPid()), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	signal(t, before.GetPid(), syscall.SIGKILL)
 	after := plugin(func(p *protov1.PluginView) bool { return p.GetRestarts() == 1 && p.GetState() == "running" })
 	tr.WaitContainer("job-3")
 	t.Logf("killed, it is back and has told all after %v; it takes %d KiB of memory", time.Since(killed).Round(time.Millisecond), after.GetMemoryBytes()>>10)
