@@ -83,6 +83,15 @@ func (c PluginConfig) Diagnostics(found diag.Diagnostics) Diagnostics {
 	return c.src.diagnostics(out)
 }
 
+// Explain is what Diagnostics gives as one line: each finding with its place.
+func (c PluginConfig) Explain(found diag.Diagnostics) string {
+	var all []string
+	for _, d := range c.Diagnostics(found) {
+		all = append(all, printable(strings.ReplaceAll(d.Error(), "\n", " ")))
+	}
+	return strings.Join(all, "; ")
+}
+
 // placed turns a finding's path into a range. hide is applied to all that is
 // shown.
 func placed(f diag.Diagnostic, at *node, hide func(string) string) *hcl.Diagnostic {

@@ -155,3 +155,14 @@ func TestTextOfAPluginDoesNotReachTheTerminalAsMoreThanText(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestFindingsAreExplainedInOneLine(t *testing.T) {
+	c := sampled(t, nil, "c.hcl", "sampler \"s\" {\n  text = \"a\"\n}\n")
+	got := c.Explain(diag.Diagnostics{
+		diag.Errorf(diag.Path{diag.Attr("text")}, "wrong", "so\nit is\x1b."),
+		{Severity: diag.Warning, Summary: "odd", Detail: "But goes.", Path: diag.Path{diag.Attr("list")}},
+	})
+	if want := "c.hcl:1:1: odd: At list: But goes.; c.hcl:2:10: wrong: so it is\ufffd."; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

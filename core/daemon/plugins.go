@@ -28,8 +28,13 @@ func Validate(ctx context.Context, o Options) (err error) {
 	if found.HasErrors() && len(file.Plugins()) == 0 {
 		return configError(o.ConfigFile, found)
 	}
+	cache, err := o.schemas()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cache.Close()) }()
 	host, err := pluginhost.New(pluginhost.Options{
-		NoCgroups: true, Log: newLogger(o.Stderr, config.Log{Level: "error"}),
+		NoCgroups: true, Schemas: cache, Log: newLogger(o.Stderr, config.Log{Level: "error"}),
 	})
 	if err != nil {
 		return err
@@ -82,6 +87,11 @@ func checkPlugins(ctx context.Context, host *pluginhost.Host, o Options, file *c
 		taken = append(taken, entry.Bundle)
 		if err := lock.Check(ref, platform, lockedFiles(entry)); err != nil {
 			return schema.Block{}, err
+		}
+		if found.HasErrors() {
+			// It won't be asked what it thinks: what it said before is enough.
+			description, err := host.Describe(ctx, entry)
+			return description.Schema, err
 		}
 		session, err := host.Open(ctx, entry)
 		if err != nil {

@@ -58,7 +58,7 @@ func (r *running) stop() error {
 
 func (d *daemon) spec(p plugin) pluginhost.Spec {
 	return pluginhost.Spec{
-		Entry: p.entry, Config: p.config.JSON, Grants: p.config.Grants(), Node: d.node(),
+		Entry: p.entry, Config: p.config.JSON, Explain: p.config.Explain, Grants: p.config.Grants(), Node: d.node(),
 		Memory: p.config.Ref.Host.Memory, Processes: p.config.Ref.Host.Processes, StartTimeout: p.config.Ref.Host.StartTimeout,
 	}
 }

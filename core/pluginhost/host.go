@@ -326,7 +326,7 @@ func (s *Session) Describe(ctx context.Context) (Description, error) {
 	if err != nil {
 		return d, withLastWords(fmt.Errorf("plugin %s: %w", e, err), s.out)
 	}
-	if e.Bundle != nil {
+	if _, known := h.Described(e); !known && e.Bundle != nil {
 		if err := h.opts.Schemas.Put(e.Bundle.Digest, raw); err != nil {
 			h.log.Warn("a plugin's schema can't be kept: the plugin is asked each time", "plugin", e.String(), "error", err)
 		}

@@ -288,13 +288,29 @@ func (i *instance) configure(ctx context.Context, s Spec) (time.Duration, error)
 	}
 	ds := wire.DiagnosticsFromProto(r.GetDiagnostics())
 	if err := ds.Err(); err != nil {
+		if s.Explain != nil {
+			err = &explained{err, s.Explain(ds)}
+		}
 		return 0, err
 	}
 	for _, d := range ds {
-		i.host.log.Warn("plugin warns of its configuration", "plugin", i.entry.String(), "warning", d.Error())
+		warning := d.Error()
+		if s.Explain != nil {
+			warning = s.Explain(diag.Diagnostics{d})
+		}
+		i.host.log.Warn("plugin warns of its configuration", "plugin", i.entry.String(), "warning", warning)
 	}
 	return time.Duration(r.GetReportIntervalNano()), nil
 }
+
+// explained is an error in other words.
+type explained struct {
+	err   error
+	words string
+}
+
+func (e *explained) Error() string { return e.words }
+func (e *explained) Unwrap() error { return e.err }
 
 // rpcError puts the end of the process in the place of a broken connection.
 func (i *instance) rpcError(err error) error {

@@ -20,7 +20,10 @@ import (
 type Spec struct {
 	Entry  Entry
 	Config []byte // JSON that follows its schema
-	Node   *protov1.Node
+	// Explain says what the plugin finds wrong with Config in words and places of
+	// the operator's file; nil: in the plugin's words and paths.
+	Explain func(diag.Diagnostics) string
+	Node    *protov1.Node
 	// Grants are what the operator wrote that the plugin uses.
 	Grants []config.Grant
 	// Memory, in bytes, and Processes with their threads, that the plugin must stay

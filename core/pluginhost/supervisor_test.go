@@ -129,6 +129,25 @@ func TestARefusedConfigurationFailsAtOnceWithItsDiagnostics(t *testing.T) {
 	}
 }
 
+func TestARefusalIsExplainedInTheOperatorsWords(t *testing.T) {
+	h := newHost(t, Options{})
+	spec := testSpec(t, config.Discoverer, map[string]any{"new_error": "because"})
+	spec.Explain = func(ds diag.Diagnostics) string { return fmt.Sprintf("config.hcl:1:2: %s", ds[0].Detail) }
+	d, err := h.RunDiscoverer(t.Context(), spec, (&heard{}).handler())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = d.Started(t.Context())
+	var refusal *diag.Refusal
+	if !errors.As(err, &refusal) || err.Error() != "config.hcl:1:2: because" {
+		t.Errorf("started: %v", err)
+	}
+	eventually(t, "state failed", func() bool { return d.Status().State == Failed })
+	if s := d.Status(); s.Reason != "config.hcl:1:2: because" {
+		t.Errorf("status is %+v", s)
+	}
+}
+
 func TestAStreamThatEndsIsOpenedAgainInTheSameProcess(t *testing.T) {
 	h := newHost(t, Options{Pace: fast})
 	d, got := discover(t, h, map[string]any{"return_error": "the runtime is odd"})
