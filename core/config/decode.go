@@ -226,25 +226,7 @@ func (d *decoder) list(expr hcl.Expression, a *schema.Attribute, name string) (a
 	place := &node{rng: expr.Range()}
 	elements, diags := hcl.ExprList(expr)
 	if diags.HasErrors() {
-		// Not written out as a list: an expression that may still give one.
-		v, ok := d.eval(expr)
-		if !ok {
-			return nil, place
-		}
-		if v.IsNull() {
-			return nil, nil
-		}
-		if t := v.Type(); !t.IsTupleType() && !t.IsListType() {
-			d.errorf(expr.Range(), "Wrong type", "%s wants %s, in brackets: [...]; this is %s.", name, wants(a), kindOf(v))
-			return nil, place
-		}
-		values := []any{}
-		for it := v.ElementIterator(); it.Next(); {
-			_, element := it.Element()
-			place.items = append(place.items, &node{rng: expr.Range()})
-			values = append(values, d.scalar(element, expr, &one, each))
-		}
-		return complete(values), place
+		return d.computedList(expr, &one, wants(a), name)
 	}
 	values := []any{}
 	for _, e := range elements {
@@ -258,6 +240,30 @@ func (d *decoder) list(expr hcl.Expression, a *schema.Attribute, name string) (a
 	return complete(values), place
 }
 
+// computedList checks an expression that is not written out as a list and may still
+// give one. Its elements have no place but the expression's.
+func (d *decoder) computedList(expr hcl.Expression, one *schema.Attribute, wanted, name string) (any, *node) {
+	place := &node{rng: expr.Range()}
+	v, ok := d.eval(expr)
+	if !ok {
+		return nil, place
+	}
+	if v.IsNull() {
+		return nil, nil
+	}
+	if t := v.Type(); !t.IsTupleType() && !t.IsListType() {
+		d.errorf(expr.Range(), "Wrong type", "%s wants %s, in brackets: [...]; this is %s.", name, wanted, kindOf(v))
+		return nil, place
+	}
+	values := []any{}
+	for it := v.ElementIterator(); it.Next(); {
+		_, element := it.Element()
+		place.items = append(place.items, &node{rng: expr.Range()})
+		values = append(values, d.scalar(element, expr, one, "each element of "+name))
+	}
+	return complete(values), place
+}
+
 func (d *decoder) mapping(expr hcl.Expression, a *schema.Attribute, name string) (any, *node) {
 	one := *a
 	one.Shape = schema.Single
@@ -265,24 +271,7 @@ func (d *decoder) mapping(expr hcl.Expression, a *schema.Attribute, name string)
 	pairs, diags := hcl.ExprMap(expr)
 	values := map[string]any{}
 	if diags.HasErrors() {
-		v, ok := d.eval(expr)
-		if !ok {
-			return nil, place
-		}
-		if v.IsNull() {
-			return nil, nil
-		}
-		if t := v.Type(); !t.IsObjectType() && !t.IsMapType() {
-			d.errorf(expr.Range(), "Wrong type", "%s wants %s; this is %s.", name, wants(a), kindOf(v))
-			return nil, place
-		}
-		for it := v.ElementIterator(); it.Next(); {
-			key, element := it.Element()
-			k := key.AsString()
-			place.members[k] = &node{rng: expr.Range()}
-			values[k] = d.scalar(element, expr, &one, fmt.Sprintf("%s[%q]", a.Name, k))
-		}
-		return values, place
+		return d.computedMap(expr, &one, wants(a), name)
 	}
 	for _, p := range pairs {
 		key, ok := d.eval(p.Key)
@@ -299,11 +288,47 @@ func (d *decoder) mapping(expr hcl.Expression, a *schema.Attribute, name string)
 			continue
 		}
 		place.members[k] = &node{rng: p.Value.Range()}
+		element := d.elementName(a.Name, k) // before another value comes from the environment
 		if v, ok := d.eval(p.Value); ok {
-			values[k] = d.scalar(v, p.Value, &one, fmt.Sprintf("%s[%q]", a.Name, k))
+			values[k] = d.scalar(v, p.Value, &one, element)
 		}
 	}
 	return values, place
+}
+
+// computedMap checks an expression that is not written out as a map and may still
+// give one. Its elements have no place but the expression's.
+func (d *decoder) computedMap(expr hcl.Expression, one *schema.Attribute, wanted, name string) (any, *node) {
+	place := &node{rng: expr.Range(), members: map[string]*node{}}
+	v, ok := d.eval(expr)
+	if !ok {
+		return nil, place
+	}
+	if v.IsNull() {
+		return nil, nil
+	}
+	if t := v.Type(); !t.IsObjectType() && !t.IsMapType() {
+		d.errorf(expr.Range(), "Wrong type", "%s wants %s; this is %s.", name, wanted, kindOf(v))
+		return nil, place
+	}
+	values := map[string]any{}
+	for it := v.ElementIterator(); it.Next(); {
+		key, element := it.Element()
+		k := key.AsString()
+		place.members[k] = &node{rng: expr.Range()}
+		values[k] = d.scalar(element, expr, one, d.elementName(one.Name, k))
+	}
+	return values, place
+}
+
+// elementName is how the element of a key, the last value that was evaluated, is
+// called in a complaint.
+func (d *decoder) elementName(name, key string) string {
+	if d.env.secret {
+		d.keep(key, false)
+		return name + "[...]"
+	}
+	return fmt.Sprintf("%s[%q]", name, key)
 }
 
 // complete is a list, or nil if one of its elements is wrong.

@@ -166,3 +166,14 @@ func TestFindingsAreExplainedInOneLine(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+func TestAKeyFromTheEnvironmentIsNotShown(t *testing.T) {
+	for _, argument := range []string{`map = { (env("WORD")) = 1 }`, `map = { for k in [env("WORD")] : k => 1 }`} {
+		f, diags := parser(map[string]string{"WORD": "Hunter2"}).Parse("c.hcl", []byte("sampler \"s\" { "+argument+" }\n"))
+		_, found := f.DecodePlugins(placing)
+		got := asText(t, config.Join(diags, found))
+		if !strings.Contains(got, "map[...] wants text") || strings.Contains(got, "Hunter2") {
+			t.Errorf("got %s", got)
+		}
+	}
+}

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"testing"
 	"time"
+	"unicode/utf8"
+
+	"github.com/zclconf/go-cty/cty"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
@@ -56,4 +59,32 @@ func TestALiteralIsReadAsTheValueThatItWasWrittenFrom(t *testing.T) {
 	if got, err := config.Literal(schema.Attribute{Name: "a", Type: schema.Bool}, "x"); err == nil {
 		t.Errorf("got %s", got)
 	}
+}
+
+// Whatever text is a default, it stands in the documents as what would be read as it.
+func FuzzLiteral(f *testing.F) {
+	for _, s := range []string{"", "a \"b\"\n", "$${%{", "\x00\u202e\U000e0001", `\u0041\`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if !utf8.ValidString(s) || len(s) > 1<<10 || cty.NormalizeString(s) != s {
+			return // none that a plugin can advertise, or that HCL keeps as it is
+		}
+		a := schema.Attribute{Name: "a", Type: schema.String}
+		text, err := config.Literal(a, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, diags := parser(nil).Parse("c.hcl", fmt.Appendf(nil, "sampler \"s\" { a = %s }\n", text))
+		plugins, found := file.DecodePlugins(func(config.PluginRef) (schema.Block, error) {
+			return schema.Block{Attributes: []schema.Attribute{a}}, nil
+		})
+		if diags = config.Join(diags, found); len(diags) > 0 {
+			t.Fatalf("%q as %s: %v", s, text, diags)
+		}
+		var got struct{ A string }
+		if err := json.Unmarshal(plugins[0].JSON, &got); err != nil || got.A != s {
+			t.Errorf("%q as %s came back as %q %v", s, text, got.A, err)
+		}
+	})
 }

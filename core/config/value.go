@@ -69,79 +69,67 @@ func told(hidden bool) func(string) string {
 }
 
 // scalar converts one value to what the configuration holds for the attribute's
-// type: string, float64, int64 (also durations and sizes) or bool, and checks
-// all but texts, which are checkText's. name is how the value is called in a complaint. fromEnv allows text where
-// a number or a bool is wanted; hidden keeps the value out of the complaint.
+// type: string, float64, int64 (also durations and sizes) or bool, and checks all
+// but texts, which are checkText's. name is how the value is called in a complaint.
+// fromEnv allows text where a number or a bool is wanted; hidden keeps the value out
+// of the complaint.
 func scalar(v cty.Value, a *schema.Attribute, name string, fromEnv, hidden bool) (any, *fault) {
-	this := told(hidden)
 	if v.IsNull() || !v.IsKnown() {
 		return nil, &fault{"Wrong type", fmt.Sprintf("%s wants %s; this is null.", name, wants(a))}
 	}
 	if fromEnv && v.Type() == cty.String {
 		v = fromText(v, a.Type)
 	}
-	wrong := &fault{"Wrong type", fmt.Sprintf("%s wants %s; this is %s.", name, wants(a), kindOf(v))}
-	switch a.Type {
-	case schema.String:
-		if v.Type() != cty.String {
-			return nil, wrong
-		}
+	this, number := told(hidden), v.Type() == cty.Number
+	switch {
+	case a.Type == schema.String && v.Type() == cty.String:
 		return v.AsString(), nil
-	case schema.Bool:
-		if v.Type() != cty.Bool {
-			return nil, wrong
-		}
+	case a.Type == schema.Bool && v.Type() == cty.Bool:
 		return v.True(), nil
-	case schema.Number:
-		if v.Type() != cty.Number {
-			return nil, wrong
-		}
+	case a.Type == schema.Number && number:
 		f, _ := v.AsBigFloat().Float64()
 		if math.IsInf(f, 0) {
 			return nil, &fault{"Value out of range", fmt.Sprintf("%s is larger than a number can be.", name)}
 		}
 		return f, checkRange(f, a, name, this)
-	case schema.Integer:
-		if v.Type() != cty.Number {
-			return nil, wrong
-		}
-		i, ok := whole(v.AsBigFloat())
+	case a.Type == schema.Integer && number:
+		n, ok := whole(v.AsBigFloat())
 		if !ok {
 			return nil, &fault{"Wrong type", fmt.Sprintf("%s wants a whole number of at most 64 bits%s.", name, this(v.AsBigFloat().Text('g', 20)))}
 		}
-		return i, checkRange(float64(i), a, name, this)
-	case schema.Duration:
-		if v.Type() == cty.Number {
-			return nil, &fault{"Missing unit", fmt.Sprintf(`%s wants %s; a number without a unit says too little.`, name, wants(a))}
-		}
-		if v.Type() != cty.String {
-			return nil, wrong
-		}
+		return n, checkRange(float64(n), a, name, this)
+	case a.Type == schema.Duration && number:
+		return nil, &fault{"Missing unit", fmt.Sprintf(`%s wants %s; a number without a unit says too little.`, name, wants(a))}
+	case a.Type == schema.Duration && v.Type() == cty.String:
 		d, err := time.ParseDuration(v.AsString())
 		if err != nil {
 			return nil, &fault{"Malformed duration", fmt.Sprintf(`%s wants %s%s. The units are ns, us, ms, s, m and h.`, name, wants(a), this(strconv.Quote(v.AsString())))}
 		}
 		return int64(d), checkRange(float64(d), a, name, this)
-	case schema.Size:
-		var n int64
-		var ok bool
-		switch v.Type() {
-		case cty.Number:
-			n, ok = whole(v.AsBigFloat())
-			if !ok {
-				return nil, &fault{"Malformed size", fmt.Sprintf("%s wants a whole number of bytes of at most 64 bits%s.", name, this(v.AsBigFloat().Text('g', 20)))}
-			}
-		case cty.String:
-			n, ok = parseSize(v.AsString())
-			if !ok {
-				return nil, &fault{"Malformed size", fmt.Sprintf(`%s wants %s%s. The units are B, KiB, MiB, GiB and TiB (powers of 1024), kB, MB, GB and TB (powers of 1000).`, name, wants(a), this(strconv.Quote(v.AsString())))}
-			}
-		default:
+	case a.Type == schema.Size && (number || v.Type() == cty.String):
+		n, wrong := bytesOf(v, a, name, this)
+		if wrong != nil {
 			return nil, wrong
 		}
 		return n, checkRange(float64(n), a, name, this)
 	}
-	return nil, &fault{"Broken plugin schema", fmt.Sprintf("%s has a type that this version does not know.", name)}
+	return nil, &fault{"Wrong type", fmt.Sprintf("%s wants %s; this is %s.", name, wants(a), kindOf(v))}
+}
+
+// bytesOf reads a size, a number or text.
+func bytesOf(v cty.Value, a *schema.Attribute, name string, this func(string) string) (int64, *fault) {
+	if v.Type() == cty.Number {
+		n, ok := whole(v.AsBigFloat())
+		if !ok {
+			return 0, &fault{"Malformed size", fmt.Sprintf("%s wants a whole number of bytes of at most 64 bits%s.", name, this(v.AsBigFloat().Text('g', 20)))}
+		}
+		return n, nil
+	}
+	n, ok := parseSize(v.AsString())
+	if !ok {
+		return 0, &fault{"Malformed size", fmt.Sprintf(`%s wants %s%s. The units are B, KiB, MiB, GiB and TiB (powers of 1024), kB, MB, GB and TB (powers of 1000).`, name, wants(a), this(strconv.Quote(v.AsString())))}
+	}
+	return n, nil
 }
 
 // fromText reads a number or a bool out of text, or gives the text back.

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -148,6 +149,25 @@ func TestWhatDescribeSaysOfPlugins(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+func TestPluginsAreDescribedWithoutRootAndNothingIsKept(t *testing.T) {
+	tracer := install(t)
+	// where another user can read it
+	dir, err := os.MkdirTemp("", "ebpf-tracer-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.CopyFS(filepath.Join(dir, "in"), os.DirFS(filepath.Dir(tracer)))); err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(filepath.Join(dir, "in", "ebpf-tracer"), dir, "plugin", "describe", "everything", "-o", "hcl")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	text, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(text), "mesh \"everything\" {\n  name = ") {
+		t.Errorf("%v\n%s", err, text)
+	}
 }
 
 func TestTheDocumentsOfPluginsAreWhatTheySayOfThemselves(t *testing.T) {
