@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/store"
@@ -43,6 +45,32 @@ func (f *finder) find(ctx context.Context, ref config.PluginRef) (pluginhost.Ent
 		return entry, err
 	}
 	return entry, entry.Take(ctx, f.files)
+}
+
+// found is what find returned.
+type found struct {
+	entry pluginhost.Entry
+	err   error
+}
+
+// findAll finds plugins, several at a time: most of the time goes into hashing. The
+// caller closes the bundles of those that have one.
+func (f *finder) findAll(ctx context.Context, refs []config.PluginRef) map[string]found {
+	all := make([]found, len(refs))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, ref := range refs {
+		group.Go(func() error {
+			all[i].entry, all[i].err = f.find(ctx, ref)
+			return nil // each plugin has its own
+		})
+	}
+	_ = group.Wait() // as no function of it returns one
+	byName := map[string]found{}
+	for i, ref := range refs {
+		byName[ref.String()] = all[i]
+	}
+	return byName
 }
 
 // lockedFiles are a plugin's hashes as lock files have them.

@@ -10,7 +10,6 @@ import (
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost"
-	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/store"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
 )
 
@@ -70,21 +69,22 @@ func checkPlugins(ctx context.Context, host *pluginhost.Host, o Options, file *c
 			a.session.Close()
 		}
 	}()
+	all := files.findAll(ctx, file.Plugins())
 	var plugins []plugin
-	taken := []*store.Bundle{}
 	defer func() {
 		if plugins == nil {
-			for _, b := range taken {
-				err = errors.Join(err, b.Close())
+			for _, f := range all {
+				if f.err == nil {
+					err = errors.Join(err, f.entry.Bundle.Close())
+				}
 			}
 		}
 	}()
 	configs, more := file.DecodePlugins(func(ref config.PluginRef) (schema.Block, error) {
-		entry, err := files.find(ctx, ref)
+		entry, err := all[ref.String()].entry, all[ref.String()].err
 		if err != nil {
 			return schema.Block{}, err
 		}
-		taken = append(taken, entry.Bundle)
 		if err := lock.Check(ref, platform, lockedFiles(entry)); err != nil {
 			return schema.Block{}, err
 		}

@@ -168,13 +168,18 @@ func (s *Store) take(ctx context.Context, f Files, parts []part) (*Bundle, error
 
 // keep gives the stored bundle, and stores it before if it is not there.
 func (s *Store) keep(ctx context.Context, f Files, parts []part, opened *os.File) (*Bundle, error) {
+	// As a rule it is there and whole; to hash it, nobody else need wait.
+	b, err := s.stored(ctx, parts, opened)
+	if err == nil || ctx.Err() != nil {
+		return b, err
+	}
 	lock, err := s.lock(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close()
 	name, title := digest(parts), filepath.Join(f.Dir, f.Manifest)
-	b, err := s.stored(ctx, parts, opened)
+	b, err = s.openStored(ctx, parts, opened)
 	if err == nil || ctx.Err() != nil {
 		return b, err
 	}
@@ -187,7 +192,7 @@ func (s *Store) keep(ctx context.Context, f Files, parts []part, opened *os.File
 	if err := s.copy(ctx, f, parts); err != nil {
 		return nil, fmt.Errorf("store plugin %s: %w", title, err)
 	}
-	if b, err = s.stored(ctx, parts, opened); err != nil {
+	if b, err = s.openStored(ctx, parts, opened); err != nil {
 		return nil, fmt.Errorf("read plugin %s, which was just stored: %w", title, err)
 	}
 	return b, nil

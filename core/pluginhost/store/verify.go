@@ -15,21 +15,51 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stored opens a bundle and hashes what it opened. fs.ErrNotExist says that it is
-// not there; another error, unless ctx is done, that it is not what it should be.
-// An interpreter is taken from opened. The store is locked.
+// stored is openStored for who has not locked the store. It may fail because
+// another process is just copying the bundle anew.
 func (s *Store) stored(ctx context.Context, parts []part, opened *os.File) (*Bundle, error) {
-	name := digest(parts)
+	lock, err := s.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	held, err := s.hold(digest(parts))
+	if err = errors.Join(err, lock.Close()); err != nil {
+		if held != nil {
+			err = errors.Join(err, held.Close())
+		}
+		return nil, err
+	}
+	return s.whole(ctx, parts, opened, held)
+}
+
+// openStored opens a bundle and hashes what it opened. fs.ErrNotExist says that it
+// is not there; another error, unless ctx is done, that it is not what it should
+// be. An interpreter is taken from opened. The store is locked.
+func (s *Store) openStored(ctx context.Context, parts []part, opened *os.File) (*Bundle, error) {
+	held, err := s.hold(digest(parts))
+	if err != nil {
+		return nil, err
+	}
+	return s.whole(ctx, parts, opened, held)
+}
+
+// hold opens a bundle's directory so that collect leaves it. The store is locked:
+// else it could be removed between the two steps.
+func (s *Store) hold(name string) (*os.File, error) {
 	held, err := s.root.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	// Whoever removes bundles needs them unlocked; until now they need the
-	// store's lock, too.
-	err = unix.Flock(int(held.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-	if err == nil {
-		opened, err = s.verify(ctx, name, parts, opened)
+	if err := unix.Flock(int(held.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("hold stored plugin %s: %w", name, err), held.Close())
 	}
+	return held, nil
+}
+
+// whole makes a bundle of a directory that is held, if it is what it should be.
+func (s *Store) whole(ctx context.Context, parts []part, opened, held *os.File) (*Bundle, error) {
+	name := digest(parts)
+	opened, err := s.verify(ctx, name, parts, opened, held)
 	if err == nil {
 		err = s.root.Chtimes(name, time.Time{}, time.Now()) // for collect
 	}
@@ -41,13 +71,20 @@ func (s *Store) stored(ctx context.Context, parts []part, opened *os.File) (*Bun
 }
 
 // verify holds a stored bundle against parts, and returns the program, open.
-func (s *Store) verify(ctx context.Context, name string, parts []part, opened *os.File) (_ *os.File, err error) {
+func (s *Store) verify(ctx context.Context, name string, parts []part, opened, held *os.File) (_ *os.File, err error) {
 	dir, err := s.root.OpenRoot(name)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
 	at := filepath.Join(s.dir, name)
+	locked, err := held.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if now, err := dir.Stat("."); err != nil || !os.SameFile(locked, now) {
+		return nil, errors.Join(err, fmt.Errorf("%s was replaced at this moment", at))
+	}
 	if err := listed(dir, at, parts); err != nil {
 		return nil, err
 	}
