@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -15,8 +13,6 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/plugindoc"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost"
-	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/schemas"
-	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/store"
 )
 
 // Describe asks plugins what they say of themselves, or looks up what they said
@@ -31,37 +27,23 @@ func Describe(ctx context.Context, o Options, name string) (_ []plugindoc.Plugin
 			return nil, configError(o.ConfigFile, found)
 		}
 	}
-	catalog, err := o.catalog(file)
+	f, err := o.finder(ctx, file, o.storeDir())
 	if err != nil {
 		return nil, err
 	}
-	entries, err := choose(catalog, name)
+	defer func() { err = errors.Join(err, f.close()) }()
+	refs, err := choose(f.catalog, name)
 	if err != nil {
 		return nil, err
 	}
-	log := newLogger(o.Stderr, config.Log{Level: "error"})
-	files, err := store.Open(ctx, o.storeDir(), log)
+	ask, err := o.asker()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, files.Close()) }()
-	cache, err := o.schemas()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, cache.Close()) }()
-	host, err := pluginhost.New(pluginhost.Options{NoCgroups: true, Schemas: cache, Log: log})
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), pluginsStop)
-		defer cancel()
-		err = errors.Join(err, host.Stop(ctx))
-	}()
+	defer func() { err = errors.Join(err, ask.close()) }()
 	var all []plugindoc.Plugin
-	for _, e := range entries {
-		p, e := describe(ctx, host, files, e)
+	for _, ref := range refs {
+		p, e := describe(ctx, ask, f, ref)
 		if err = errors.Join(err, e); e == nil {
 			all = append(all, p)
 		}
@@ -69,12 +51,13 @@ func Describe(ctx context.Context, o Options, name string) (_ []plugindoc.Plugin
 	return all, err
 }
 
-func describe(ctx context.Context, host *pluginhost.Host, files *store.Store, e pluginhost.Entry) (_ plugindoc.Plugin, err error) {
-	if err := e.Take(ctx, files); err != nil {
+func describe(ctx context.Context, ask *asker, f *finder, ref config.PluginRef) (_ plugindoc.Plugin, err error) {
+	e, err := f.find(ctx, ref)
+	if err != nil {
 		return plugindoc.Plugin{}, err
 	}
 	defer func() { err = errors.Join(err, e.Bundle.Close()) }()
-	d, err := host.Describe(ctx, e)
+	d, err := ask.Describe(ctx, e)
 	if err != nil {
 		return plugindoc.Plugin{}, err
 	}
@@ -85,47 +68,32 @@ func describe(ctx context.Context, host *pluginhost.Host, files *store.Store, e 
 }
 
 // choose finds the plugins that a name means.
-func choose(c *pluginhost.Catalog, name string) ([]pluginhost.Entry, error) {
-	kind, base, exact := strings.Cut(name, "/")
-	if !exact {
-		kind, base = "", name
-	}
-	var entries []pluginhost.Entry
-	var known []string
-	var wrong error
-	for _, k := range config.PluginKinds() {
-		names, err := c.Names(k)
+func choose(c *pluginhost.Catalog, name string) ([]config.PluginRef, error) {
+	var chosen []config.PluginRef
+	var known, meant []string
+	for _, kind := range config.PluginKinds() {
+		names, err := c.Names(kind)
 		if err != nil {
 			return nil, err
 		}
 		for _, n := range names {
-			known = append(known, string(k)+"/"+n)
-			if name != "" && (n != base || exact && string(k) != kind) {
-				continue
+			id := string(kind) + "/" + n
+			known = append(known, id)
+			if name == "" || name == n || name == id {
+				meant = append(meant, id)
+				chosen = append(chosen, config.PluginRef{Kind: kind, Name: n})
 			}
-			e, err := c.Find(k, n)
-			if err != nil {
-				wrong = errors.Join(wrong, err)
-				continue
-			}
-			entries = append(entries, e)
 		}
 	}
 	switch {
-	case wrong != nil:
-		return nil, wrong
 	case len(known) == 0:
 		return nil, fmt.Errorf("there are no plugins in %s: build them (make build), or name their directory with --dir", strings.Join(c.Dirs(), " or "))
-	case len(entries) == 0:
+	case len(chosen) == 0:
 		return nil, fmt.Errorf("there is no plugin %q in %s.%s There are %s", name, strings.Join(c.Dirs(), " or "), nearest(name, known), strings.Join(known, ", "))
-	case name != "" && len(entries) > 1:
-		var full []string
-		for _, e := range entries {
-			full = append(full, e.String())
-		}
-		return nil, fmt.Errorf("%q are %d plugins: say which, %s", name, len(entries), strings.Join(full, " or "))
+	case name != "" && len(chosen) > 1:
+		return nil, fmt.Errorf("%q are %d plugins: say which, %s", name, len(chosen), strings.Join(meant, " or "))
 	}
-	return entries, nil
+	return chosen, nil
 }
 
 // nearest is a question that names the plugin that could be meant, or "".
@@ -139,13 +107,4 @@ func nearest(name string, known []string) string {
 		return ""
 	}
 	return fmt.Sprintf(" Did you mean %s?", best)
-}
-
-// schemas opens what is kept of the plugins' descriptions. Who is not root could
-// protect none, and has none.
-func (o Options) schemas() (*schemas.Cache, error) {
-	if os.Geteuid() != 0 {
-		return nil, nil
-	}
-	return schemas.Open(filepath.Join(o.stateDir(), "schemas"))
 }

@@ -211,8 +211,8 @@ func lockState(lock *config.Lock, ref config.PluginRef, now config.LockedFiles) 
 }
 
 // LockPlugins writes the lock file: every plugin that the configuration names as it
-// is now, on this platform. Those that are new or have changed are started once, to
-// be asked for their version. What the file has of other platforms and of other
+// is now, on this platform. Those that are new or have changed are asked for their
+// version. What the file has of other platforms and of other
 // plugins stays. Unless all could be read and asked, nothing is written.
 func LockPlugins(ctx context.Context, o Options) (report LockReport, err error) {
 	file, lock, err := o.readLock()
@@ -220,18 +220,18 @@ func LockPlugins(ctx context.Context, o Options) (report LockReport, err error) 
 		return report, err
 	}
 	report = LockReport{File: lock.Name, Exists: lock.Exists}
-	host, err := pluginhost.New(pluginhost.Options{NoCgroups: true, Log: newLogger(o.Stderr, config.Log{Level: "error"})})
+	ask, err := o.asker()
 	if err != nil {
 		return report, err
 	}
-	defer func() { err = errors.Join(err, stopHost(host)) }()
+	defer func() { err = errors.Join(err, ask.close()) }()
 	f, err := o.finder(ctx, file, o.storeDir())
 	if err != nil {
 		return report, err
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
 	found := file.EachPlugin(func(ref config.PluginRef) error {
-		p, err := lockPlugin(ctx, host, f, lock, ref)
+		p, err := lockPlugin(ctx, ask.Host, f, lock, ref)
 		report.Plugins = append(report.Plugins, p)
 		return err
 	})

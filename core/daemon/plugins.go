@@ -27,19 +27,12 @@ func Validate(ctx context.Context, o Options) (err error) {
 	if found.HasErrors() && len(file.Plugins()) == 0 {
 		return configError(o.ConfigFile, found)
 	}
-	cache, err := o.schemas()
+	ask, err := o.asker()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, cache.Close()) }()
-	host, err := pluginhost.New(pluginhost.Options{
-		NoCgroups: true, Schemas: cache, Log: newLogger(o.Stderr, config.Log{Level: "error"}),
-	})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, stopHost(host)) }()
-	plugins, found, err := checkPlugins(ctx, host, o, file, found)
+	defer func() { err = errors.Join(err, ask.close()) }()
+	plugins, found, err := checkPlugins(ctx, ask.Host, o, file, found)
 	if err := errors.Join(err, closeBundles(plugins)); err != nil {
 		return err
 	}

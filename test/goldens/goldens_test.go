@@ -165,7 +165,7 @@ func TestPluginsAreDescribedWithoutRootAndNothingIsKept(t *testing.T) {
 	cmd := command(filepath.Join(dir, "in", "ebpf-tracer"), dir, "plugin", "describe", "everything", "-o", "hcl")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	text, err := cmd.CombinedOutput()
-	if err != nil || !strings.HasPrefix(string(text), "mesh \"everything\" {\n  name = ") {
+	if err != nil || !strings.HasPrefix(string(text), "mesh \"everything\" {\n  name    = \"nn\"\n") {
 		t.Errorf("%v\n%s", err, text)
 	}
 }
