@@ -408,6 +408,40 @@ func TestAReloadExchangesTheSamplerWithoutLosingCount(t *testing.T) {
 	}
 }
 
+func TestAReloadTakesOverOnlyWhatTheLockHas(t *testing.T) {
+	tr := harness.Prepare(t, "")
+	moody(t, tr, "well", "1", "discoverer")
+	const hcl = "plugins { dirs = [\"@DIR@/plugins\"] }\nprobe \"process\" {}\ndiscoverer \"moody\" {}\n"
+	tr.SetConfig(hcl)
+	lock := func() {
+		t.Helper()
+		if out, err := exec.CommandContext(t.Context(), tr.Binaries.Tracer, "plugin", "lock", "--config", tr.Config).CombinedOutput(); err != nil {
+			t.Fatalf("lock: %v\n%s", err, out)
+		}
+	}
+	lock()
+	tr.Launch()
+	tr.WaitPlugins()
+	before := pids(t, tr)
+	program := filepath.Join(tr.Dir, "plugins", "discoverer", "moody")
+	locked := sha(t, program)
+	moody(t, tr, "well", "2", "discoverer")
+	_, stderr, status := reload(t, tr)
+	if status != 1 || !strings.Contains(stderr, "config.hcl:3:12: Error: Plugin not as locked") ||
+		!strings.Contains(stderr, locked) || !strings.Contains(stderr, sha(t, program)) {
+		t.Errorf("status %d: %s", status, stderr)
+	}
+	if got := differ(before, pids(t, tr)); got != nil {
+		t.Errorf("%v have another process", got)
+	}
+	lock()
+	changes(t, tr, hcl, `discoverer "moody" replaced`)
+	if got := differ(before, pids(t, tr)); !slices.Equal(got, []string{"discoverer moody"}) {
+		t.Errorf("%v have another process", got)
+	}
+	tr.Stop()
+}
+
 func TestADaemonEndsInTimeDuringAReload(t *testing.T) {
 	tr := harness.Prepare(t, "")
 	moody(t, tr, "well", "1", "discoverer")
