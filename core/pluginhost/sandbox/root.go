@@ -35,12 +35,16 @@ func (r *run) enterRoot() error {
 	if err := tmpfs(root, 0o755, 1<<20, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC); err != nil {
 		return err
 	}
+	// What is shown may lie below the plugin's own file systems.
+	if err := r.ownFileSystems(root); err != nil {
+		return err
+	}
 	for _, m := range r.plan.Mounts {
 		if err := bind(root, m); err != nil {
 			return err
 		}
 	}
-	if err := r.ownFileSystems(root); err != nil {
+	if err := r.ownProc(root); err != nil {
 		return err
 	}
 	if err := unix.Mount("", root, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
@@ -57,7 +61,7 @@ func (r *run) enterRoot() error {
 	return nil
 }
 
-// ownFileSystems mounts what the plugin may write to, and its view of processes.
+// ownFileSystems mounts what the plugin may write to.
 func (r *run) ownFileSystems(root string) error {
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	for _, m := range []struct {
@@ -75,6 +79,13 @@ func (r *run) ownFileSystems(root string) error {
 			return fmt.Errorf("give %s to the plugin: %w", m.at, err)
 		}
 	}
+	return nil
+}
+
+// ownProc shows the plugin the processes of its pid namespace, unless it was given the
+// host's.
+func (r *run) ownProc(root string) error {
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	proc := filepath.Join(root, "proc")
 	if _, err := os.Lstat(proc); err == nil {
 		return nil // it asked for the host's
