@@ -52,6 +52,9 @@ func (e *Entry) Take(ctx context.Context, s *store.Store) error {
 		f.Program = e.Program // where the distribution's links lead
 	}
 	b, err := s.Take(ctx, f)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("a file that its manifest names is not there: %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("plugin %s: %w", e, err)
 	}
