@@ -45,12 +45,12 @@ func TestLooksAtRealProcesses(t *testing.T) {
 		signal syscall.Signal
 		want   verdict
 	}{
-		"asleep":  {"sleep 1000", 0, asleep},
+		"asleep":  {"exec sleep 1000", 0, asleep},
 		"stopped": {"while :; do :; done", syscall.SIGSTOP, stopped},
 		"busy":    {"while :; do :; done", 0, busy},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cmd := exec.Command("sh", "-c", "exec 2>&1; "+c.script)
+			cmd := exec.Command("sh", "-c", c.script)
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
