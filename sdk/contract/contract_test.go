@@ -203,8 +203,8 @@ func TestADescriptionIsHeldAgainstTheContract(t *testing.T) {
 		"a default not in the enum":  {func(_ *protov1.DescribeResponse, b *schema.Block) { b.Attributes[2].Default = []string{"c"} }, []string{"one of"}},
 		"a default of another shape": {func(_ *protov1.DescribeResponse, b *schema.Block) { b.Attributes[3].Default = []int{1} }, []string{"it wants a map"}},
 		"required, with a default":   {func(_ *protov1.DescribeResponse, b *schema.Block) { b.Attributes[0].Required = true }, []string{"one or the other"}},
-		"a pattern for a number":     {func(_ *protov1.DescribeResponse, b *schema.Block) { b.Attributes[1].Pattern = "x" }, []string{"is no text"}},
-		"a range for text":           {func(_ *protov1.DescribeResponse, b *schema.Block) { b.Attributes[0].Min = schema.Bound(1) }, []string{"is no number"}},
+		"a pattern for a number":     {func(_ *protov1.DescribeResponse, b *schema.Block) { b.Attributes[1].Pattern = "x" }, []string{"but is no text"}},
+		"a range for text":           {func(_ *protov1.DescribeResponse, b *schema.Block) { b.Attributes[0].Min = schema.Bound(1) }, []string{"but is no number"}},
 		"a name that is none":        {func(_ *protov1.DescribeResponse, b *schema.Block) { b.Attributes[0].Name = "No" }, []string{"can't be used"}},
 	} {
 		t.Run(name, func(t *testing.T) {

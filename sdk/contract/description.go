@@ -3,6 +3,7 @@ package contract
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -39,29 +40,32 @@ func Description(d *protov1.DescribeResponse) (schema.Block, []string) {
 		add("it has no doc: say in one paragraph what it does")
 	}
 	b, err := wire.SchemaFromProto(d.GetSchema())
-	if err != nil {
+	var broken *schema.Broken
+	switch {
+	case errors.As(err, &broken):
+		for _, problem := range broken.Problems {
+			add("its schema can't be used: %s", problem)
+		}
+	case err != nil:
 		add("its schema can't be used: %v", err)
-		return b, wrong
+	default:
+		documented(b, "", add)
 	}
-	block(b, "", add)
 	return b, wrong
 }
 
-func block(b schema.Block, at string, add func(string, ...any)) {
+// documented checks that every argument and block says what it is for.
+func documented(b schema.Block, at string, add func(string, ...any)) {
 	for _, a := range b.Attributes {
-		attribute(a, at+a.Name, add)
+		if strings.TrimSpace(a.Doc) == "" {
+			add("argument %s has no doc: say what it does, and its unit", at+a.Name)
+		}
 	}
 	for _, n := range b.Blocks {
 		if strings.TrimSpace(n.Block.Doc) == "" {
 			add("block %s has no doc", at+n.Name)
 		}
-		block(n.Block, at+n.Name+".", add)
-	}
-}
-
-func attribute(a schema.Attribute, at string, add func(string, ...any)) {
-	if strings.TrimSpace(a.Doc) == "" {
-		add("argument %s has no doc: say what it does, and its unit", at)
+		documented(n.Block, at+n.Name+".", add)
 	}
 }
 
