@@ -26,7 +26,7 @@ const (
 	detectWithin   = 10 * time.Second
 	answerWithin   = 10 * time.Second // of a sampler
 	settleWithin   = 20 * time.Second // to a snapshot, or to say that the runtime is away
-	exitWithin     = 10 * time.Second // by itself, asked to or orphaned; later it hangs
+	exitWithin     = 5 * time.Second  // by itself, asked to or orphaned; later it hangs
 	exitPromptly   = time.Second      // the daemon's patience
 	detectPromptly = 2 * time.Second
 )
@@ -90,6 +90,8 @@ type tester struct {
 	early  []string // what the first process printed before its handshake
 	schema schema.Block
 	config []byte // a right one
+	grants []config.Grant
+	limits config.PluginHost
 }
 
 // all makes every check, each on a process that lives: one that did not outlive a
@@ -183,8 +185,9 @@ func (c *check) notef(format string, args ...any) {
 
 func (t *tester) spec() pluginhost.Spec {
 	return pluginhost.Spec{
-		Entry: t.entry, Config: t.config, StartTimeout: startWithin,
-		Node: &protov1.Node{Name: "plugin-test", DaemonVersion: "test"},
+		Entry: t.entry, Config: t.config, Grants: t.grants, Memory: t.limits.Memory,
+		StartTimeout: max(startWithin, t.limits.StartTimeout),
+		Node:         &protov1.Node{Name: "plugin-test", DaemonVersion: "test"},
 	}
 }
 
@@ -279,7 +282,7 @@ func (t *tester) configuration() error {
 	})
 	for _, c := range configs {
 		if c.Ref.Kind == kind && c.Ref.Name == name {
-			t.config = c.JSON
+			t.config, t.grants, t.limits = c.JSON, c.Grants(), c.Ref.Host
 			return nil
 		}
 	}

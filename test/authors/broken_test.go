@@ -122,8 +122,8 @@ func TestTheTestOfPluginsFindsWhatIsWrong(t *testing.T) {
 		{"resets once", 1, []string{again, "..."}, `the stream begins with container \"a\"`},
 		{"ends its stream", 1, []string{"..."}, "the plugin ended the stream by itself"},
 		{"ends on later editions", 1, []string{later}, "a fact that is not known"},
-		{"stays when asked to go", 1, []string{exits}, "it still runs 10s after it was asked to"},
-		{"does not read its standard input", 1, []string{orphan}, "it still runs 10s after it was its standard input was at its end"},
+		{"stays when asked to go", 1, []string{exits}, "it still runs 5s after it was asked to"},
+		{"does not read its standard input", 1, []string{orphan}, "it still runs 5s after it was its standard input was at its end"},
 	} {
 		t.Run(c.wrong, func(t *testing.T) {
 			t.Parallel()
