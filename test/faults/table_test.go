@@ -29,7 +29,7 @@ type fault struct {
 
 	// How it is brought about: killed, stopped or told to misbehave by a signal;
 	// with the file of faults of the start beside it, if atStart.
-	by      syscall.Signal
+	by      syscall.Signal // 0: its control group is frozen
 	atStart bool
 	facts   bool   // while the daemon has facts to tell
 	options string // how the host runs it
@@ -44,6 +44,7 @@ type fault struct {
 var faultTable = []fault{
 	{name: "kill", what: "SIGKILL", by: syscall.SIGKILL, says: []string{"signal: killed"}, restarts: 1},
 	{name: "freeze", what: "SIGSTOP", by: syscall.SIGSTOP, says: []string{"frozen", "a signal has stopped it"}, restarts: 1},
+	{name: "suspend", what: "frozen by its control group", says: []string{"frozen", "it sleeps"}, restarts: 1},
 	{name: "exit", what: "it ends by itself", by: syscall.SIGUSR1, says: []string{"it exited with status 0"}, restarts: 1},
 	{name: "panic", what: "a panic", by: syscall.SIGUSR1, says: []string{"exit status 2", "panic: out of its mind"}, restarts: 1},
 	{name: "grandchild", what: "SIGKILL, a grandchild holds its standard error", by: syscall.SIGKILL, says: []string{"signal: killed"}, restarts: 1},
@@ -239,38 +240,64 @@ func (f fault) bringAbout(t *testing.T, tr *harness.Tracer) time.Time {
 	}
 	p := tr.WaitPlugin("discoverer", f.plugin(), func(p *protov1.PluginView) bool { return p.GetState() == "running" && p.GetPid() != 0 })
 	at := time.Now()
-	signal(t, int(p.GetPid()), f.by)
+	if f.by == 0 {
+		freeze(t, int(p.GetPid()))
+	} else {
+		signal(t, int(p.GetPid()), f.by)
+	}
 	if f.facts {
 		tellFacts(t)
 	}
 	return at
 }
 
+// freeze keeps a process from running by its control group, which shows in no state.
+func freeze(t *testing.T, pid int) {
+	t.Helper()
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(groups)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			if err := os.WriteFile(filepath.Join(defaultHierarchy(t), path, "cgroup.freeze"), []byte("1"), 0); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatalf("process %d is in no group of the default hierarchy: %s", pid, groups)
+}
+
 // tellFacts gives the daemon something to tell: cgroups come and go.
 func tellFacts(t *testing.T) {
+	t.Helper()
+	for n := range 10 {
+		dir := filepath.Join(defaultHierarchy(t), fmt.Sprintf("fault-%d-%d", os.Getpid(), n))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond) // one message each
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// defaultHierarchy is where control groups of version 2 are mounted.
+func defaultHierarchy(t *testing.T) string {
 	t.Helper()
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(mounts)) {
-		f := strings.Fields(line)
-		if len(f) < 3 || f[2] != "cgroup2" {
-			continue
+		if f := strings.Fields(line); len(f) > 2 && f[2] == "cgroup2" {
+			return f[1]
 		}
-		for n := range 10 {
-			dir := filepath.Join(f[1], fmt.Sprintf("fault-%d-%d", os.Getpid(), n))
-			if err := os.Mkdir(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(20 * time.Millisecond) // one message each
-			if err := os.Remove(dir); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return
 	}
 	t.Fatal("no cgroup2 hierarchy is mounted: the tests need one")
+	return ""
 }
 
 // judge waits until the daemon has found the fault and is over it.
