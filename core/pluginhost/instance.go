@@ -357,6 +357,10 @@ func (i *instance) stop(patience time.Duration, frozen bool) {
 	i.end()
 }
 
+// allWords is how long the end of a process waits for its last words, which come at
+// once unless another process holds its pipes.
+const allWords = 20 * time.Millisecond
+
 // end kills what is left of the instance and cleans up after it. It returns once
 // the process is gone, or after a second if the kernel can't end it; go-plugin's
 // own cleaning goes on in the background, where Host.Stop waits for it.
@@ -365,6 +369,10 @@ func (i *instance) end() {
 	if p := i.run.process(); p != nil {
 		select {
 		case <-p.exited:
+			select {
+			case <-p.read:
+			case <-time.After(allWords):
+			}
 		case <-time.After(time.Second):
 			i.host.log.Error("plugin can't be killed: the kernel holds it", "plugin", i.entry.String(), "pid", p.pid())
 		}

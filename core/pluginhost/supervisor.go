@@ -304,10 +304,6 @@ func (p *Plugin) serve(ctx context.Context, i *instance) error {
 	return err
 }
 
-// allWords is how long the end of a process waits for its last words, which come at
-// once unless another process holds its pipes.
-const allWords = 20 * time.Millisecond
-
 // stop ends a process: in the background when a successor takes over, which waits
 // for nothing.
 func (p *Plugin) stop(ctx context.Context, i *instance, frozen bool) {
@@ -325,10 +321,6 @@ func (p *Plugin) stop(ctx context.Context, i *instance, frozen bool) {
 	}
 	if !yielded(ctx) {
 		end()
-		select {
-		case <-i.proc.read:
-		case <-time.After(allWords):
-		}
 		return
 	}
 	p.mu.Lock()

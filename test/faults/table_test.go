@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -14,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"text/tabwriter"
 	"time"
 
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
@@ -117,67 +115,6 @@ func installFaults(t *testing.T) string {
 	return hcl.String()
 }
 
-// steady is a load of 2,000 execs a second for as long as a test needs it.
-type steady struct {
-	t        *testing.T
-	prefix   string
-	stop     chan struct{}
-	did      chan []load.ExecCounts
-	failed   error // after did
-	prefixes []string
-}
-
-const rate = 2000
-
-func startSteady(t *testing.T, p *load.Programs) *steady {
-	s := &steady{t: t, prefix: tag(), stop: make(chan struct{}), did: make(chan []load.ExecCounts, 1)}
-	go func() {
-		var did []load.ExecCounts
-		defer func() { s.did <- did }()
-		for n := 0; ; n++ {
-			select {
-			case <-s.stop:
-				return
-			default:
-			}
-			prefix := fmt.Sprintf("%s%d:", s.prefix, n)
-			c, err := p.RunExec(t.Context(), "-n", fmt.Sprint(rate/2), "-r", fmt.Sprint(rate), "-p", "2", "-a", prefix, p.Noop)
-			if err != nil {
-				s.failed = err
-				return
-			}
-			did = append(did, c)
-			s.prefixes = append(s.prefixes, prefix)
-		}
-	}()
-	return s
-}
-
-// end ends the load and gives its own counts, in its parts and in all.
-func (s *steady) end() (parts []load.ExecCounts, sum load.ExecCounts) {
-	s.t.Helper()
-	close(s.stop)
-	parts = <-s.did
-	if s.failed != nil {
-		s.t.Fatal(s.failed)
-	}
-	for _, c := range parts {
-		sum.Execs += c.Execs
-		sum.Forks += c.Forks
-		sum.Exits += c.Exits
-		sum.Seconds += c.Seconds
-	}
-	return parts, sum
-}
-
-// check checks that each exec was told once.
-func (s *steady) check(events []harness.Event, parts []load.ExecCounts) {
-	s.t.Helper()
-	for n, did := range parts {
-		checkOnce(s.t, events, s.prefixes[n], did)
-	}
-}
-
 // logLine is a line of the daemon's log about a plugin.
 type logLine struct {
 	at    time.Time
@@ -218,16 +155,6 @@ func saidOnly(lines []logLine) error {
 		fmt.Fprintf(&b, "\n%.300s", l.line)
 	}
 	return fmt.Errorf("about the plugin the daemon says:%s", b.String())
-}
-
-// result is a row of the table at the end.
-type result struct {
-	Fault     string  `json:"fault"`
-	State     string  `json:"state"`
-	Restarts  uint64  `json:"restarts"`
-	DetectMS  float64 `json:"detect_ms"`  // from the fault to the daemon's word; -1: there is nothing to detect
-	RecoverMS float64 `json:"recover_ms"` // from there to a process, or a stream, that serves; -1: it always did
-	Says      string  `json:"says"`
 }
 
 // bringAbout makes a plugin go wrong and returns when that was.
@@ -484,30 +411,4 @@ func ofFaults(t *testing.T) (found []proc) {
 		}
 	}
 	return found
-}
-
-// report logs the table, for people and for programs.
-func report(t *testing.T, results []result) {
-	t.Helper()
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "FAULT\tFOUND AFTER\tSERVES AGAIN AFTER\tRESTARTS\tSTATE\tTHE DAEMON'S WORD")
-	for _, r := range results {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%.100s\n", r.Fault, ms(r.DetectMS), ms(r.RecoverMS), r.Restarts, r.State, r.Says)
-	}
-	if err := w.Flush(); err != nil {
-		t.Error(err)
-	}
-	line, err := json.Marshal(map[string]any{"faults": results})
-	if err != nil {
-		t.Error(err)
-	}
-	t.Logf("\n%s\nfault-table %s", b.String(), line)
-}
-
-func ms(v float64) string {
-	if v < 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%.0f ms", v)
 }
