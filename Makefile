@@ -66,7 +66,6 @@ fuzz: ## Fuzz every parser of outside bytes, each for FUZZTIME (30s)
 generate: ## Compile the probes with the pinned clang, regenerate the protobuf code and docs/plugins
 	@PATH="$$(dirname "$$($(GO))"):$$PATH" bpf/generate.sh
 	@PATH="$$(dirname "$$($(GO))"):$$PATH" scripts/proto.sh
-	@examples/plugins/python/generate.sh
 	@$(MAKE) docs
 
 .PHONY: docs
@@ -80,6 +79,12 @@ drift: ## Compile the probes in a copy and compare every byte with what is commi
 .PHONY: lint
 lint: ## Check format, go vet and the import rules
 	@scripts/lint.sh
+
+.PHONY: tidy
+tidy: ## Tidy go.mod and go.sum of every module, those of the examples included
+	@for module in . sdk $$(dirname examples/plugins/*/go.mod); do \
+		(cd "$$module" && "$$OLDPWD/$(GO)" mod tidy); \
+	done
 
 .PHONY: clean
 clean: ## Remove what build made

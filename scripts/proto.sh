@@ -1,5 +1,6 @@
 #!/bin/sh
-# Regenerates sdk/proto/v1/*.pb.go. Needs protoc (Debian: protobuf-compiler).
+# Regenerates sdk/proto/v1/*.pb.go, and what plugins in Python have of the same. Needs
+# protoc (Debian: protobuf-compiler).
 set -eu
 cd "$(dirname "$0")/.."
 bin=$(mktemp -d)
@@ -8,3 +9,4 @@ GOBIN=$bin go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 GOBIN=$bin go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
 PATH=$bin:$PATH protoc -I. --go_out=. --go_opt=paths=source_relative \
 	--go-grpc_out=. --go-grpc_opt=paths=source_relative sdk/proto/v1/*.proto
+examples/plugins/python/generate.sh

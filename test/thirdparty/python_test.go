@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -183,6 +184,13 @@ func TestAPluginInPythonTellsContainersAndComesBackAfterACrash(t *testing.T) {
 	write(t, file, jobs)
 	before := plugin(is("running"))
 	tr.WaitContainer("job-2")
+	// It does all this with no rights but to read what the operator wrote, and to keep
+	// state of its own.
+	box := before.GetSandbox()
+	reads := slices.DeleteFunc(slices.Clone(box.GetGranted()), func(g string) bool { return strings.HasPrefix(g, "write ") })
+	if box.GetUid() == 0 || box.GetRootEquivalent() != "" || !slices.Equal(reads, []string{"read " + dir}) {
+		t.Errorf("it is confined by %v", box)
+	}
 	checks = append(checks, runs("job-2", h.make(h.top+"/two")))
 
 	// It is killed, and the list is another when it is back.
