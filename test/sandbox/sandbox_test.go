@@ -26,6 +26,7 @@ type target struct {
 	Outside  string `json:"outside"`
 	Victim   string `json:"victim"`
 	Abstract string `json:"abstract"`
+	Datagram string `json:"datagram"`
 	Allowed  string `json:"allowed"`
 	TCP      string `json:"tcp"`
 	UDP      string `json:"udp"`
@@ -58,28 +59,36 @@ func newTarget(t *testing.T) *target {
 	v.accept(t, "unix", "@"+v.Abstract, &v.reached)
 	v.accept(t, "unix", v.Allowed, &v.allowed)
 	v.TCP = v.accept(t, "tcp", "127.0.0.1:0", &v.reached)
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	v.UDP = v.receive(t, "udp", "127.0.0.1:0")
+	v.Datagram = v.Abstract + "-datagram"
+	v.receive(t, "unixgram", "@"+v.Datagram)
+	return v
+}
+
+// receive counts datagrams at an address until the end of the test.
+func (v *target) receive(t *testing.T, network, address string) string {
+	t.Helper()
+	l, err := net.ListenPacket(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.UDP = udp.LocalAddr().String()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		for {
-			if _, _, err := udp.ReadFrom(make([]byte, 64)); err != nil {
+			if _, _, err := l.ReadFrom(make([]byte, 64)); err != nil {
 				return // closed
 			}
 			v.reached.Add(1)
 		}
 	}()
 	t.Cleanup(func() {
-		if err := udp.Close(); err != nil {
+		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
 		<-ended
 	})
-	return v
+	return l.LocalAddr().String()
 }
 
 // accept counts connections to an address until the end of the test.
@@ -162,13 +171,14 @@ discoverer "hostile" {
   outside  = %q
   victim   = %q
   abstract = %q
+  datagram = %q
   tcp      = %q
   udp      = %q
   bomb     = %d
   %s
   plugin { %s }
 }
-`, plugins, v.Daemon, v.Outside, v.Victim, v.Abstract, v.TCP, v.UDP, v.Bomb, extra, options))
+`, plugins, v.Daemon, v.Outside, v.Victim, v.Abstract, v.Datagram, v.TCP, v.UDP, v.Bomb, extra, options))
 	tr.Ask("reload")
 	return tr, tr.WaitContainer(strings.Repeat("ab", 32)).GetContainer().GetLabels()
 }
@@ -182,7 +192,7 @@ func TestAHostilePluginIsStoppedAtEachAttempt(t *testing.T) {
 
 	for name, how := range went {
 		switch name {
-		case "grandchild", "environment", "open files", "user", "processes seen", "processes started", "fork bomb":
+		case "grandchild", "environment", "open files", "user", "processes seen", "processes started", "fork bomb", "network namespace":
 			continue
 		}
 		t.Logf("%-40s %s", name, how)
@@ -197,6 +207,9 @@ func TestAHostilePluginIsStoppedAtEachAttempt(t *testing.T) {
 		if went[name] != "operation not permitted" {
 			t.Errorf("%s: the call went further than the filter: %s", name, went[name])
 		}
+	}
+	if how := went["send by one of a pair of sockets"]; how != "address family not supported by protocol" {
+		t.Errorf("it has a pair of datagram sockets: %s", how)
 	}
 	if n := v.reached.Load(); n != 0 {
 		t.Errorf("it reached %d things that nobody granted it", n)
@@ -221,6 +234,9 @@ func TestAHostilePluginIsStoppedAtEachAttempt(t *testing.T) {
 	if n, err := strconv.Atoi(went["processes started"]); err != nil || n >= 64 || went["fork bomb"] == "" {
 		t.Errorf("its fork bomb came to %s processes (%s)", went["processes started"], went["fork bomb"])
 	}
+	if own, err := os.Readlink("/proc/self/ns/net"); err != nil || went["network namespace"] == own || went["network namespace"] == "" {
+		t.Errorf("it is in the host's network namespace: %s, %s, %v", went["network namespace"], own, err)
+	}
 	if went["grandchild"] != "done" {
 		t.Errorf("it could not leave a grandchild, so that nothing shows whether that is ended: %s", went["grandchild"])
 	}
@@ -240,7 +256,10 @@ func TestAPluginReachesTheSocketThatItWasGrantedAndNoOther(t *testing.T) {
 	if how := went["connect to its own socket"]; how != "done" || v.allowed.Load() == 0 {
 		t.Errorf("its own socket: %s", how)
 	}
-	for _, name := range []string{"connect to a socket of others", "connect to an abstract socket of others", "connect by TCP", "send by UDP", "open a unix datagram socket"} {
+	for _, name := range []string{
+		"connect to a socket of others", "connect to an abstract socket of others", "connect by TCP", "send by UDP",
+		"open a unix datagram socket", "send by one of a pair of sockets",
+	} {
 		t.Logf("%-40s %s", name, went[name])
 		if went[name] == "done" || went[name] == "" {
 			t.Errorf("%s: %q", name, went[name])
@@ -248,6 +267,28 @@ func TestAPluginReachesTheSocketThatItWasGrantedAndNoOther(t *testing.T) {
 	}
 	if n := v.reached.Load(); n != 0 {
 		t.Errorf("it reached %d things that nobody granted it", n)
+	}
+	tr.Stop()
+	if l := left(t, program); len(l) > 0 {
+		t.Errorf("processes %v of it outlive the daemon", l)
+	}
+}
+
+func TestAPluginReadsTheDirectoryThatItWasGrantedAndItsSocketInThere(t *testing.T) {
+	plugins, program := install(t)
+	v := newTarget(t)
+	deeper := filepath.Join(v.Outside, "deeper")
+	if err := os.Mkdir(deeper, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	v.Allowed = filepath.Join(deeper, "allowed")
+	v.accept(t, "unix", v.Allowed, &v.allowed)
+	tr, went := attack(t, plugins, v, "", fmt.Sprintf("allowed = %q\n  shown = %q", v.Allowed, deeper))
+	if went["read what it was granted"] != "done" || went["connect to its own socket"] != "done" {
+		t.Errorf("it read its directory: %s; connected to its socket: %s", went["read what it was granted"], went["connect to its own socket"])
+	}
+	if how := went["write to a directory that it reads"]; how == "done" || how == "" {
+		t.Errorf("it wrote into what it may read: %q", how)
 	}
 	tr.Stop()
 	if l := left(t, program); len(l) > 0 {

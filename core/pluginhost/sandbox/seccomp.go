@@ -116,7 +116,8 @@ func filter(p Plan) []bpf.Instruction {
 		number uint32
 		judge  []bpf.Instruction
 	}{
-		{unix.SYS_CLONE, judgeClone()}, {unix.SYS_IOCTL, judgeIoctl()}, {unix.SYS_SOCKET, judgeSocket(p)},
+		{unix.SYS_CLONE, judgeClone()}, {unix.SYS_IOCTL, judgeIoctl()}, {unix.SYS_PRCTL, judgePrctl()},
+		{unix.SYS_SOCKET, judgeSocket(p)}, {unix.SYS_SOCKETPAIR, judgePair()},
 	} {
 		out = append(out, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: c.number, SkipTrue: uint8(len(c.judge))})
 		out = append(out, c.judge...) // ends with a return
@@ -139,6 +140,28 @@ func judgeIoctl() []bpf.Instruction {
 }
 
 const tiocLinux = 0x541C
+
+// judgePrctl keeps a plugin from living on when the daemon is killed. That a library
+// asks for another signal for its children is no error: they end with the plugin.
+func judgePrctl() []bpf.Instruction {
+	return []bpf.Instruction{
+		argument(0),
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.PR_SET_PDEATHSIG, SkipTrue: 1}, allow,
+		argument(1),
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(unix.SIGKILL), SkipTrue: 1}, failWith(0),
+		allow,
+	}
+}
+
+// judgePair denies pairs of datagram sockets: each of the two can send to any other.
+func judgePair() []bpf.Instruction {
+	return []bpf.Instruction{
+		argument(1),
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: ^uint32(unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK)},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SOCK_DGRAM, SkipTrue: 1}, family,
+		allow,
+	}
+}
 
 // judgeSocket denies other families than unix and, where the plugin may use the
 // network, those of the internet; and unix datagram sockets, which could send

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,7 +34,9 @@ type config struct {
 	Outside  string `json:"outside"`  // a directory that everybody may write to
 	Victim   string `json:"victim"`   // a unix socket that everybody may connect to
 	Abstract string `json:"abstract"` // likewise, abstract
+	Datagram string `json:"datagram"` // an abstract socket of datagrams
 	Allowed  string `json:"allowed"`  // a unix socket that was granted
+	Shown    string `json:"shown"`    // a directory to read that was granted
 	TCP      string `json:"tcp"`
 	UDP      string `json:"udp"`
 	Bomb     int    `json:"bomb"` // processes to start
@@ -68,11 +71,13 @@ func main() {
 	}
 	granted := text("allowed")
 	granted.Opens = schema.Socket
+	shown := text("shown")
+	shown.Opens = schema.Path
 	plugin.Serve(plugin.Discoverer[config]{
 		Name: "hostile", Version: "1.0", Doc: "Tries what no plugin may do.",
 		Schema: schema.Block{Attributes: []schema.Attribute{
 			{Name: "daemon", Type: schema.Integer, Required: true, Doc: "The daemon's pid."},
-			text("outside"), text("victim"), text("abstract"), granted, text("tcp"), text("udp"),
+			text("outside"), text("victim"), text("abstract"), text("datagram"), granted, shown, text("tcp"), text("udp"),
 			{Name: "bomb", Type: schema.Integer, Default: int64(0), Doc: "Processes to start."},
 		}},
 		New: func(_ context.Context, c config, _ plugin.Env) (discover.Discoverer, error) { return hostile{c}, nil },
@@ -117,6 +122,13 @@ func attempts(c config) map[string]string {
 	try("connect to an abstract socket of others", dial("unix", "@"+c.Abstract))
 	try("connect by TCP", dial("tcp", c.TCP))
 	try("send by UDP", dial("udp", c.UDP))
+	try("send by one of a pair of sockets", sendFromPair("@"+c.Datagram))
+	try("outlive the daemon", outlived)
+	if c.Shown != "" {
+		try("write to a directory that it reads", os.WriteFile(filepath.Join(c.Shown, "hostile"), nil, 0o666))
+		_, err := os.ReadDir(c.Shown)
+		try("read what it was granted", err)
+	}
 	if c.Allowed != "" {
 		try("connect to its own socket", dial("unix", c.Allowed))
 	}
@@ -147,6 +159,8 @@ func attempts(c config) map[string]string {
 	try("use bpf", call(unix.SYS_BPF))
 	try("load a module", call(unix.SYS_INIT_MODULE))
 	try("open a perf event", call(unix.SYS_PERF_EVENT_OPEN))
+	try("have the kernel's settings writable", writable("/proc"))
+	out["network namespace"], _ = os.Readlink("/proc/self/ns/net")
 	out["environment"] = strings.Join(os.Environ(), "\n")
 	out["open files"] = openFiles()
 	out["user"] = strconv.Itoa(os.Getuid())
@@ -177,6 +191,53 @@ func dial(network, address string) error {
 		_, err = c.Write([]byte("was here"))
 	}
 	return errors.Join(err, c.Close())
+}
+
+// sendFromPair sends to an address without a socket that was made for that.
+func sendFromPair(address string) error {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	err = unix.Sendto(pair[0], []byte("was here"), 0, &unix.SockaddrUnix{Name: address})
+	return errors.Join(err, unix.Close(pair[0]), unix.Close(pair[1]))
+}
+
+// outlived is the result of outlive.
+var outlived error
+
+// What ends a process with its parent is a thing of its first thread, which only init
+// can be sure to run on.
+func init() {
+	runtime.LockOSThread()
+	outlived = outlive()
+	runtime.UnlockOSThread()
+}
+
+// outlive undoes what ends this process with its parent.
+func outlive() error {
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0); err != nil {
+		return err
+	}
+	var signal int32
+	if err := unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&signal)), 0, 0, 0); err != nil {
+		return err
+	}
+	if signal != 0 {
+		return fmt.Errorf("it still ends by signal %d", signal)
+	}
+	return nil
+}
+
+func writable(path string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return err
+	}
+	if st.Flags&unix.ST_RDONLY != 0 {
+		return unix.EROFS
+	}
+	return nil
 }
 
 func readMemory(pid int) error {
