@@ -38,6 +38,7 @@ type process struct {
 	handshake *io.PipeReader
 	exited    chan struct{}  // closed when it is gone and reaped
 	read      chan struct{}  // closed when its pipes have been read to the end
+	reaped    atomic.Bool    // its pid may be another's, or is just becoming so
 	protocol  atomic.Int64   // that it shook hands in, and 1; 0: it has not
 	confined  chan struct{}  // closed when it has become the plugin, or could not
 	sandbox   sandbox.Report // after confined
@@ -102,6 +103,9 @@ func spawn(f *forker, p program, g *cgroup, out *output) (_ *process, err error)
 	}
 	if p.plan.Confine {
 		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC
+	}
+	if p.plan.OwnNetwork {
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWNET
 	}
 	if cmd, err = startIn(f, cmd, g); err != nil {
 		if cmd != nil && cmd.Process != nil {
@@ -179,6 +183,7 @@ func (p *process) wait(stdout, stderr *os.File, both <-chan struct{}) {
 		}
 	}
 	p.killRest()
+	p.reaped.Store(true)
 	err := p.cmd.Wait()
 	p.ended = "it exited with status 0"
 	if err != nil {

@@ -30,8 +30,11 @@ type Plan struct {
 
 	Confine bool // root's measures: a root of its own, another user
 	NewRoot string
-	Mounts  []Mount
-	Groups  []string // directories of control groups to join
+	// OwnNetwork: the process is in a network namespace of its own, in which
+	// nothing is, and so can't reach the host's abstract sockets either.
+	OwnNetwork bool
+	Mounts     []Mount
+	Groups     []string // directories of control groups to join
 
 	UID, GID     uint32
 	Supplement   []uint32
@@ -50,6 +53,7 @@ type Mount struct {
 	From, To string
 	Write    bool
 	Optional bool // absent is no error
+	Socket   bool // anything but a unix socket is one
 }
 
 // Request is what the host knows when it starts a plugin.
@@ -113,16 +117,16 @@ func Prepare(r Request) (Plan, error) {
 	}
 	if p.UID == 0 && !r.Rights.Root {
 		p.UID, p.GID = userOf(r.Name), userOf(r.Name)
-		for _, s := range r.Rights.Sockets {
-			if err := p.mayConnect(s); err != nil {
-				return Plan{}, err
-			}
+	}
+	for _, s := range r.Rights.Sockets {
+		if err := p.mayConnect(s); err != nil {
+			return Plan{}, err
 		}
 	}
 	if r.NewRoot == "" {
 		return p.shared(r), nil
 	}
-	p.Confine, p.NewRoot = true, r.NewRoot
+	p.Confine, p.NewRoot, p.OwnNetwork = true, r.NewRoot, !r.Rights.Network
 	p.Dir = ProgramAt
 	if rel, err := filepath.Rel(r.Dir, r.Path); err == nil && filepath.IsLocal(rel) {
 		p.Path = filepath.Join(ProgramAt, rel)
@@ -163,7 +167,7 @@ func Prepare(r Request) (Plan, error) {
 		p.Writable = append(p.Writable, StateDir)
 	}
 	for _, s := range r.Rights.Sockets {
-		p.Mounts = append(p.Mounts, Mount{From: s, To: s, Write: true, Optional: true})
+		p.Mounts = append(p.Mounts, Mount{From: s, To: s, Write: true, Optional: true, Socket: true})
 	}
 	return p, nil
 }
@@ -198,6 +202,10 @@ func (p *Plan) mayConnect(path string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("look at the socket that a plugin asks for: %w", err)
+	}
+	// Who may write to it decides whom the plugin runs as: nothing else counts.
+	if st.Mode()&fs.ModeSocket == 0 {
+		return fmt.Errorf("%s, which a plugin asks for as a socket, is none: name a socket, or what it reads in paths", path)
 	}
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	if !ok || p.UID == 0 || st.Mode().Perm()&0o002 != 0 {

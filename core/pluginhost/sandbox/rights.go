@@ -41,6 +41,9 @@ func (r Rights) RootEquivalent() string {
 			why = append(why, "socket "+s+" starts containers with any rights")
 		}
 	}
+	if r.Root {
+		why = append(why, "user root owns the host's files")
+	}
 	for _, c := range r.Capabilities {
 		if slices.Contains(powerful, c) {
 			why = append(why, c)
@@ -96,6 +99,11 @@ func (r Rights) Check() error {
 	for _, p := range slices.Concat(r.Sockets, r.Paths) {
 		if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {
 			return fmt.Errorf("a plugin's need %q must be an absolute path of something, without . and ..", p)
+		}
+		for _, own := range []string{SocketDir, TempDir, StateDir, ProgramAt} {
+			if p == own || strings.HasPrefix(own, p+"/") {
+				return fmt.Errorf("a plugin's need %q would cover %s, which is the plugin's own: name what it needs in there", p, own)
+			}
 		}
 	}
 	_, err := capabilityMask(r.Capabilities)

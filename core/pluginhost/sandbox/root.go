@@ -3,9 +3,9 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,8 +39,13 @@ func (r *run) enterRoot() error {
 	if err := r.ownFileSystems(root); err != nil {
 		return err
 	}
+	at, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open the plugin's root: %w", err)
+	}
+	defer unix.Close(at)
 	for _, m := range r.plan.Mounts {
-		if err := bind(root, m); err != nil {
+		if err := bind(at, m); err != nil {
 			return err
 		}
 	}
@@ -57,7 +62,11 @@ func (r *run) enterRoot() error {
 		return fmt.Errorf("enter the plugin's directory: %w", err)
 	}
 	r.applied("own root directory")
-	r.applied("own pid and ipc namespaces")
+	if r.plan.OwnNetwork {
+		r.applied("own pid, ipc and network namespaces")
+	} else {
+		r.applied("own pid and ipc namespaces")
+	}
 	return nil
 }
 
@@ -85,7 +94,8 @@ func (r *run) ownFileSystems(root string) error {
 // ownProc shows the plugin the processes of its pid namespace, unless it was given the
 // host's.
 func (r *run) ownProc(root string) error {
-	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	// Read-only: it has the kernel's settings too, of which some are any root's.
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_RDONLY
 	proc := filepath.Join(root, "proc")
 	if _, err := os.Lstat(proc); err == nil {
 		return nil // it asked for the host's
@@ -109,48 +119,119 @@ func tmpfs(at string, mode os.FileMode, size int, flags uintptr) error {
 	return nil
 }
 
-// bind shows something of the host in the new root.
-func bind(root string, m Mount) error {
-	// A path on the host may lead over symbolic links; what they lead to stands
-	// in the new root at the name that the plugin knows.
-	from, err := filepath.EvalSymlinks(m.From)
-	var st fs.FileInfo
-	if err == nil {
-		st, err = os.Stat(from)
-	}
-	if errors.Is(err, fs.ErrNotExist) && m.Optional {
+// bind shows something of the host in the new root, whose directory is open. What is
+// looked at is what is shown: it is opened once, since others than root may own a
+// part of the way to it.
+func bind(root int, m Mount) error {
+	show := func(err error) error { return fmt.Errorf("show %s to the plugin: %w", m.From, err) }
+	from, err := unix.Open(m.From, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) && m.Optional {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("show %s to the plugin: %w", m.From, err)
+		return show(err)
 	}
-	to := filepath.Join(root, m.To)
-	if err := place(to, st.IsDir()); err != nil {
-		return fmt.Errorf("show %s to the plugin: %w", m.From, err)
+	defer unix.Close(from)
+	var st, top unix.Stat_t
+	if err := errors.Join(unix.Fstat(from, &st), unix.Stat("/", &top)); err != nil {
+		return show(err)
 	}
-	if err := unix.Mount(from, to, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("show %s to the plugin: %w", m.From, err)
+	kind := st.Mode & unix.S_IFMT
+	switch {
+	case m.Socket && kind != unix.S_IFSOCK:
+		return show(errors.New("it is no socket"))
+	case st.Dev == top.Dev && st.Ino == top.Ino:
+		return show(errors.New("it leads to the host's root directory: name what is read there"))
+	}
+	at, err := place(root, m.To, kind == unix.S_IFDIR)
+	if err != nil {
+		return show(err)
+	}
+	err = unix.Mount(descriptor(from), descriptor(at), "", unix.MS_BIND|unix.MS_REC, "")
+	unix.Close(at)
+	if err != nil {
+		return show(err)
 	}
 	attr := uint64(unix.MOUNT_ATTR_NOSUID)
-	if !device(st) {
+	if kind != unix.S_IFCHR && kind != unix.S_IFBLK {
 		attr |= unix.MOUNT_ATTR_NODEV
 	}
 	if !m.Write {
 		attr |= unix.MOUNT_ATTR_RDONLY
-	} else if st.IsDir() {
+	} else if kind == unix.S_IFDIR {
 		attr |= unix.MOUNT_ATTR_NOEXEC
 	}
-	err = unix.MountSetattr(unix.AT_FDCWD, to, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: attr})
-	if errors.Is(err, unix.ENOSYS) { // before 5.12: the topmost mount only
-		err = unix.Mount("", to, "", unix.MS_REMOUNT|unix.MS_BIND|mountFlags(attr), "")
-	}
-	if err != nil {
+	if err := limitMount(root, m.To, attr); err != nil {
 		return fmt.Errorf("limit what the plugin can do to %s: %w", m.From, err)
 	}
 	return nil
 }
 
-func device(st fs.FileInfo) bool { return st.Mode()&fs.ModeDevice != 0 }
+// limitMount takes rights from what is mounted at a path of the new root, and from all
+// that is mounted below it.
+func limitMount(root int, path string, attr uint64) error {
+	at, err := within(root, path)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(at)
+	err = unix.MountSetattr(at, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: attr})
+	if !errors.Is(err, unix.ENOSYS) {
+		return err
+	}
+	// Before Linux 5.12 each mount is taken by itself.
+	top, err := os.Readlink(descriptor(at))
+	if err != nil {
+		return err
+	}
+	raw, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for _, m := range mountsBelow(string(raw), top) {
+		if err := unix.Mount("", m.at, "", unix.MS_REMOUNT|unix.MS_BIND|m.flags|mountFlags(attr), ""); err != nil {
+			return fmt.Errorf("%s: %w", m.at, err)
+		}
+	}
+	return nil
+}
+
+// mounted is a mount as it is, with the flags that a remount would take away.
+type mounted struct {
+	at    string
+	flags uintptr
+}
+
+// mountsBelow reads from a mountinfo what is mounted at top and below.
+func mountsBelow(mountinfo, top string) []mounted {
+	var out []mounted
+	for line := range strings.Lines(mountinfo) {
+		f := strings.Fields(line)
+		if len(f) < 6 {
+			continue
+		}
+		m := mounted{at: octal.Replace(f[4])}
+		if m.at != top && !strings.HasPrefix(m.at, top+"/") {
+			continue
+		}
+		for _, o := range strings.Split(f[5], ",") {
+			m.flags |= mountOptions[o]
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// octal undoes how mountinfo writes what would end a field.
+var octal = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+var mountOptions = map[string]uintptr{
+	"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC,
+	"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME,
+}
+
+// descriptor is a path to an open file.
+func descriptor(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
 func mountFlags(attr uint64) (flags uintptr) {
 	for bit, flag := range map[uint64]uintptr{
@@ -164,19 +245,38 @@ func mountFlags(attr uint64) (flags uintptr) {
 	return flags
 }
 
-// place makes something to mount on.
-func place(at string, dir bool) error {
+// within opens a path as the plugin will: links in what is shown to it lead nowhere
+// else than it sees.
+func within(root int, path string) (int, error) {
+	return unix.Openat2(root, strings.TrimPrefix(path, "/"), &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+}
+
+// place makes something to mount on in the new root, unless what is mounted there
+// has it, and opens it.
+func place(root int, path string, dir bool) (int, error) {
+	at, err := within(root, path)
+	if !errors.Is(err, unix.ENOENT) {
+		return at, err
+	}
+	above := root
+	if up := filepath.Dir(path); up != "/" {
+		if above, err = place(root, up, true); err != nil {
+			return -1, err
+		}
+		defer unix.Close(above)
+	}
+	name := filepath.Base(path)
 	if dir {
-		return os.MkdirAll(at, 0o755)
+		err = unix.Mkdirat(above, name, 0o755)
+	} else {
+		err = unix.Mknodat(above, name, unix.S_IFREG|0o644, 0)
 	}
-	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(at, os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
-		return err
+		return -1, err
 	}
-	return f.Close()
+	return within(root, path)
 }
 
 // switchRoot makes root this process's root and the old one unreachable.
