@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -143,7 +144,7 @@ func (h *Host) makeDir() error {
 		return fmt.Errorf("make a runtime directory: %w", err)
 	}
 	// It is emptied below: a directory that no host has made is somebody's.
-	if err := h.ownDir(); err != nil {
+	if err := errors.Join(alone(h.dir), h.ownDir()); err != nil {
 		return err
 	}
 	lock, err := os.OpenFile(filepath.Join(h.dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
@@ -169,6 +170,19 @@ func (h *Host) makeDir() error {
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("clear the runtime directory: %w", err), lock.Close())
+	}
+	return nil
+}
+
+// alone refuses a runtime directory that somebody else could change, or has chosen.
+func alone(dir string) error {
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("look at the runtime directory: %w", err)
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok || !st.IsDir() || int(sys.Uid) != os.Geteuid() || st.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%s is to hold plugins' sockets, and is not a directory that only this user can write to: take it away, or set another path in api { socket = ... }", dir)
 	}
 	return nil
 }

@@ -215,6 +215,34 @@ func TestADirectoryThatNoHostHasMadeIsNeverEmptied(t *testing.T) {
 	}
 }
 
+func TestARuntimeDirectoryThatOthersCouldChangeIsRefused(t *testing.T) {
+	top := t.TempDir()
+	made := func(name string, mode os.FileMode) string {
+		dir := filepath.Join(top, name)
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, mode), os.WriteFile(filepath.Join(dir, lockName), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	open, target, link := made("open", 0o777), made("target", 0o700), filepath.Join(top, "link")
+	if err := os.Symlink(target, link); err != nil {
+		t.Fatal(err)
+	}
+	dirs := []string{open, link}
+	if os.Geteuid() == 0 {
+		foreign := made("foreign", 0o700)
+		if err := os.Chown(foreign, 4711, 4711); err != nil {
+			t.Fatal(err)
+		}
+		dirs = append(dirs, foreign)
+	}
+	for _, dir := range dirs {
+		if _, err := New(Options{RuntimeDir: dir, NoCgroups: true, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "take it away") {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}
+
 func TestOneRuntimeDirectoryServesOneHost(t *testing.T) {
 	dir, err := os.MkdirTemp("", "ph-")
 	if err != nil {

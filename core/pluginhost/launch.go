@@ -246,12 +246,16 @@ func chownAll(dir string, uid, gid int) error {
 		return err
 	}
 	defer root.Close()
-	return fs.WalkDir(root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
+	err = fs.WalkDir(root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || path == "." {
 			return err
 		}
 		return root.Lchown(path, uid, gid)
 	})
+	if err != nil {
+		return err
+	}
+	return root.Lchown(".", uid, gid) // last: it says that all of it is done
 }
 
 // movedError says that something a plugin may use is not what it was given.

@@ -2,10 +2,15 @@ package pluginhost
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -126,5 +131,86 @@ func TestABudgetComesBackWithTime(t *testing.T) {
 	}
 	if !b.spend(now.Add(61 * time.Second)) {
 		t.Error("none came back")
+	}
+}
+
+func TestALinkInThePlaceOfThePluginsSocketIsNotFollowed(t *testing.T) {
+	dir := t.TempDir()
+	real, link := filepath.Join(dir, "real"), filepath.Join(dir, "link")
+	l, err := net.Listen("unix", real)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.Symlink(real, link); err != nil {
+		t.Fatal(err)
+	}
+	f, err := openSocket(real)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := openSocket(link); !errors.Is(err, syscall.ELOOP) {
+		t.Errorf("a link: %v", err)
+	}
+}
+
+func TestAProcessIDThatMayBeAnothersProvesNothing(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "socket")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	p := &process{cmd: &exec.Cmd{Process: &os.Process{Pid: os.Getpid()}}}
+	if err := p.listensOn(c.(*net.UnixConn)); err != nil {
+		t.Errorf("while it runs: %v", err)
+	}
+	p.reaped.Store(true)
+	if err := p.listensOn(c.(*net.UnixConn)); err == nil {
+		t.Error("a process that has ended listens")
+	}
+}
+
+func TestADirectoryIsGivenOnlyWhenAllInItIs(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("giving files away needs root")
+	}
+	dir := t.TempDir()
+	last := time.Time{}
+	for n := range 5000 {
+		if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(n)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := chownAll(dir, 4711, 4712); err != nil {
+		t.Fatal(err)
+	}
+	changed := func(path string) time.Time {
+		st, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sys := st.Sys().(*syscall.Stat_t)
+		if sys.Uid != 4711 || sys.Gid != 4712 {
+			t.Errorf("%s belongs to %d:%d", path, sys.Uid, sys.Gid)
+		}
+		return time.Unix(sys.Ctim.Unix())
+	}
+	for n := range 5000 {
+		if at := changed(filepath.Join(dir, strconv.Itoa(n))); at.After(last) {
+			last = at
+		}
+	}
+	// A daemon that ended in between finds by the directory that it was not done.
+	if at := changed(dir); at.Before(last) {
+		t.Errorf("the directory was given %s before the last file", last.Sub(at))
 	}
 }

@@ -2,9 +2,11 @@ package pluginhost
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -151,30 +153,63 @@ func (r *run) HostToPlugin(network, address string) (string, string, error) {
 // dial connects to the plugin's socket and makes sure that it is the plugin's:
 // the one who listens must be the process that was started.
 func (r *run) dial(ctx context.Context, address string) (net.Conn, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", address)
+	p := r.process()
+	if p == nil {
+		return nil, fmt.Errorf("connect to %s: it was not started", address)
+	}
+	socket, err := openSocket(address)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := c.(*net.UnixConn).SyscallConn()
+	defer socket.Close()
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d", socket.Fd()))
 	if err != nil {
-		c.Close()
 		return nil, err
+	}
+	if err := p.listensOn(c.(*net.UnixConn)); err != nil {
+		return nil, errors.Join(fmt.Errorf("check who listens on %s: %w", address, err), c.Close())
+	}
+	return c, nil
+}
+
+// openSocket opens a socket in a directory that is the plugin's. A link there could
+// lead the daemon, which may do more, to the sockets of others.
+func openSocket(path string) (*os.File, error) {
+	dir, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: filepath.Dir(path), Err: err}
+	}
+	defer unix.Close(dir)
+	fd, err := unix.Openat2(dir, filepath.Base(path), &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// listensOn makes sure that it is this process at the other end of a connection.
+func (p *process) listensOn(c *net.UnixConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
 	}
 	var cred *unix.Ucred
 	var credErr error
 	err = raw.Control(func(fd uintptr) {
 		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
-	if err == nil {
-		err = credErr
+	switch {
+	case err != nil:
+		return err
+	case credErr != nil:
+		return credErr
+	case int(cred.Pid) != p.pid():
+		return fmt.Errorf("process %d listens there, which is not the plugin's", cred.Pid)
+	case p.reaped.Load():
+		return errors.New("the plugin has ended, and its process id can be another's")
 	}
-	if p := r.process(); err == nil && (p == nil || int(cred.Pid) != p.pid()) {
-		err = fmt.Errorf("process %d listens there, which is not the plugin's", cred.Pid)
-	}
-	if err != nil {
-		c.Close()
-		return nil, fmt.Errorf("check who listens on %s: %w", address, err)
-	}
-	return c, nil
+	return nil
 }
