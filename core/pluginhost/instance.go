@@ -382,7 +382,9 @@ func (i *instance) end() {
 		defer i.host.cleaning.Done()
 		if p := i.run.process(); p != nil {
 			<-p.read
-			i.client.Kill()
+			if i.client != nil { // nil: it was only tried
+				i.client.Kill()
+			}
 		}
 		err := errors.Join(os.RemoveAll(i.dir), i.run.group.remove(time.Second), i.close())
 		if err != nil {

@@ -141,7 +141,10 @@ func (g *cgroup) bound(memory, processes int64, limits *sandbox.Limits) (c Confi
 	} else if memory > 0 {
 		c.Applied = append(c.Applied, fmt.Sprintf("at most %d MiB of memory", memory>>20))
 	}
-	if err := failed[pidsController]; err != nil {
+	if err := failed[pidsController]; err != nil && os.Geteuid() != 0 {
+		// A limit by user would count all that this user runs.
+		c.NotApplied = append(c.NotApplied, fmt.Sprintf("number of its processes: %v", err))
+	} else if err != nil {
 		limits.Processes = processes
 	} else if processes > 0 {
 		c.Applied = append(c.Applied, fmt.Sprintf("at most %d processes and threads", processes))

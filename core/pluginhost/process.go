@@ -25,6 +25,9 @@ import (
 // process may hold them open for ever.
 const lastWords = 200 * time.Millisecond
 
+// exitedWell is how a process ended that nothing ended.
+const exitedWell = "it exited with status 0"
+
 // handshakeLine is how go-plugin's handshake begins. Whatever else a plugin
 // prints before it, or after, is taken for log.
 var handshakeLine = regexp.MustCompile(`^\d+\|(\d+)\|[a-z]+\|`)
@@ -185,7 +188,7 @@ func (p *process) wait(stdout, stderr *os.File, both <-chan struct{}) {
 	p.killRest()
 	p.reaped.Store(true)
 	err := p.cmd.Wait()
-	p.ended = "it exited with status 0"
+	p.ended = exitedWell
 	if err != nil {
 		p.ended = "it ended: " + err.Error()
 	}

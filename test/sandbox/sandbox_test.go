@@ -12,11 +12,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 	"github.com/ebpf-tracer/ebpf-tracer/test/harness"
 )
 
@@ -188,7 +190,7 @@ func TestAHostilePluginIsStoppedAtEachAttempt(t *testing.T) {
 	plugins, program := install(t)
 	v := newTarget(t)
 	v.Bomb = 500
-	tr, went := attack(t, plugins, v, "processes = 64", "")
+	tr, went := attack(t, plugins, v, "\n    processes = 64\n    memory = \"256MiB\"\n", "")
 
 	for name, how := range went {
 		switch name {
@@ -252,7 +254,7 @@ func TestAHostilePluginIsStoppedAtEachAttempt(t *testing.T) {
 func TestAPluginReachesTheSocketThatItWasGrantedAndNoOther(t *testing.T) {
 	plugins, program := install(t)
 	v := newTarget(t)
-	tr, went := attack(t, plugins, v, "", fmt.Sprintf("allowed = %q", v.Allowed))
+	tr, went := attack(t, plugins, v, "memory = \"256MiB\"", fmt.Sprintf("allowed = %q", v.Allowed))
 	if how := went["connect to its own socket"]; how != "done" || v.allowed.Load() == 0 {
 		t.Errorf("its own socket: %s", how)
 	}
@@ -332,6 +334,74 @@ func TestTheAttemptsSucceedWhereNothingStopsThem(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+func TestThePlanSaysWhatARunningPluginGets(t *testing.T) {
+	plugins, program := install(t)
+	v := newTarget(t)
+	dangerous := filepath.Join(v.Outside, "docker.sock") // known by its name
+	v.accept(t, "unix", dangerous, &v.allowed)
+	tr, _ := attack(t, plugins, v, "memory = \"256MiB\"", fmt.Sprintf("allowed = %q", dangerous))
+	out := plan(t, tr, "-o", "json")
+	var planned struct {
+		Probes []struct {
+			Name, State string
+			Unseen      []string
+		}
+		Plugins []struct {
+			Kind, Name     string
+			User           uint32
+			Asks, Granted  []string
+			Applied        []string
+			NotApplied     []string `json:"not_applied"`
+			RootEquivalent string   `json:"root_equivalent"`
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &planned); err != nil {
+		t.Fatalf("%v:\n%s", err, out)
+	}
+	if len(planned.Probes) != 1 || planned.Probes[0].State != "attached" || len(planned.Probes[0].Unseen) == 0 {
+		t.Errorf("probes are %+v", planned.Probes)
+	}
+	checked := 0
+	for _, p := range planned.Plugins {
+		is := tr.WaitPlugin(p.Kind, p.Name, func(p *protov1.PluginView) bool { return p.GetState() == "running" }).GetSandbox()
+		if !slices.Equal(p.Applied, is.GetApplied()) || !slices.Equal(p.NotApplied, is.GetNotApplied()) || !slices.Equal(p.Granted, is.GetGranted()) || p.User != is.GetUid() {
+			t.Errorf("%s: the plan says %+v, it is %v", p.Name, p, is)
+		}
+		if p.Name != "hostile" {
+			if p.RootEquivalent != "" {
+				t.Errorf("%s is root-equivalent: %s", p.Name, p.RootEquivalent)
+			}
+			continue
+		}
+		checked++
+		if !strings.Contains(p.RootEquivalent, dangerous) || !slices.Contains(p.Granted, "socket "+dangerous) || !slices.Contains(p.Applied, "at most 256 MiB of memory") {
+			t.Errorf("the plan of the plugin is %+v", p)
+		}
+		if len(p.Asks) != 1 || !strings.HasPrefix(p.Asks[0], "socket "+dangerous+", as ") || !strings.Contains(p.Asks[0], ":") {
+			t.Errorf("it asks for %q", p.Asks)
+		}
+	}
+	if checked != 1 {
+		t.Errorf("plugins of the plan are %+v", planned.Plugins)
+	}
+	before := len(left(t, program))
+	plan(t, tr)
+	if now := len(left(t, program)); now != before {
+		t.Errorf("%d processes of the plugin ran before another plan, %d after", before, now)
+	}
+	tr.Stop()
+}
+
+// plan runs the program's plan of the daemon's configuration.
+func plan(t *testing.T, tr *harness.Tracer, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), tr.Binaries.Tracer, append([]string{"plan", "--config", tr.Config}, args...)...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
 }
 
 // left are the processes that run a program, or a copy of it.

@@ -28,6 +28,9 @@ type Plan struct {
 	Env     []string
 	Dir     string // where it runs
 
+	// Trial: to do it all, and then end instead of becoming the plugin.
+	Trial bool
+
 	Confine bool // root's measures: a root of its own, another user
 	NewRoot string
 	// OwnNetwork: the process is in a network namespace of its own, in which

@@ -94,6 +94,9 @@ func (r *run) become(report io.Writer) error {
 		return err
 	}
 	r.tell(report)
+	if r.plan.Trial {
+		os.Exit(0)
+	}
 	// Only for a program that could not be executed is there a second report.
 	argv := append([]string{r.plan.Path}, r.plan.Args...)
 	return fmt.Errorf("execute %s: %w", r.plan.Path, execAt(r.plan.Program, argv, r.plan.Env))
@@ -116,11 +119,12 @@ func (r *run) setLimits() error {
 		what     string
 		resource int
 		most     int64
+		unit     uint64
 	}{
-		{"private memory", unix.RLIMIT_DATA, l.DataBytes},
-		{"processes", unix.RLIMIT_NPROC, l.Processes},
-		{"open files", unix.RLIMIT_NOFILE, l.OpenFiles},
-		{"bytes of a file", unix.RLIMIT_FSIZE, l.FileBytes},
+		{"MiB of private memory in a process", unix.RLIMIT_DATA, l.DataBytes, 1 << 20},
+		{"processes and threads", unix.RLIMIT_NPROC, l.Processes, 1},
+		{"open files", unix.RLIMIT_NOFILE, l.OpenFiles, 1},
+		{"MiB in a file", unix.RLIMIT_FSIZE, l.FileBytes, 1 << 20},
 	} {
 		if x.most <= 0 {
 			continue
@@ -133,7 +137,7 @@ func (r *run) setLimits() error {
 		if err := unix.Setrlimit(x.resource, &unix.Rlimit{Cur: most, Max: most}); err != nil {
 			return fmt.Errorf("limit %s: %w", x.what, err)
 		}
-		r.applied("at most %d %s", most, x.what)
+		r.applied("at most %d %s", most/x.unit, x.what)
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("turn off core dumps: %w", err)

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/daemon"
+)
+
+func newPlan() *cobra.Command {
+	var file, format string
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Show what 'run' would do here, and start nothing",
+		Long: `Show what 'run' would do with a configuration on this host: what this kernel can take
+of each probe and what that probe does not see; and for each plugin what it asks for,
+what it gets, which measures of its sandbox are in force and which this host can't
+take. A plugin that could make itself root of the host with what it gets is called
+root-equivalent.
+
+Probes are attached for a moment and each sandbox is built and left; plugins run only
+to be asked for their schemas. As root it shows what the daemon gets.`,
+		Example: `  ebpf-tracer plan
+  ebpf-tracer plan --config /etc/ebpf-tracer/config.hcl -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if format != "text" && format != "json" {
+				return fmt.Errorf("unknown format %q of --output: there are text and json", format)
+			}
+			return action(func(cmd *cobra.Command, _ []string) error {
+				p, err := daemon.MakePlan(cmd.Context(), options(cmd, file))
+				if err != nil {
+					return err
+				}
+				if format == "json" {
+					return writeJSON(cmd.OutOrStdout(), p)
+				}
+				return showPlan(cmd.OutOrStdout(), p)
+			})(cmd, args)
+		},
+	}
+	configFlag(cmd, &file)
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "`format`: text or json")
+	return cmd
+}
+
+func showPlan(out io.Writer, p *daemon.Plan) error {
+	w := &lines{out: out}
+	if p.User != 0 {
+		w.line("made by user %d: a daemon of root gets more, and takes more away from its plugins", p.User)
+	}
+	for _, probe := range p.Probes {
+		w.line("probe %q: %s", probe.Name, probe.State)
+		w.list("reason", []string{probe.Reason})
+		w.list("programs", []string{strings.Join(probe.Programs, ", ")})
+		w.list("does not see", probe.Unseen)
+	}
+	for _, x := range p.Plugins {
+		w.line("%s %q: version %s, user %d", x.Kind, x.Name, x.Version, x.User)
+		if x.RootEquivalent != "" {
+			w.line("  root-equivalent: %s", clean(x.RootEquivalent))
+		}
+		w.list("runs", []string{x.Program})
+		w.list("sha256", []string{x.Digest})
+		w.list("weaker", []string{x.Weaker})
+		w.list("asks for", x.Asks)
+		w.list("gets", x.Granted)
+		w.list("in force", x.Applied)
+		w.list("not in force", x.NotApplied)
+	}
+	if p.Locked {
+		w.line("plugins are locked by their hashes")
+	} else {
+		w.line("plugins are not locked: 'ebpf-tracer plugin lock' lets only these run")
+	}
+	return w.err
+}
+
+// lines writes a text of lines and lists, and keeps its first error.
+type lines struct {
+	out io.Writer
+	err error
+}
+
+func (l *lines) line(format string, args ...any) {
+	if l.err == nil {
+		_, l.err = fmt.Fprintf(l.out, format+"\n", args...)
+	}
+}
+
+// list writes a named list, nothing for an empty one.
+func (l *lines) list(name string, items []string) {
+	for i, item := range items {
+		if item == "" {
+			continue
+		}
+		label := name + ":"
+		if i > 0 {
+			label = ""
+		}
+		l.line("  %-13s %s", label, clean(item))
+	}
+}

@@ -1,0 +1,182 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
+)
+
+// Plan is what Run would do with a configuration on this host.
+type Plan struct {
+	ConfigFile string       `json:"config_file"`
+	Node       string       `json:"node"`
+	User       int          `json:"user"` // of who made the plan: without root it is not what a daemon of root gets
+	Locked     bool         `json:"locked"`
+	Probes     []ProbePlan  `json:"probes"`
+	Plugins    []PluginPlan `json:"plugins"`
+}
+
+// ProbePlan is a probe and what this kernel can take of it.
+type ProbePlan struct {
+	Name     string   `json:"name"`
+	State    string   `json:"state"` // attached, partial, unavailable; unknown: it takes root to tell
+	Reason   string   `json:"reason,omitempty"`
+	Programs []string `json:"programs,omitempty"`
+	Unseen   []string `json:"unseen"`
+}
+
+// PluginPlan is a plugin, what it asks for and what it gets.
+type PluginPlan struct {
+	Kind           config.PluginKind `json:"kind"`
+	Name           string            `json:"name"`
+	Version        string            `json:"version"`
+	Program        string            `json:"program"`
+	Digest         string            `json:"digest"`
+	Weaker         string            `json:"weaker,omitempty"` // why its hash says less than others
+	Asks           []string          `json:"asks"`             // in its manifest, and in the operator's words
+	Granted        []string          `json:"granted"`
+	Applied        []string          `json:"applied"`
+	NotApplied     []string          `json:"not_applied"`
+	User           uint32            `json:"user"`
+	RootEquivalent string            `json:"root_equivalent,omitempty"`
+}
+
+// MakePlan checks a configuration as Run would, tries on this host what Run would do
+// (probes are attached for a moment, each plugin's confinement is built and left), and
+// starts nothing. Plugins run only to be asked for their schemas. A *ConfigError says
+// what is wrong with the configuration.
+func MakePlan(ctx context.Context, o Options) (_ *Plan, err error) {
+	file, found := config.ReadFile(o.ConfigFile)
+	if found.HasErrors() && len(file.Plugins()) == 0 {
+		return nil, configError(o.ConfigFile, found)
+	}
+	kept, err := o.schemas()
+	if err != nil {
+		return nil, err
+	}
+	host, err := pluginhost.New(pluginhost.Options{
+		StateDir: o.planState(), Schemas: kept, Log: newLogger(o.Stderr, config.Log{Level: "error"}),
+	})
+	if err != nil {
+		return nil, errors.Join(err, kept.Close())
+	}
+	defer func() { err = errors.Join(err, stopHost(host), kept.Close()) }()
+	plugins, found, err := checkPlugins(ctx, host, o, file, found)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, closeBundles(plugins)) }()
+	if found.HasErrors() {
+		return nil, configError(o.ConfigFile, found)
+	}
+	if err := showWarnings(o.Stderr, found); err != nil {
+		return nil, err
+	}
+	lock, _ := config.ReadLock(o.ConfigFile) // its mistakes were found above
+	p := &Plan{ConfigFile: o.ConfigFile, Node: file.Config.Node.Name, User: os.Geteuid(), Locked: lock.Exists}
+	if p.Probes, err = planProbes(file.Config); err != nil {
+		return nil, err
+	}
+	d := &daemon{options: o, config: file.Config}
+	for _, x := range plugins {
+		one, err := planPlugin(ctx, host, d.spec(x), x)
+		if err != nil {
+			return nil, err
+		}
+		p.Plugins = append(p.Plugins, one)
+	}
+	return p, nil
+}
+
+// planState is where plugins would keep state; who is not root makes no directories.
+func (o Options) planState() string {
+	if os.Geteuid() != 0 {
+		return ""
+	}
+	return o.stateDir()
+}
+
+// planProbes loads and attaches the probes, and lets them go.
+func planProbes(c config.Config) (_ []ProbePlan, err error) {
+	names := probes(c.Probes)
+	var out []ProbePlan
+	for _, n := range names {
+		out = append(out, ProbePlan{Name: n, State: "unknown", Reason: "it takes root to tell", Unseen: kernel.Unseen(n)})
+	}
+	if os.Geteuid() != 0 {
+		return out, nil
+	}
+	k, err := kernel.Load(kernel.Options{Probes: names, RingBytes: os.Getpagesize(), Rings: 1})
+	if errors.Is(err, kernel.ErrNotPermitted) || errors.Is(err, kernel.ErrNoProbe) || errors.Is(err, kernel.ErrNoBTF) {
+		for i := range out {
+			out[i].State, out[i].Reason = "unavailable", err.Error()
+		}
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range k.Probes() {
+		if i := slices.IndexFunc(out, func(o ProbePlan) bool { return o.Name == p.Name }); i >= 0 {
+			out[i].State, out[i].Reason, out[i].Programs = p.State(), p.Reason(), p.Programs
+		}
+	}
+	return out, errors.Join(k.Detach(), k.Close())
+}
+
+func planPlugin(ctx context.Context, host *pluginhost.Host, spec pluginhost.Spec, p plugin) (PluginPlan, error) {
+	about, err := host.Describe(ctx, p.entry)
+	if err != nil {
+		return PluginPlan{}, err
+	}
+	c, err := host.Try(ctx, spec)
+	if err != nil {
+		return PluginPlan{}, fmt.Errorf("try what %s may do: %w", p.config.Ref, err)
+	}
+	out := PluginPlan{
+		Kind: p.config.Ref.Kind, Name: p.config.Ref.Name, Version: about.Version,
+		Program: p.entry.Bundle.Path(), Digest: p.entry.Bundle.Digest,
+		Granted: c.Granted, Applied: c.Applied, NotApplied: c.NotApplied, User: c.UID, RootEquivalent: c.RootEquivalent,
+		Asks: asks(p),
+	}
+	if len(p.entry.Manifest.Files) > 0 {
+		out.Weaker = "an interpreter runs it, whose own libraries are not hashed"
+	}
+	return out, nil
+}
+
+// asks are the needs of a plugin's manifest and what the operator's words add.
+func asks(p plugin) []string {
+	n := p.entry.Manifest.Needs
+	var out []string
+	for _, list := range []struct {
+		word  string
+		names []string
+	}{{"socket", n.Sockets}, {"read", n.Paths}, {"capability", n.Capabilities}, {"variable", n.Env}} {
+		for _, name := range list.names {
+			out = append(out, list.word+" "+name)
+		}
+	}
+	if n.Network {
+		out = append(out, "network")
+	}
+	if n.Root {
+		out = append(out, "user root")
+	}
+	for _, g := range p.config.Grants() {
+		value := g.Value
+		if g.Hidden {
+			value = "(hidden)"
+		}
+		word := map[schema.Opens]string{schema.Socket: "socket", schema.Path: "read", schema.Network: "network"}[g.Opens]
+		out = append(out, fmt.Sprintf("%s %s, as %s says", word, value, g.Range))
+	}
+	return out
+}

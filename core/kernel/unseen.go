@@ -1,0 +1,26 @@
+package kernel
+
+// Unseen says, in sentences, what a probe does not see by its making. They stand in
+// the documents too.
+func Unseen(probe string) []string {
+	switch probe {
+	case "process":
+		return []string{
+			"Threads: a process is forked once and exits once.",
+			"Executable paths run from the root of the process's mount tree, which after a plain chroot is more than the process itself sees.",
+		}
+	case "network":
+		return []string{
+			"Accepts and connects through io_uring, or of 32-bit programs on a 64-bit kernel, that fail without ever having begun. The states of their connections are seen.",
+			"A listener that was never bound is told with port 0: the kernel chooses the port after the state changes.",
+			"Sockets older than the tracer have no owner, but their container is known.",
+			"MPTCP, and everything that is not TCP.",
+		}
+	case "file":
+		return []string{
+			"Opens through io_uring, and of 32-bit programs on a 64-bit kernel.",
+			"Paths of opens are told as they were given: relative ones are relative to `file.directory_fd` or to the working directory.",
+		}
+	}
+	return nil
+}
