@@ -107,18 +107,24 @@ func filter(p Plan) []bpf.Instruction {
 	if !p.Sockets && !p.Network {
 		no = append(no, unix.SYS_CONNECT)
 	}
+	type judged struct {
+		number uint32
+		judge  []bpf.Instruction
+	}
+	judges := []judged{
+		{unix.SYS_CLONE, judgeClone()}, {unix.SYS_IOCTL, judgeIoctl()}, {unix.SYS_PRCTL, judgePrctl()},
+		{unix.SYS_SOCKET, judgeSocket(p)}, {unix.SYS_SOCKETPAIR, judgePair()},
+	}
+	if p.Capabilities&(1<<unix.CAP_SYS_ADMIN) != 0 {
+		no = slices.DeleteFunc(no, func(n uint32) bool { return n == unix.SYS_SETNS })
+		judges = append(judges, judged{unix.SYS_SETNS, judgeSetns()})
+	}
 	for _, n := range no {
 		out = append(out, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: n, SkipTrue: 1}, refused)
 	}
 	// The flags of clone3 can't be seen; what libraries do without it is clone.
 	out = append(out, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_CLONE3, SkipTrue: 1}, absent)
-	for _, c := range []struct {
-		number uint32
-		judge  []bpf.Instruction
-	}{
-		{unix.SYS_CLONE, judgeClone()}, {unix.SYS_IOCTL, judgeIoctl()}, {unix.SYS_PRCTL, judgePrctl()},
-		{unix.SYS_SOCKET, judgeSocket(p)}, {unix.SYS_SOCKETPAIR, judgePair()},
-	} {
+	for _, c := range judges {
 		out = append(out, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: c.number, SkipTrue: uint8(len(c.judge))})
 		out = append(out, c.judge...) // ends with a return
 	}
@@ -127,6 +133,12 @@ func filter(p Plan) []bpf.Instruction {
 
 func judgeClone() []bpf.Instruction {
 	return []bpf.Instruction{argument(0), bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: newNamespaces, SkipTrue: 1}, refused, allow}
+}
+
+// judgeSetns lets a plugin whose operator granted it CAP_SYS_ADMIN dial inside another
+// network namespace, and enter no other kind.
+func judgeSetns() []bpf.Instruction {
+	return []bpf.Instruction{argument(1), bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.CLONE_NEWNET, SkipTrue: 1}, refused, allow}
 }
 
 // judgeIoctl keeps a plugin from typing into a terminal.
