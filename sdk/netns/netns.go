@@ -46,6 +46,10 @@ func (n Namespace) String() string { return n.path }
 // a path belongs to a mount namespace: reach it as /proc/PID/root/PATH, without this
 // package.
 //
+// A plugin that the daemon confines needs CAP_SYS_ADMIN for it, which makes it as good as
+// root and is shown so by `ebpf-tracer plan`, leave to use the network, and the
+// namespace's file among its paths: of /proc/PID/ns/net, /proc and CAP_SYS_PTRACE.
+//
 // An error that wraps ErrPermission names the capability that is missing, one that
 // wraps fs.ErrNotExist says that the namespace is gone. Dial may be called from several
 // goroutines, and ends with ctx.
