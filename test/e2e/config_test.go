@@ -26,6 +26,7 @@ func TestAWrongConfigurationIsRefusedAsAWholeBeforeAnythingStarts(t *testing.T) 
 		UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("TMPDIR", os.TempDir()) // sockets of plugins: the script's own is too long a path
+			env.Setenv("STATE_DIRECTORY", harness.StateDir())
 			env.Setenv("PATH", filepath.Dir(b.Tracer)+":"+os.Getenv("PATH"))
 			return nil
 		},
@@ -109,7 +110,7 @@ func TestAConfigurationIsCheckedWithoutRoot(t *testing.T) {
 			}
 			cmd := exec.Command(tracer, "validate", "config.hcl")
 			cmd.Dir = dir
-			cmd.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + os.TempDir()}
+			cmd.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + os.TempDir(), "STATE_DIRECTORY=" + harness.StateDir()}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 			out, _ := cmd.CombinedOutput() // its status is checked
 			if got := cmd.ProcessState.ExitCode(); got != c.status || !strings.Contains(string(out), c.want) {

@@ -74,13 +74,14 @@ func (f fault) file() string { return filepath.Join(f.state(), "misbehave") }
 
 // state is the plugin's own directory, as the daemon makes it.
 func (f fault) state() string {
-	return filepath.Join("/var/lib/ebpf-tracer/discoverer", f.plugin())
+	return filepath.Join(harness.StateDir(), "discoverer", f.plugin())
 }
 
 // installFaults builds the plugin and gives it a manifest for each fault. It returns
 // the configuration that runs them all.
 func installFaults(t *testing.T) string {
 	t.Helper()
+	harness.Build(t)
 	dir, err := os.MkdirTemp("", "ebpf-tracer-faults-")
 	if err != nil {
 		t.Fatal(err)

@@ -74,7 +74,7 @@ func install(t *testing.T) (tracer string) {
 func command(tracer, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(context.Background(), tracer, args...)
 	cmd.Dir = dir
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + os.TempDir(), "TOKEN=hunter"}
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + os.TempDir(), "TOKEN=hunter", "STATE_DIRECTORY=" + harness.StateDir()}
 	return cmd
 }
 
@@ -144,6 +144,7 @@ func TestWhatDescribeSaysOfPlugins(t *testing.T) {
 		UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("TMPDIR", os.TempDir())
+			env.Setenv("STATE_DIRECTORY", harness.StateDir())
 			env.Setenv("PATH", filepath.Dir(tracer)+":"+os.Getenv("PATH"))
 			env.Setenv("BIN", filepath.Dir(tracer))
 			return nil

@@ -50,6 +50,11 @@ var build = sync.OnceValues(func() (Binaries, error) {
 	if err != nil {
 		return Binaries{}, err
 	}
+	// Daemons and commands keep their state, copies of the plugins above all, beside
+	// what was built: nothing of it stays in the system's directories.
+	if err := os.Setenv("STATE_DIRECTORY", filepath.Join(dir, "state")); err != nil {
+		return Binaries{}, err
+	}
 	b := Binaries{Tracer: filepath.Join(dir, "ebpf-tracer"), Plugins: filepath.Join(dir, "plugins"), lock: lock, identities: &identities{}}
 	if err := goBuild(ctx, root, b.Tracer, "./core/cmd/ebpf-tracer"); err != nil {
 		return b, err
@@ -107,6 +112,10 @@ func goBuild(ctx context.Context, root, out string, packages ...string) error {
 	}
 	return nil
 }
+
+// StateDir is where the daemons of this test binary keep what their plugins keep. Build
+// must have been called.
+func StateDir() string { return os.Getenv("STATE_DIRECTORY") }
 
 // Root is the directory of the checkout.
 func Root() (string, error) {

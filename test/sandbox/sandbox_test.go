@@ -131,12 +131,13 @@ func (v *target) accept(t *testing.T, network, address string, count *atomic.Int
 // install builds the hostile plugin into a directory of plugins.
 func install(t *testing.T) (dir, program string) {
 	t.Helper()
+	harness.Build(t)
 	dir, err := os.MkdirTemp("", "ebpf-tracer-hostile-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(os.RemoveAll(dir), os.RemoveAll("/var/lib/ebpf-tracer/discoverer/hostile")); err != nil {
+		if err := errors.Join(os.RemoveAll(dir), os.RemoveAll(filepath.Join(harness.StateDir(), "discoverer", "hostile"))); err != nil {
 			t.Error(err)
 		}
 	})

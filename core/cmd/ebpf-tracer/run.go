@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +19,8 @@ func newRun() *cobra.Command {
 anything starts. The first SIGINT or SIGTERM stops it in good order: what is under
 way is written and the ledger printed. A second one ends it at once.
 
-It needs root. Its log goes to standard error.`,
+It needs root. Its log goes to standard error. What plugins keep, and the copies of
+them that run, are in $STATE_DIRECTORY, /var/lib/ebpf-tracer unless it is set.`,
 		Example: `  ebpf-tracer run
   ebpf-tracer run --config /etc/ebpf-tracer/config.hcl`,
 		Args: cobra.NoArgs,
@@ -58,8 +61,15 @@ func options(cmd *cobra.Command, file string) daemon.Options {
 	b := readBuild()
 	return daemon.Options{
 		ConfigFile: file, Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(),
-		Version: b.Version, Revision: b.Revision,
+		Version: b.Version, Revision: b.Revision, StateDir: stateDir(),
 	}
+}
+
+// stateDir is the directory that systemd gives a unit with StateDirectory=, or whoever
+// sets the same variable; "": the daemon's default.
+func stateDir() string {
+	first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	return first
 }
 
 // completeFiles lets a shell complete a flag with configuration files.

@@ -73,6 +73,7 @@ func TestCommandLine(t *testing.T) {
 		Dir:           "testdata/script",
 		UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("STATE_DIRECTORY", filepath.Join(env.WorkDir, "state"))
 			env.Setenv("SOCKET", filepath.Join(env.WorkDir, "api.sock"))
 			if strings.HasPrefix(filepath.Base(env.WorkDir), "script-plugin_lock") {
 				if err := samplers(env.WorkDir); err != nil {
