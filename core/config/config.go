@@ -21,11 +21,20 @@ type Node struct {
 	Name string `json:"name"` // never empty
 }
 
-// Plugins says where plugins are looked for.
+// Plugins says where plugins are looked for, and how they are confined.
 type Plugins struct {
 	// Dirs are searched after the directory beside the daemon's binary.
 	Dirs []string `json:"dirs"`
+	// Sandbox says what becomes of a plugin that this host can't confine with every
+	// measure: BestEffort or Required.
+	Sandbox string `json:"sandbox"`
 }
+
+// What Plugins.Sandbox can be.
+const (
+	BestEffort = "best-effort" // it runs with those that there are, which is told
+	Required   = "required"    // it does not start
+)
 
 // Probes are the families of events that are traced; nil is off. When the file
 // has no probe block at all, process and network are on.

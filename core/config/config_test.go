@@ -15,7 +15,10 @@ import (
 
 const fullHCL = `
 node { name = env("NODE_NAME", hostname()) }
-plugins { dirs = ["/opt/plugins", "more"] }
+plugins {
+  dirs    = ["/opt/plugins", "more"]
+  sandbox = "required"
+}
 probe "process" { args = false }
 probe "file" {}
 kernel {
@@ -69,7 +72,7 @@ mesh "vault" {
 
 const fullJSON = `{
   "node": {"name": "${env(\"NODE_NAME\", hostname())}"},
-  "plugins": {"dirs": ["/opt/plugins", "more"]},
+  "plugins": {"dirs": ["/opt/plugins", "more"], "sandbox": "required"},
   "probe": {"process": {"args": false}, "file": {}},
   "kernel": {"ring_size": "1MiB", "rings": 2},
   "attribution": {"hold": "0s", "hold_per_cgroup": 1, "hold_total": 2},
@@ -92,7 +95,7 @@ const fullJSON = `{
 func TestEverySettingReachesTheTypedConfigurationInBothSyntaxes(t *testing.T) {
 	want := config.Config{
 		Node:        config.Node{Name: "host-1"},
-		Plugins:     config.Plugins{Dirs: []string{"/opt/plugins", "more"}},
+		Plugins:     config.Plugins{Dirs: []string{"/opt/plugins", "more"}, Sandbox: config.Required},
 		Probes:      config.Probes{Process: &config.ProcessProbe{}, File: &config.FileProbe{}},
 		Kernel:      config.Kernel{RingSize: 1 << 20, Rings: 2},
 		Attribution: config.Attribution{HoldPerCgroup: 1, HoldTotal: 2},
@@ -138,7 +141,7 @@ func TestEverySettingReachesTheTypedConfigurationInBothSyntaxes(t *testing.T) {
 func TestAnEmptyFileIsTheDefaults(t *testing.T) {
 	want := config.Config{
 		Node:        config.Node{Name: "host-1"},
-		Plugins:     config.Plugins{Dirs: []string{}},
+		Plugins:     config.Plugins{Dirs: []string{}, Sandbox: config.BestEffort},
 		Probes:      config.Probes{Process: &config.ProcessProbe{Args: true}, Network: &config.NetworkProbe{}},
 		Kernel:      config.Kernel{RingSize: 8 << 20},
 		Attribution: config.Attribution{Hold: 500 * time.Millisecond, HoldPerCgroup: 64, HoldTotal: 4096},

@@ -80,6 +80,7 @@ func coreBlocks() []coreBlock {
 			word: "plugins", always: true,
 			schema: schema.Block{Attributes: []schema.Attribute{
 				{Name: "dirs", Type: schema.String, Shape: schema.List, Default: []string{}},
+				{Name: "sandbox", Type: schema.String, Default: BestEffort, Enum: []string{BestEffort, Required}},
 			}},
 			set: place(func(c *Config) *Plugins { return &c.Plugins }, checkPlugins),
 		},

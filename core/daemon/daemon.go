@@ -127,6 +127,7 @@ func (d *daemon) check(ctx context.Context, file *config.File, found config.Diag
 	var err error
 	d.host, err = pluginhost.New(pluginhost.Options{
 		RuntimeDir: d.config.API.Socket + ".plugins", StateDir: d.options.stateDir(), Log: d.log,
+		RequireSandbox: d.config.Plugins.Sandbox == config.Required,
 	})
 	if err != nil {
 		return err

@@ -145,6 +145,7 @@ func (r *reload) takeSettings(next config.Config) {
 		now, next any
 	}{
 		{"node", now.Node, next.Node},
+		{"sandbox of plugins", now.Plugins.Sandbox, next.Plugins.Sandbox},
 		{"kernel", now.Kernel, next.Kernel},
 		{"attribution", now.Attribution, next.Attribution},
 		{"load", now.Load, next.Load},

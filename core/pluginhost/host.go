@@ -39,8 +39,11 @@ type Options struct {
 	NoCgroups   bool
 	// Schemas keeps what plugins say of themselves; nil: they are asked each time.
 	Schemas *schemas.Cache
-	Log     *slog.Logger // required
-	Pace    Pace
+	// RequireSandbox refuses to start a plugin that can't be confined with every
+	// measure; otherwise it runs with those that this host can take.
+	RequireSandbox bool
+	Log            *slog.Logger // required
+	Pace           Pace
 }
 
 // Pace is how patient a host is with its plugins.
@@ -82,15 +85,16 @@ func (p Pace) withDefaults() Pace {
 
 // Host runs plugins. It is safe for concurrent use.
 type Host struct {
-	opts      Options
-	pace      Pace
-	log       *slog.Logger
-	forker    *forker
-	groups    *cgroups    // nil: none
-	confine   atomic.Bool // plugins get a root of their own
-	dir       string      // of the instances' sockets
-	temporary string      // to be removed at the end; "": none
-	lock      *os.File    // nil: dir is temporary
+	opts   Options
+	pace   Pace
+	log    *slog.Logger
+	forker *forker
+	groups *cgroups // nil: none
+	// shared says why plugins share the host's root directory; nil: each gets its own.
+	shared    atomic.Pointer[noRootError]
+	dir       string   // of the instances' sockets
+	temporary string   // to be removed at the end; "": none
+	lock      *os.File // nil: dir is temporary
 
 	cleaning sync.WaitGroup // instances being cleaned up after
 
@@ -120,7 +124,9 @@ func New(o Options) (*Host, error) {
 		}
 	}
 	h.forker = newForker()
-	h.confine.Store(os.Geteuid() == 0)
+	if os.Geteuid() != 0 {
+		h.shared.Store(&noRootError{errors.New("the daemon is not root")})
+	}
 	return h, nil
 }
 

@@ -72,10 +72,22 @@ type Description struct {
 }
 
 // launch starts a process and connects to it. timeout covers all of it. When it
-// fails nothing is left running.
+// fails nothing is left running. Where a plugin can't have a root of its own, as in
+// a container without the right to mount, it is started without.
 func (h *Host) launch(ctx context.Context, s start, out *output, timeout time.Duration) (*instance, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it was not ready after %s", timeout))
 	defer cancel()
+	i, err := h.launchOnce(ctx, s, out, timeout)
+	if again, err := h.without(err); !again {
+		if err != nil {
+			return nil, err
+		}
+		return i, nil
+	}
+	return h.launchOnce(ctx, s, out, timeout)
+}
+
+func (h *Host) launchOnce(ctx context.Context, s start, out *output, timeout time.Duration) (*instance, error) {
 	i, err := h.newInstance(ctx, s, out)
 	if err != nil {
 		return nil, err

@@ -110,7 +110,9 @@ func (h *Host) prepare(s start, program *os.File, dir string, group *cgroup) (sa
 		Name: s.entry.String(), Rights: s.rights, Path: path, Dir: files, Args: s.entry.Args, SocketDir: dir, Groups: group.later(),
 		Limits: sandbox.Limits{OpenFiles: maxOpenFiles, FileBytes: maxFileBytes},
 	}
-	if h.confine.Load() {
+	if shared := h.shared.Load(); shared != nil {
+		r.Shared = shared.reason.Error()
+	} else {
 		r.NewRoot = filepath.Join(dir, "root")
 		if err := os.Mkdir(r.NewRoot, 0o700); err != nil {
 			return sandbox.Plan{}, Confinement{}, fmt.Errorf("make a root for the plugin: %w", err)
@@ -122,6 +124,9 @@ func (h *Host) prepare(s start, program *os.File, dir string, group *cgroup) (sa
 		return sandbox.Plan{}, Confinement{}, err
 	}
 	r.System = system
+	if h.opts.RequireSandbox {
+		r.Required, r.Lacking = true, bounds.NotApplied
+	}
 	plan, err := sandbox.Prepare(r)
 	return plan, bounds, err
 }
@@ -198,6 +203,9 @@ func readReport(from *os.File) (sandbox.Report, error) {
 			return r, fmt.Errorf("read what the sandbox reports: %w", err)
 		}
 		r, told = next, true
+	}
+	if r.NoRoot {
+		return r, &noRootError{errors.New(r.Error)}
 	}
 	switch {
 	case !told:
@@ -314,5 +322,58 @@ func checkProtocol(speaks int) error {
 	case speaks > wire.ProtocolVersion:
 		return fmt.Errorf("it speaks protocol %d, and the newest that this daemon speaks is %d: install a newer daemon, or an older version of the plugin", speaks, wire.ProtocolVersion)
 	}
+	return nil
+}
+
+// noRootError says why a plugin can't have a root directory and namespaces of its own
+// where this daemon runs.
+type noRootError struct{ reason error }
+
+func (e *noRootError) Error() string {
+	return fmt.Sprintf("it can't have a root directory of its own (%v): let the daemon run as root with CAP_SYS_ADMIN, and let it mount, or set plugins { sandbox = \"best-effort\" }", e.reason)
+}
+func (e *noRootError) Unwrap() error { return e.reason }
+
+// without tells whether a start that failed is to be tried again, because from now on
+// plugins have no root of their own. Otherwise it returns the start's error.
+func (h *Host) without(err error) (again bool, _ error) {
+	var lacks *noRootError
+	if !errors.As(err, &lacks) || h.opts.RequireSandbox {
+		return false, err
+	}
+	if h.shared.Load() == nil { // two that find it out at a time do no harm
+		if err := h.shareRoot(lacks); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// shareRoot lets all plugins, from now on, see the host's files as far as their user
+// and Landlock let them. The directories above theirs must let them through.
+func (h *Host) shareRoot(why *noRootError) error {
+	h.log.Warn("plugins get no root directory of their own: what other measures keep from them is all that is", "reason", why.reason)
+	dirs := []string{h.dir}
+	if state := h.opts.StateDir; state != "" {
+		dirs = append(dirs, state)
+		for _, k := range []config.PluginKind{config.Discoverer, config.Mesh, config.Sampler} {
+			dirs = append(dirs, filepath.Join(state, string(k)))
+		}
+	}
+	for _, d := range dirs {
+		st, err := os.Stat(d)
+		if errors.Is(err, fs.ErrNotExist) {
+			if err = os.MkdirAll(d, 0o711); err == nil {
+				st, err = os.Stat(d)
+			}
+		}
+		if err == nil && st.Mode().Perm()&0o001 == 0 {
+			err = os.Chmod(d, st.Mode().Perm()|0o011)
+		}
+		if err != nil {
+			return fmt.Errorf("let plugins into %s: %w", d, err)
+		}
+	}
+	h.shared.Store(why)
 	return nil
 }

@@ -113,6 +113,8 @@ func spawn(f *forker, p program, g *cgroup, out *output) (_ *process, err error)
 	if cmd, err = startIn(f, cmd, g); err != nil {
 		if cmd != nil && cmd.Process != nil {
 			err = errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+		} else if p.plan.Confine && errors.Is(err, unix.EPERM) {
+			err = &noRootError{err}
 		}
 		return nil, err
 	}

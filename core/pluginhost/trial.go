@@ -18,6 +18,14 @@ func (h *Host) Try(ctx context.Context, s Spec) (Confinement, error) {
 		return Confinement{}, err
 	}
 	defer h.using.Done()
+	c, err := h.try(ctx, s, how)
+	if again, err := h.without(err); !again {
+		return c, err
+	}
+	return h.try(ctx, s, how)
+}
+
+func (h *Host) try(ctx context.Context, s Spec, how start) (Confinement, error) {
 	i, err := h.newInstance(ctx, how, &output{log: h.log.With("plugin", s.Entry.String())})
 	if err != nil {
 		return Confinement{}, fmt.Errorf("plugin %s: %w", s.Entry, err)

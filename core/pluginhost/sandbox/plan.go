@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -31,7 +32,13 @@ type Plan struct {
 	// Trial: to do it all, and then end instead of becoming the plugin.
 	Trial bool
 
-	Confine bool // root's measures: a root of its own, another user
+	// Required: it is no plugin unless every measure is in force. Lacking are those
+	// of the host that are not.
+	Required bool
+	Lacking  []string
+
+	Confine bool   // a root of its own
+	Shared  string // why it has none
 	NewRoot string
 	// OwnNetwork: the process is in a network namespace of its own, in which
 	// nothing is, and so can't reach the host's abstract sockets either.
@@ -40,6 +47,7 @@ type Plan struct {
 	Groups     []string // directories of control groups to join
 
 	UID, GID     uint32
+	OnlyRoot     bool // there is no user for it
 	Supplement   []uint32
 	Capabilities uint64
 	Limits       Limits
@@ -76,7 +84,12 @@ type Request struct {
 	// NewRoot is an empty directory for a plugin's root to stand on; "": it
 	// shares the daemon's.
 	NewRoot string
+	Shared  string // why there is no NewRoot
 	Groups  []string
+	// Required: every measure must be in force, or it does not start. Lacking are
+	// those that are known not to be.
+	Required bool
+	Lacking  []string
 }
 
 // firstUser is the first of 65,536 user ids that no distribution, container
@@ -87,10 +100,40 @@ const firstUser = 0x7EB00000
 // userOf gives every plugin a user id of its own, the same at each start, so that
 // it owns its state directory and that limits by user are its own.
 func userOf(name string) uint32 {
+	return firstUser + number(name)
+}
+
+// userAmong is userOf where it is mapped into the daemon's user namespace, and else,
+// as in a container with few users, one of the upper half of those that are; 0 when
+// there is hardly another than root.
+func userAmong(uidMap, name string) uint32 {
+	u := userOf(name)
+	var first, count uint64 // of the most users in a row
+	for line := range strings.Lines(uidMap) {
+		var inside, outside, n uint64
+		if _, err := fmt.Sscan(line, &inside, &outside, &n); err != nil {
+			continue
+		}
+		if inside <= uint64(u) && uint64(u) < inside+n {
+			return u
+		}
+		if n > count {
+			first, count = inside, n
+		}
+	}
+	const few = 1 << 12
+	if count < few {
+		return 0
+	}
+	return uint32(first + count/2 + uint64(number(name))%(count/2))
+}
+
+// number is below 65,536, the same for the same name.
+func number(name string) uint32 {
 	h := fnv.New32a()
 	h.Write([]byte(name)) // never fails
 	sum := h.Sum32()
-	return firstUser + (sum>>16^sum)&0xFFFF
+	return (sum>>16 ^ sum) & 0xFFFF
 }
 
 // systemDirs are the directories in which programs find their libraries.
@@ -114,12 +157,17 @@ func Prepare(r Request) (Plan, error) {
 	}
 	p := Plan{
 		Path: r.Path, Args: r.Args, Dir: r.Dir,
-		Groups: r.Groups, Limits: r.Limits, Capabilities: mask,
+		Groups: r.Groups, Required: r.Required, Lacking: r.Lacking, Shared: r.Shared, Limits: r.Limits, Capabilities: mask,
 		Sockets: len(r.Rights.Sockets) > 0, Network: r.Rights.Network,
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 	}
 	if p.UID == 0 && !r.Rights.Root {
-		p.UID, p.GID = userOf(r.Name), userOf(r.Name)
+		uids, err := os.ReadFile("/proc/self/uid_map")
+		if err != nil {
+			return Plan{}, fmt.Errorf("look up the users of this user namespace: %w", err)
+		}
+		p.UID = userAmong(string(uids), r.Name)
+		p.GID, p.OnlyRoot = p.UID, p.UID == 0
 	}
 	for _, s := range r.Rights.Sockets {
 		if err := p.mayConnect(s); err != nil {
@@ -243,5 +291,6 @@ type Report struct {
 	UID        uint32
 	Applied    []string // the measures in force
 	NotApplied []string // those the kernel can't take, with the reason
+	NoRoot     bool     // nothing but its own root could not be had, because of Error
 	Error      string   // why it did not become the plugin; "": it did
 }

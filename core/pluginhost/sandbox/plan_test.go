@@ -70,3 +70,28 @@ broken
 		t.Errorf("%+v", got)
 	}
 }
+
+func TestAPluginsUserIsOneThatTheUserNamespaceHas(t *testing.T) {
+	for name, c := range map[string]struct {
+		uidMap      string
+		least, most uint32
+	}{
+		"all":             {"         0          0 4294967295\n", firstUser, firstUser + 65535},
+		"a container's":   {"0 100000 65536\n", 32768, 65535},
+		"in two pieces":   {"0 1000 1\n1 100000 65536\n", 32769, 65536},
+		"root only":       {"0 1000 1\n", 0, 0},
+		"nothing legible": {"?\n", 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, plugin := range []string{"discoverer/docker", "discoverer/crio", "mesh/generic"} {
+				u := userAmong(c.uidMap, plugin)
+				if u < c.least || u > c.most {
+					t.Errorf("%s: %d", plugin, u)
+				}
+				if u != userAmong(c.uidMap, plugin) {
+					t.Errorf("%s has another user each time", plugin)
+				}
+			}
+		})
+	}
+}

@@ -21,6 +21,7 @@ const (
 // of its own, which ends with it.
 func (r *run) enterRoot() error {
 	if !r.plan.Confine {
+		r.notApplied("own root directory and namespaces", errors.New(r.plan.Shared))
 		if err := os.Chdir(r.plan.Dir); err != nil {
 			return fmt.Errorf("enter the plugin's directory: %w", err)
 		}
@@ -29,6 +30,8 @@ func (r *run) enterRoot() error {
 	root := r.plan.NewRoot
 	// Nothing that is mounted here shows anywhere else.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		// So says a security module that lets nobody mount.
+		r.report.NoRoot = errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
 		return fmt.Errorf("make the mounts private: %w", err)
 	}
 	unix.Umask(0o022)

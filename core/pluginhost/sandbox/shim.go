@@ -93,6 +93,9 @@ func (r *run) become(report io.Writer) error {
 	if err := r.seccomp(); err != nil {
 		return err
 	}
+	if err := r.judge(); err != nil {
+		return err
+	}
 	r.tell(report)
 	if r.plan.Trial {
 		os.Exit(0)
@@ -100,6 +103,15 @@ func (r *run) become(report io.Writer) error {
 	// Only for a program that could not be executed is there a second report.
 	argv := append([]string{r.plan.Path}, r.plan.Args...)
 	return fmt.Errorf("execute %s: %w", r.plan.Path, execAt(r.plan.Program, argv, r.plan.Env))
+}
+
+// judge refuses to become a plugin that lacks a measure, where all are required.
+func (r *run) judge() error {
+	lacking := slices.Concat(r.plan.Lacking, r.report.NotApplied)
+	if !r.plan.Required || len(lacking) == 0 {
+		return nil
+	}
+	return fmt.Errorf("plugins { sandbox = \"required\" } demands what this host can't take: %s; let the host take it, or set sandbox = \"best-effort\"", strings.Join(lacking, "; "))
 }
 
 // joinGroups enters the control groups of hierarchies that a process can't be

@@ -13,6 +13,7 @@ import (
 // daemon that is not root has nothing to give up.
 func (r *run) changeUser() error {
 	if unix.Geteuid() != 0 {
+		r.notApplied("a user of its own", errors.New("the daemon is not root"))
 		return nil
 	}
 	keep := r.plan.Capabilities
@@ -23,6 +24,11 @@ func (r *run) changeUser() error {
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0)
 		if errors.Is(err, unix.EINVAL) {
 			break // the kernel knows no more
+		}
+		if errors.Is(err, unix.EPERM) && r.plan.UID != 0 {
+			// Nor can it get any back, without new privileges; root could.
+			r.notApplied("no capability can ever be had", errors.New("the daemon lacks CAP_SETPCAP"))
+			break
 		}
 		if err != nil {
 			return fmt.Errorf("drop capability %d for good: %w", c, err)
@@ -51,6 +57,9 @@ func (r *run) changeUser() error {
 // threads, of which only this one becomes the plugin.
 func (r *run) setIDs() error {
 	groups := r.plan.Supplement
+	if r.plan.OnlyRoot {
+		r.notApplied("a user of its own", errors.New("the daemon's user namespace has hardly another than root"))
+	}
 	if err := setGroups(groups); err != nil {
 		return fmt.Errorf("set the groups: %w", err)
 	}
