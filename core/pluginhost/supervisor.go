@@ -184,15 +184,24 @@ func (p *Plugin) run(ctx context.Context) {
 			left.spent = nil
 			continue
 		}
+		if time.Since(since) >= pace.StableAfter {
+			wait.reset()
+		}
 		if moved := (*movedError)(nil); errors.As(err, &moved) {
 			p.log.Info("plugin is started again, so that it can use it", "reason", moved)
 			p.mu.Lock()
 			p.replaced++
 			p.mu.Unlock()
+			// It is not its fault and counts for no failure, but what comes and
+			// goes all the time is not followed each time.
+			if pause := wait.next(); pause > 0 {
+				p.pause(turn, pause, moved.Error())
+			}
+			if ctx.Err() != nil {
+				p.setState(Stopped, "")
+				return
+			}
 			continue
-		}
-		if time.Since(since) >= pace.StableAfter {
-			wait.reset()
 		}
 		reason, refused := p.failed(err)
 		p.started(err)
@@ -200,22 +209,18 @@ func (p *Plugin) run(ctx context.Context) {
 			if !refused {
 				reason = fmt.Sprintf("it failed more than %d times in %s: %s", pace.Restarts, pace.RestartWindow, reason)
 			}
-			p.setState(Failed, reason)
 			select {
 			case <-p.again: // asked for before it had failed
 			default:
 			}
+			p.setState(Failed, reason)
 			select {
 			case <-p.again:
 			case <-turn.Done():
 			}
 			left.spent, wait.failures = nil, 0
 		} else if pause := wait.next(); pause > 0 {
-			p.setState(Backoff, reason)
-			select {
-			case <-time.After(pause):
-			case <-turn.Done():
-			}
+			p.pause(turn, pause, reason)
 		} else {
 			p.log.Warn("plugin failed, starting it again", "reason", reason)
 		}
@@ -228,6 +233,15 @@ func (p *Plugin) run(ctx context.Context) {
 			p.restarts++
 			p.mu.Unlock()
 		}
+	}
+}
+
+// pause waits before the next start, or for the end of the turn.
+func (p *Plugin) pause(turn context.Context, d time.Duration, reason string) {
+	p.setState(Backoff, reason)
+	select {
+	case <-time.After(d):
+	case <-turn.Done():
 	}
 }
 
