@@ -25,6 +25,28 @@ func guest(t *testing.T) string {
 	return path
 }
 
+// hostile builds the plugin that means harm, in a directory of plugins below the one
+// that it gives.
+func hostile(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	at := filepath.Join(dir, "plugins", "discoverer")
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(at, "hostile")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "../sandbox/testdata/hostile")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the hostile plugin: %v\n%s", err, out)
+	}
+	manifest := "plugin \"discoverer\" \"hostile\" {\n  protocol = 1\n  command  = [\"./hostile\"]\n}\n"
+	if err := os.WriteFile(program+".plugin.hcl", []byte(manifest), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 func TestEveryProbeTellsTheTruthOnThisKernel(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("loading programs needs root")
@@ -38,6 +60,7 @@ func TestEveryProbeTellsTheTruthOnThisKernel(t *testing.T) {
 
 func TestEveryProbeTellsTheTruthOnOlderKernels(t *testing.T) {
 	program := guest(t)
+	files := hostile(t)
 	for _, test := range []struct {
 		series  string
 		lacking []string // programs that this kernel can't take
@@ -53,8 +76,10 @@ func TestEveryProbeTellsTheTruthOnOlderKernels(t *testing.T) {
 		}},
 	} {
 		t.Run(test.series, func(t *testing.T) {
-			args := []string{test.series, program}
-			if test.lacking != nil {
+			args := []string{"-f", files, test.series, program}
+			if test.lacking == nil {
+				args = append(args, "-plugins", "/test/plugins")
+			} else {
 				args = append(args, "-partial", "-want", strings.Join(test.lacking, ","))
 			}
 			out, status := boot(t, args)

@@ -187,9 +187,6 @@ func Prepare(r Request) (Plan, error) {
 	}
 	p.Mounts = append(p.Mounts, Mount{From: r.Dir, To: ProgramAt})
 	p.Executable = append(p.Executable, ProgramAt)
-	for _, d := range devices {
-		p.Mounts = append(p.Mounts, Mount{From: d, To: d, Write: true})
-	}
 	see := func(path string, optional bool) {
 		if !slices.ContainsFunc(p.Mounts, func(m Mount) bool { return m.To == path }) {
 			p.Mounts = append(p.Mounts, Mount{From: path, To: path, Optional: optional})
@@ -216,6 +213,10 @@ func Prepare(r Request) (Plan, error) {
 	if r.Rights.State != "" {
 		p.Mounts = append(p.Mounts, Mount{From: r.Rights.State, To: StateDir, Write: true})
 		p.Writable = append(p.Writable, StateDir)
+	}
+	// After the paths, of which one may be /dev, where no other device works.
+	for _, d := range devices {
+		p.Mounts = append(p.Mounts, Mount{From: d, To: d, Write: true})
 	}
 	for _, s := range r.Rights.Sockets {
 		p.Mounts = append(p.Mounts, Mount{From: s, To: s, Write: true, Optional: true, Socket: true})

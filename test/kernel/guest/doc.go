@@ -9,6 +9,9 @@
 // from the same executable as `guest work NAME ARG...`; the tracer leaves its own
 // process out.
 //
+// With -plugins it then runs the hostile plugin of test/sandbox and proves that here
+// too it is confined and bounded, by control groups of the default hierarchy.
+//
 // With -partial it is told of a kernel that can't take everything: programs that
 // don't load are listed and what they would have told is not asked for. With
 // -want it must be exactly those that are missing.

@@ -8,13 +8,18 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/sandbox"
 )
 
 func main() {
+	if sandbox.Called() {
+		sandbox.Main()
+	}
 	if len(os.Args) > 2 && os.Args[1] == "work" {
 		if err := work(os.Args[2], os.Args[3:]); err != nil {
 			fmt.Fprintf(os.Stderr, "guest work %s: %v\n", os.Args[2], err)
@@ -24,12 +29,13 @@ func main() {
 	}
 	partial := flag.Bool("partial", false, "take a kernel that lacks some programs")
 	want := flag.String("want", "", "with -partial: the programs that lack, comma-separated, no more and no fewer")
+	plugins := flag.String("plugins", "", "a directory with the hostile plugin, which is run too")
 	flag.Parse()
 	var lacking []string
 	if *want != "" {
 		lacking = strings.Split(*want, ",")
 	}
-	if err := run(os.Stdout, *partial, lacking); err != nil {
+	if err := run(os.Stdout, *partial, lacking, *plugins); err != nil {
 		fmt.Fprintf(os.Stdout, "FAIL  %v\n", err)
 		os.Exit(1)
 	}
@@ -39,7 +45,7 @@ func main() {
 // errWrong says that the report has lines that begin with FAIL.
 var errWrong = errors.New("not everything was told as it happened")
 
-func run(out io.Writer, partial bool, lacking []string) error {
+func run(out io.Writer, partial bool, lacking []string, plugins string) error {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return fmt.Errorf("ask for the kernel's version: %w", err)
@@ -79,6 +85,15 @@ func run(out io.Writer, partial bool, lacking []string) error {
 	}
 	wrong := judge(out, expected, records)
 	wrong += t.ledger(out, records)
+	if plugins != "" {
+		began := time.Now()
+		n, err := confine(out, plugins)
+		if err != nil {
+			return fmt.Errorf("confine a plugin: %w", err)
+		}
+		wrong += n
+		fmt.Fprintf(out, "confinement took %s\n", time.Since(began).Round(time.Millisecond))
+	}
 	if wrong > 0 {
 		return errWrong
 	}

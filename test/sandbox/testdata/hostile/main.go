@@ -40,6 +40,7 @@ type config struct {
 	TCP      string `json:"tcp"`
 	UDP      string `json:"udp"`
 	Bomb     int    `json:"bomb"` // processes to start
+	Hog      int    `json:"hog"`  // bytes of memory to take
 	// Gentle leaves out what would harm a host where nothing stops it.
 	Gentle bool `json:"gentle"`
 }
@@ -79,6 +80,7 @@ func main() {
 			{Name: "daemon", Type: schema.Integer, Required: true, Doc: "The daemon's pid."},
 			text("outside"), text("victim"), text("abstract"), text("datagram"), granted, shown, text("tcp"), text("udp"),
 			{Name: "bomb", Type: schema.Integer, Default: int64(0), Doc: "Processes to start."},
+			{Name: "hog", Type: schema.Integer, Default: int64(0), Doc: "Bytes of memory to take."},
 		}},
 		New: func(_ context.Context, c config, _ plugin.Env) (discover.Discoverer, error) { return hostile{c}, nil },
 	})
@@ -89,6 +91,10 @@ type hostile struct{ config }
 func (hostile) Detect(context.Context) (string, error) { return "everywhere", nil }
 
 func (h hostile) Discover(ctx context.Context, _ discover.Host, inv discover.Inventory) error {
+	taken := make([]byte, h.Hog)
+	for i := 0; i < len(taken); i += os.Getpagesize() {
+		taken[i] = 1
+	}
 	told := &protov1.Container{Id: strings.Repeat("ab", 32), Name: "attempts", Labels: attempts(h.config)}
 	if err := errors.Join(inv.Reset(), inv.Container(told), inv.Synced()); err != nil {
 		return err
