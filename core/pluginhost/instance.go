@@ -110,7 +110,15 @@ func (h *Host) launchOnce(ctx context.Context, s start, out *output, timeout tim
 		i.end()
 		return nil, err
 	}
+	sandboxed, ready := i.took()
+	h.log.Debug("plugin has been started", "plugin", s.entry.String(), "pid", i.proc.pid(), "confined", sandboxed, "connected", ready)
 	return i, nil
+}
+
+// took is how long the start took from the fork until the process was confined and had
+// become the plugin, and until there was a connection, now.
+func (i *instance) took() (confined, connected time.Duration) {
+	return i.proc.became.Sub(i.proc.forked), time.Since(i.proc.forked)
 }
 
 // newInstance makes what a process of a plugin has on the host, and no process yet.

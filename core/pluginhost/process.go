@@ -35,6 +35,7 @@ var handshakeLine = regexp.MustCompile(`^\d+\|(\d+)\|[a-z]+\|`)
 // process is one running process of a plugin.
 type process struct {
 	cmd      *exec.Cmd
+	forked   time.Time // just before
 	group    *cgroup
 	lifeline *os.File // our end of its standard input; it closes with us
 	// handshake is what go-plugin reads: one line of standard output.
@@ -45,6 +46,7 @@ type process struct {
 	protocol  atomic.Int64   // that it shook hands in, and 1; 0: it has not
 	confined  chan struct{}  // closed when it has become the plugin, or could not
 	sandbox   sandbox.Report // after confined
+	became    time.Time      // the plugin, or not; after confined
 	refused   error          // why it did not become the plugin; after confined
 	usage     time.Duration  // CPU time of it and what it waited for; after exited
 	ended     string         // how it ended; after exited
@@ -110,6 +112,7 @@ func spawn(f *forker, p program, g *cgroup, out *output) (_ *process, err error)
 	if p.plan.OwnNetwork {
 		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWNET
 	}
+	forked := time.Now()
 	if cmd, err = startIn(f, cmd, g); err != nil {
 		if cmd != nil && cmd.Process != nil {
 			err = errors.Join(err, cmd.Process.Kill(), cmd.Wait())
@@ -123,7 +126,7 @@ func spawn(f *forker, p program, g *cgroup, out *output) (_ *process, err error)
 	}
 	hr, hw := io.Pipe()
 	pr := &process{
-		cmd: cmd, group: g, lifeline: lifeline, handshake: hr,
+		cmd: cmd, forked: forked, group: g, lifeline: lifeline, handshake: hr,
 		exited: make(chan struct{}), read: make(chan struct{}), confined: make(chan struct{}),
 	}
 	both := make(chan struct{}, 2)
@@ -139,6 +142,7 @@ func spawn(f *forker, p program, g *cgroup, out *output) (_ *process, err error)
 		defer close(pr.confined)
 		defer report.Close() // read to its end
 		told, err := readReport(report)
+		pr.became = time.Now()
 		if pr.sandbox = told; err != nil {
 			pr.refused = &sandboxError{err}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
@@ -14,6 +15,7 @@ type successor struct {
 	inst    *instance
 	spec    Spec
 	version string
+	since   time.Time // when its start began
 	out     *output
 	taken   chan struct{} // closed once it has taken over
 }
@@ -77,7 +79,7 @@ func (p *Plugin) Replace(ctx context.Context, s Spec) error {
 // prepare starts a process that can take over. When it fails nothing is left
 // running.
 func (p *Plugin) prepare(ctx context.Context, s Spec) (*successor, error) {
-	next := &successor{spec: s, out: &output{log: p.log}, taken: make(chan struct{})}
+	next := &successor{spec: s, since: time.Now(), out: &output{log: p.log}, taken: make(chan struct{})}
 	var err error
 	if next.inst, err = p.launch(ctx, s, next.out); err != nil {
 		return nil, withLastWords(fmt.Errorf("start: %w", err), next.out)
@@ -155,7 +157,7 @@ func (p *Plugin) takeOver(next *successor) {
 	p.inst, p.spec, p.version, p.out = next.inst, next.spec, next.version, next.out
 	p.replaced++
 	p.mu.Unlock()
-	p.log.Info("plugin was replaced", "version", next.version, "pid", next.inst.proc.pid())
+	p.log.Info("plugin was replaced", "version", next.version, "pid", next.inst.proc.pid(), "took", time.Since(next.since))
 	close(next.taken)
 }
 

@@ -104,3 +104,27 @@ func TestAnUnknownExperimentIsAnError(t *testing.T) {
 		t.Error("an unknown experiment ran")
 	}
 }
+
+func TestStartsAreReadFromWhatTheDaemonLogs(t *testing.T) {
+	var s startSeries
+	err := s.read(`time=2000-01-01T00:00:00Z level=DEBUG msg="plugin has been started" plugin=mesh/generic pid=7 confined=11.5ms connected=1.02s
+time=2000-01-01T00:00:00Z level=INFO msg="plugin was replaced" plugin=mesh/generic version=1.2.3 pid=7 took=1.1s
+time=2000-01-01T00:00:00Z level=INFO msg="plugin is running" plugin=mesh/generic
+`, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]float64{
+		"start of mesh/generic": 1020, "of that confined, mesh/generic": 11.5, "of that its own, mesh/generic": 1008.5, "replacement of mesh/generic": 1100,
+	} {
+		if f := s.found[name]; f == nil || len(f.values) != 1 || f.values[0] != want || f.baselines[0] != 2 {
+			t.Errorf("%s: read %+v, want %v beside 2", name, f, want)
+		}
+	}
+	if len(s.order) != 4 {
+		t.Errorf("read %q", s.order)
+	}
+	if err := s.read(`msg="plugin has been started" plugin=mesh/generic pid=7`, 2); err == nil {
+		t.Error("a start without times was read")
+	}
+}

@@ -67,6 +67,7 @@ type daemon struct {
 	dir    string
 	group  string
 	events string // the JSON file
+	config string // file
 	ready  chan struct{}
 	ended  chan struct{}
 	err    error // of the process; after ended
@@ -79,40 +80,62 @@ const config = `
 node { name = "bench" }
 probe "process" {}
 probe "network" {}
-%s
-discoverer "docker" { host = "unix://%s" }
-mesh "generic" {}
-sampler "fixed" { rate = 1 }
+%[1]s
+discoverer "docker" {
+  host = "unix://%[2]s"
+  plugin { memory = "%[3]dMiB" }
+}
+mesh "generic" {
+  plugin { memory = "%[3]dMiB" }
+}
+sampler "fixed" {
+  rate = 1
+  plugin { memory = "%[3]dMiB" }
+}
 exporter "json" {
-  path     = %q
+  path     = %[4]q
   max_size = "64GiB"
 }
-api { socket = %q }
+api { socket = %[5]q }
 `
 
 // spawn starts a daemon and returns at once.
-func (b *bench) spawn(files bool) (*daemon, error) {
+func (b *bench) spawn(files bool) (*daemon, error) { return b.spawnWith(files, "", pluginMiB) }
+
+// pluginMiB is the memory that each plugin may have.
+const pluginMiB = 64
+
+// configure writes a daemon's configuration: with more in it, and so much memory for
+// each plugin.
+func (b *bench) configure(d *daemon, files bool, more string, memory int) error {
+	if files {
+		more += `probe "file" {}`
+	}
+	text := fmt.Sprintf(config, more, b.docker.Socket, memory, d.events, filepath.Join(d.dir, "api.sock"))
+	if err := os.WriteFile(d.config, []byte(text), 0o600); err != nil {
+		return fmt.Errorf("configure the daemon: %w", err)
+	}
+	return nil
+}
+
+// spawnWith is spawn with a configuration as configure writes it.
+func (b *bench) spawnWith(files bool, more string, memory int) (*daemon, error) {
 	dir, err := os.MkdirTemp(b.dir, "run-")
 	if err != nil {
 		return nil, err
 	}
 	d := &daemon{
 		dir: dir, group: filepath.Join(b.groups.own, filepath.Base(dir)), events: filepath.Join(dir, "events.json"),
-		ready: make(chan struct{}), ended: make(chan struct{}),
+		config: filepath.Join(dir, "config.hcl"),
+		ready:  make(chan struct{}), ended: make(chan struct{}),
 	}
-	probe := ""
-	if files {
-		probe = `probe "file" {}`
-	}
-	file := filepath.Join(dir, "config.hcl")
-	text := fmt.Sprintf(config, probe, b.docker.Socket, d.events, filepath.Join(dir, "api.sock"))
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		return nil, fmt.Errorf("configure the daemon: %w", err)
+	if err := b.configure(d, files, more, memory); err != nil {
+		return nil, err
 	}
 	if err := os.Mkdir(d.group, 0o755); err != nil {
 		return nil, fmt.Errorf("make a control group: %w", err)
 	}
-	d.cmd = exec.Command(filepath.Join(b.bin, "ebpf-tracer"), "run", "--config", file)
+	d.cmd = exec.Command(filepath.Join(b.bin, "ebpf-tracer"), "run", "--config", d.config)
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -173,17 +196,24 @@ func (b *bench) start(ctx context.Context, files bool) (*daemon, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	select {
-	case <-d.ready:
+	if err = d.isReady(ctx); err == nil {
 		if err = b.attributed(ctx, d); err == nil {
 			return d, nil
 		}
-	case <-d.ended:
-		err = fmt.Errorf("the daemon ended: %w", d.err)
-	case <-ctx.Done():
-		err = ctx.Err()
 	}
 	return nil, errors.Join(fmt.Errorf("start the daemon: %w\n%s", err, d.log()), d.kill())
+}
+
+// isReady waits until the daemon traces.
+func (d *daemon) isReady(ctx context.Context) error {
+	select {
+	case <-d.ready:
+		return nil
+	case <-d.ended:
+		return fmt.Errorf("the daemon ended: %w", d.err)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // attributed waits until an exec in the container carries its name.
@@ -258,6 +288,16 @@ func (d *daemon) stop(ctx context.Context) (*ledger, error) {
 	}
 	l, err := readLedger(d.log())
 	return l, errors.Join(err, os.Remove(d.group))
+}
+
+// end ends a daemon that is no longer needed: as an operator would, unless something
+// failed.
+func (d *daemon) end(ctx context.Context, failed bool) error {
+	if failed {
+		return d.kill()
+	}
+	_, err := d.stop(ctx)
+	return errors.Join(err, os.RemoveAll(d.dir))
 }
 
 // kill ends the daemon at once and takes away what it leaves.

@@ -31,7 +31,7 @@ func (b *bench) idle(ctx context.Context) error {
 	}
 	err = b.idleCPU(ctx, d)
 	if err == nil {
-		err = b.pluginMemory(d)
+		err = b.pluginMemory("idle", d)
 	}
 	if err != nil {
 		return errors.Join(err, d.kill())
@@ -82,8 +82,9 @@ func (b *bench) idleCPU(ctx context.Context, d *daemon) error {
 	return nil
 }
 
-// pluginMemory reads what the plugins of an idle daemon hold.
-func (b *bench) pluginMemory(d *daemon) error {
+// pluginMemory reads what the plugins of an idle daemon hold. PSS counts a page that
+// several processes share by its part, so that plugins add up.
+func (b *bench) pluginMemory(experiment string, d *daemon) error {
 	groups, err := b.groups.plugins(d.pid())
 	if err != nil {
 		return err
@@ -110,7 +111,7 @@ func (b *bench) pluginMemory(d *daemon) error {
 			name  string
 			value float64
 		}{{"RSS of plugin " + name, rss}, {"PSS of plugin " + name, pss}} {
-			one := series{experiment: "idle", name: s.name, unit: "MiB"}
+			one := series{experiment: experiment, name: s.name, unit: "MiB"}
 			one.add(s.value)
 			b.report.figure(&one)
 		}
@@ -156,9 +157,13 @@ func (b *bench) firstEvent(ctx context.Context, first *series) error {
 	return errors.Join(err, os.RemoveAll(d.dir))
 }
 
-// plugins measures the host of plugins by its own Go benchmarks, and prints the
-// allocations of the stages that every event passes.
+// plugins measures what plugins cost: real ones in a daemon, and the host of plugins by
+// its own Go benchmarks. It also prints the allocations of the stages that every event
+// passes.
 func (b *bench) plugins(ctx context.Context) error {
+	if err := b.starts(ctx); err != nil {
+		return err
+	}
 	if err := b.goBench(ctx, "./core/pluginhost", true); err != nil {
 		return err
 	}
@@ -171,7 +176,8 @@ func (b *bench) plugins(ctx context.Context) error {
 }
 
 // goBench runs the Go benchmarks of a package. Times are given only where they have a
-// baseline: a round trip over a unix socket between two goroutines.
+// baseline: of processes the run of a program that does nothing, of calls a round trip
+// over a unix socket between two goroutines.
 func (b *bench) goBench(ctx context.Context, pkg string, times bool) error {
 	b.say("go test -bench of %s", pkg)
 	args := []string{"test", "-run", "^$", "-bench", ".", "-benchmem"}
@@ -201,6 +207,15 @@ func (b *bench) goBench(ctx context.Context, pkg string, times bool) error {
 	if err != nil {
 		return err
 	}
+	var noops []float64
+	for range 11 {
+		noop, err := b.noop(ctx)
+		if err != nil {
+			return err
+		}
+		noops = append(noops, 1e3*noop)
+	}
+	noop := median(noops)
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
 		if len(f) < 4 || !strings.HasPrefix(f[0], "Benchmark") {
@@ -217,8 +232,14 @@ func (b *bench) goBench(ctx context.Context, pkg string, times bool) error {
 				put(name, unit, value)
 			case unit == "ns/op" && times:
 				s := put(name, "µs", value/1e3)
-				s.baselines = append(s.baselines, trip)
-				s.baselineOf = "a byte there and back over a unix socket"
+				if name == "Start" || name == "Restart" || name == "Replace" {
+					s.baselines, s.baselineOf = append(s.baselines, noop), "run of a program that does nothing"
+				} else {
+					s.baselines, s.baselineOf = append(s.baselines, trip), "a byte there and back over a unix socket"
+				}
+			case times && strings.HasPrefix(unit, "µs-"): // a part of it
+				s := put(name+", "+strings.TrimPrefix(unit, "µs-"), "µs", value)
+				s.baselines, s.baselineOf = append(s.baselines, noop), "run of a program that does nothing"
 			}
 		}
 	}
