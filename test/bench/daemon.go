@@ -120,7 +120,7 @@ func (b *bench) configure(d *daemon, files bool, more string, memory int) error 
 
 // spawnWith is spawn with a configuration as configure writes it.
 func (b *bench) spawnWith(files bool, more string, memory int) (*daemon, error) {
-	dir, err := os.MkdirTemp(b.dir, "run-")
+	dir, err := os.MkdirTemp(b.dir, "r-") // short: a plugin's socket is below it
 	if err != nil {
 		return nil, err
 	}
@@ -200,8 +200,9 @@ func (b *bench) start(ctx context.Context, files bool) (*daemon, error) {
 		if err = b.attributed(ctx, d); err == nil {
 			return d, nil
 		}
+		err = fmt.Errorf("%w\n%s", err, d.log())
 	}
-	return nil, errors.Join(fmt.Errorf("start the daemon: %w\n%s", err, d.log()), d.kill())
+	return nil, errors.Join(fmt.Errorf("start the daemon: %w", err), d.kill())
 }
 
 // isReady waits until the daemon traces.
@@ -210,9 +211,9 @@ func (d *daemon) isReady(ctx context.Context) error {
 	case <-d.ready:
 		return nil
 	case <-d.ended:
-		return fmt.Errorf("the daemon ended: %w", d.err)
+		return fmt.Errorf("the daemon ended: %w\n%s", d.err, d.log())
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("wait for the daemon to trace: %w\n%s", ctx.Err(), d.log())
 	}
 }
 

@@ -155,7 +155,7 @@ func (b *bench) setUp(ctx context.Context) (undo func() error, err error) {
 		}
 		return err
 	}
-	if b.dir, err = os.MkdirTemp("/dev/shm", "ebpf-tracer-bench-"); err != nil {
+	if b.dir, err = os.MkdirTemp("/dev/shm", "et-bench-"); err != nil {
 		return undo, fmt.Errorf("make a directory in memory: %w", err)
 	}
 	undos = append(undos, func() error { return os.RemoveAll(b.dir) })
