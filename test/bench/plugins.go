@@ -232,7 +232,7 @@ func (b *bench) goBench(ctx context.Context, pkg string, times bool) error {
 				put(name, unit, value)
 			case unit == "ns/op" && times:
 				s := put(name, "µs", value/1e3)
-				if name == "Start" || name == "Restart" || name == "Replace" {
+				if slices.Contains([]string{"Start", "Restart", "Replace", "Describe/asked"}, name) {
 					s.baselines, s.baselineOf = append(s.baselines, noop), "run of a program that does nothing"
 				} else {
 					s.baselines, s.baselineOf = append(s.baselines, trip), "a byte there and back over a unix socket"

@@ -77,7 +77,7 @@ func (b *bench) starts(ctx context.Context) (err error) {
 	for _, key := range s.order {
 		b.report.figure(s.found[key])
 	}
-	b.report.note("Starts and replacements are those of a daemon that replaces all its plugins at a reload, %d times. A start is from the fork to a connection; confined is the part of it until the sandbox stands and the process has become the plugin, the rest is the plugin's own.", rounds)
+	b.report.note("Starts and replacements are those of a daemon that replaces all its plugins at a reload, %d times; the processes that it only asks for their schemas count as starts too. A start is from the fork to a connection; confined is the part of it until the sandbox stands and the process has become the plugin, the rest is the plugin's own.", rounds)
 	return b.pluginMemory("plugins", d)
 }
 
