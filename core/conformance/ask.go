@@ -22,7 +22,7 @@ func (t *tester) rpc() protov1.PluginClient { return protov1.NewPluginClient(t.p
 
 // start checks the handshake.
 func (t *tester) start(ctx context.Context) {
-	t.check(ctx, "it starts and shakes hands in time", "print the handshake line first of all, 1|1|unix|SOCKET|grpc, and flush it; docs/writing-plugins.md has its parts",
+	t.check(ctx, "it starts and shakes hands in time", "if it ended, see what it wrote; the handshake line, 1|1|unix|SOCKET|grpc, is printed first of all, and flushed; docs/writing-plugins.md has its parts",
 		func(ctx context.Context, c *check) {
 			if err := t.fresh(ctx); err != nil {
 				c.failf("%v", err)

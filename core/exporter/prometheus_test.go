@@ -39,7 +39,7 @@ func someFigures() *figures {
 		plugins: []*protov1.PluginView{{
 			Kind: protov1.Kind_KIND_DISCOVERER, Name: "docker", Version: "1.0", State: "backoff",
 			Restarts: 2, QueueDepth: 3, QueueDropped: 4, MemoryBytes: 5, CpuSeconds: 6.5, Refused: 7,
-			SinceUnixNano: 1_500_000_000, Pid: 8, Replaced: 9, LastError: "it ended: " + strings.Repeat("é", 75) + `; it wrote last: ["a secret"]`,
+			SinceUnixNano: 1_500_000_000, Pid: 8, Replaced: 9, LastError: "it ended: " + strings.Repeat("é", 75) + `; it wrote last: "a secret"`,
 		}},
 		stats: &protov1.Stats{
 			Kernel: []*protov1.LedgerRow{

@@ -208,3 +208,18 @@ func TestAPluginIsFoundWhereverItLies(t *testing.T) {
 		}
 	}
 }
+
+func TestANeedThatCantBeGrantedIsAMistakeOfTheManifest(t *testing.T) {
+	for _, tt := range []struct{ needs, says string }{
+		{`capabilities = ["CAP_NET_ADMNI"]`, `there is no capability "CAP_NET_ADMNI"`},
+		{`sockets = ["run/one.sock"]`, `"run/one.sock" must be an absolute path`},
+		{`paths = ["/etc/../root"]`, `"/etc/../root" must be an absolute path`},
+		{`paths = ["/"]`, `"/" must be an absolute path of something`},
+	} {
+		dir, manifest, _ := place(t)
+		write(t, manifest, "plugin \"discoverer\" \"one\" {\n  protocol = 1\n  command  = [\"./one\"]\n  needs {\n    "+tt.needs+"\n  }\n}\n", 0o644)
+		if _, err := find(t, "one", dir); err == nil || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), manifest) {
+			t.Errorf("with %s: %v, want %q", tt.needs, err, tt.says)
+		}
+	}
+}

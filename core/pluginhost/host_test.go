@@ -62,7 +62,7 @@ func TestAProgramThatIsNoPluginSaysWhatItWrote(t *testing.T) {
 	e := testSpec(t, config.Discoverer, nil).Entry
 	e.Program, e.Args = "/bin/sh", []string{"-c", "echo no such thing as a plugin >&2; exit 3"}
 	_, err := h.Describe(t.Context(), e)
-	if err == nil || !strings.Contains(err.Error(), "exit status 3 before it was ready") || !strings.Contains(err.Error(), "no such thing as a plugin") {
+	if err == nil || !strings.Contains(err.Error(), "it exited with status 3 before it was ready") || !strings.Contains(err.Error(), "no such thing as a plugin") {
 		t.Errorf("error is %v", err)
 	}
 }
@@ -75,7 +75,7 @@ func TestAPluginThatSaysNothingIsEndedAfterItsStartTimeout(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "it was not ready after 300ms") {
 		t.Fatalf("error is %v", err)
 	}
-	if !strings.Contains(err.Error(), "it wrote last: [\"waiting\"]") {
+	if !strings.Contains(err.Error(), `it wrote last: "waiting"`) {
 		t.Errorf("error is %v", err)
 	}
 	if h.groups == nil {

@@ -6,11 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -152,13 +152,15 @@ func (o *output) lastWords() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	const shown = 3
-	switch n := min(o.fresh, shown); {
-	case o.crash != "":
-		return fmt.Sprintf("%q", []string{o.crash})
-	case n > 0:
-		return fmt.Sprintf("%q", o.tail[len(o.tail)-n:])
+	if o.crash != "" {
+		return strconv.Quote(o.crash)
 	}
-	return ""
+	n := min(o.fresh, shown)
+	quoted := make([]string, 0, n)
+	for _, line := range o.tail[len(o.tail)-n:] {
+		quoted = append(quoted, strconv.Quote(line))
+	}
+	return strings.Join(quoted, ", ")
 }
 
 // last are the lines kept, oldest first.

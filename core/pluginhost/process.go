@@ -198,6 +198,10 @@ func (p *process) wait(stdout, stderr *os.File, both <-chan struct{}) {
 	if err != nil {
 		p.ended = "it ended: " + err.Error()
 	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Exited() {
+		p.ended = fmt.Sprintf("it exited with status %d", exit.ExitCode())
+	}
 	if st := p.cmd.ProcessState; st != nil {
 		p.usage = st.UserTime() + st.SystemTime()
 	}

@@ -180,7 +180,7 @@ func TestAReplacementThatDiesLaterIsALossWithItsOwnReason(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "a loss", func() bool { return len(got.losses()) > 0 })
-	if l := got.losses()[0]; !strings.Contains(l, "exit status 2") {
+	if l := got.losses()[0]; !strings.Contains(l, "it exited with status 2") {
 		t.Errorf("lost: %q", l)
 	}
 	// What follows is the new one again, not the old.

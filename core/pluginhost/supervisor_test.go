@@ -98,7 +98,7 @@ func TestAPluginThatKeepsCrashingIsGivenUpUntilToldOtherwise(t *testing.T) {
 	if s.Restarts != 4 || s.PID != 0 {
 		t.Errorf("status is %+v", s)
 	}
-	if !strings.Contains(s.Reason, "more than 4 times in 1m0s") || !strings.Contains(s.Reason, "exit status 2") || !strings.Contains(s.Reason, "panic: crash in New") {
+	if !strings.Contains(s.Reason, "more than 4 times in 1m0s") || !strings.Contains(s.Reason, "it exited with status 2") || !strings.Contains(s.Reason, "panic: crash in New") {
 		t.Errorf("the reason is %q", s.Reason)
 	}
 	if !strings.Contains(strings.Join(s.LastStderr, "\n"), "goroutine") {
@@ -225,7 +225,7 @@ func TestACrashNamesThePanic(t *testing.T) {
 	d, _ := discover(t, h, map[string]any{"crash_after": 50})
 	eventually(t, "a restart", func() bool { return d.Status().Restarts >= 1 })
 	s := d.Status()
-	if !strings.HasSuffix(s.LastError, `; it wrote last: ["panic: crash in Discover"]`) || !strings.Contains(strings.Join(s.LastStderr, "\n"), "goroutine") {
+	if !strings.HasSuffix(s.LastError, `; it wrote last: "panic: crash in Discover"`) || !strings.Contains(strings.Join(s.LastStderr, "\n"), "goroutine") {
 		t.Errorf("status is %+v", s)
 	}
 }

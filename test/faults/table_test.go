@@ -44,7 +44,7 @@ var faultTable = []fault{
 	{name: "freeze", what: "SIGSTOP", by: syscall.SIGSTOP, says: []string{"frozen", "a signal has stopped it"}, restarts: 1},
 	{name: "suspend", what: "frozen by its control group", says: []string{"frozen", "it sleeps"}, restarts: 1},
 	{name: "exit", what: "it ends by itself", by: syscall.SIGUSR1, says: []string{"it exited with status 0"}, restarts: 1},
-	{name: "panic", what: "a panic", by: syscall.SIGUSR1, says: []string{"exit status 2", "panic: out of its mind"}, restarts: 1},
+	{name: "panic", what: "a panic", by: syscall.SIGUSR1, says: []string{"it exited with status 2", "panic: out of its mind"}, restarts: 1},
 	{name: "grandchild", what: "SIGKILL, a grandchild holds its standard error", by: syscall.SIGKILL, says: []string{"signal: killed"}, restarts: 1},
 	{name: "stdout-before", what: "SIGKILL, prints to standard output before the handshake", by: syscall.SIGKILL,
 		says: []string{"signal: killed"}, logs: []string{"printed before the handshake", "--- [cut]"}, restarts: 1},
