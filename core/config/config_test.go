@@ -212,7 +212,7 @@ func TestTheDefaultSamplerIsCheckedLikeOneThatIsNamed(t *testing.T) {
 
 func TestAFileThatCannotBeReadIsADiagnostic(t *testing.T) {
 	f, diags := config.ReadFile(filepath.Join(t.TempDir(), "none.hcl"))
-	if f == nil || !diags.HasErrors() || !strings.Contains(asText(t, diags), "--config FILE") {
+	if f == nil || !diags.HasErrors() || !strings.Contains(asText(t, diags), "config.hcl") {
 		t.Errorf("got %v", diags)
 	}
 }

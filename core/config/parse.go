@@ -50,7 +50,7 @@ func (p Parser) ReadFile(filename string) (*File, Diagnostics) {
 		return f, Diagnostics{{
 			Severity: Error,
 			Summary:  "No configuration",
-			Detail:   fmt.Sprintf("The configuration can't be read: %v. Name the file with --config FILE.", err),
+			Detail:   fmt.Sprintf("The configuration can't be read: %v. Is that its name? Where none is given it is config.hcl, in the working directory.", err),
 		}}
 	}
 	return p.Parse(filename, src)

@@ -250,7 +250,7 @@ func noPlugin(p *pluginBlock, err error) *hcl.Diagnostic {
 	case errors.As(err, &locked):
 		return errorAt(p.label, "Plugin not as locked", "%s is not run:\n%s.\n%s", title, strings.Join(locked.Reasons, ";\n"), locked.advice())
 	}
-	return errorAt(p.label, "Plugin can't be used", "%s: %v.", title, err)
+	return errorAt(p.label, "Plugin can't be used", "%s: %s.", title, strings.TrimSuffix(err.Error(), "."))
 }
 
 func orNone(names []string) string {

@@ -38,7 +38,7 @@ type PluginPlan struct {
 	Name           string            `json:"name"`
 	Version        string            `json:"version"`
 	Program        string            `json:"program"`
-	Digest         string            `json:"digest"`
+	Digest         string            `json:"digest"`           // of all its files
 	Weaker         string            `json:"weaker,omitempty"` // why its hash says less than others
 	Asks           []string          `json:"asks"`             // in its manifest, and in the operator's words
 	Granted        []string          `json:"granted"`
@@ -143,8 +143,8 @@ func planPlugin(ctx context.Context, host *pluginhost.Host, spec pluginhost.Spec
 	out := PluginPlan{
 		Kind: p.config.Ref.Kind, Name: p.config.Ref.Name, Version: about.Version,
 		Program: p.entry.Bundle.Path(), Digest: p.entry.Bundle.Digest,
-		Granted: c.Granted, Applied: c.Applied, NotApplied: c.NotApplied, User: c.UID, RootEquivalent: c.RootEquivalent,
-		Asks: asks(p),
+		Granted: some(c.Granted), Applied: some(c.Applied), NotApplied: some(c.NotApplied), User: c.UID,
+		RootEquivalent: c.RootEquivalent, Asks: asks(p),
 	}
 	if len(p.entry.Manifest.Files) > 0 {
 		out.Weaker = "an interpreter runs it, whose own libraries are not hashed"
@@ -152,10 +152,13 @@ func planPlugin(ctx context.Context, host *pluginhost.Host, spec pluginhost.Spec
 	return out, nil
 }
 
+// some is a list that is written as one, also when it is empty.
+func some(list []string) []string { return append([]string{}, list...) }
+
 // asks are the needs of a plugin's manifest and what the operator's words add.
 func asks(p plugin) []string {
 	n := p.entry.Manifest.Needs
-	var out []string
+	out := []string{}
 	for _, list := range []struct {
 		word  string
 		names []string

@@ -22,7 +22,7 @@ type pluginJSON struct {
 	Needs    config.Needs `json:"needs"`
 	Program  string       `json:"program,omitempty"`
 	Manifest string       `json:"manifest,omitempty"`
-	SHA256   string       `json:"sha256,omitempty"`
+	Digest   string       `json:"digest,omitempty"`
 	Schema   blockJSON    `json:"schema"`
 }
 
@@ -62,7 +62,7 @@ func JSON(w io.Writer, all []Plugin) error {
 		m := p.Manifest
 		out = append(out, pluginJSON{
 			Kind: string(m.Kind), Name: m.Name, Version: p.Version, Protocol: m.Protocol, Doc: p.Doc,
-			Command: m.Command, Files: some(m.Files), Program: p.Program, Manifest: p.File, SHA256: p.Digest,
+			Command: m.Command, Files: some(m.Files), Program: p.Program, Manifest: p.File, Digest: p.Digest,
 			Needs: config.Needs{
 				Sockets: some(m.Needs.Sockets), Paths: some(m.Needs.Paths), Capabilities: some(m.Needs.Capabilities),
 				Env: some(m.Needs.Env), Network: m.Needs.Network, Root: m.Needs.Root,

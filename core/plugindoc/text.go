@@ -28,7 +28,7 @@ func Text(w io.Writer, p Plugin) error {
 		{"protocol", fmt.Sprint(p.Manifest.Protocol)},
 		{"command", strings.Join(p.Manifest.Command, " ")},
 	}
-	for _, f := range [][2]string{{"program", p.Program}, {"manifest", p.File}, {"sha256", p.Digest}} {
+	for _, f := range [][2]string{{"program", p.Program}, {"manifest", p.File}, {"digest", p.Digest}} {
 		if f[1] != "" {
 			facts = append(facts, f)
 		}

@@ -25,7 +25,7 @@ environment variables.`,
 		Example: `  ebpf-tracer get containers
   ebpf-tracer get containers --pid 4242
   ebpf-tracer get containers -o json | jq -r '.[].container.name'`,
-		Args: cobra.NoArgs,
+		Args: words(),
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			return a.ask(cmd, func(c *client.Client) error {
 				list, err := askContainers(cmd, c, pid)
@@ -39,7 +39,7 @@ environment variables.`,
 			})
 		}),
 	}
-	a.flags(cmd, "table")
+	a.flags(cmd, "table", "json")
 	cmd.Flags().Uint32Var(&pid, "pid", 0, "the container that the process with this `pid` of the host belongs to")
 	return cmd
 }

@@ -28,7 +28,7 @@ is dropped, and said on standard error.`,
   ebpf-tracer get events -o table --container web-1
   ebpf-tracer get events --kind process.exec,process.exit -n 10
   ebpf-tracer get events --kind network.connect_failed | jq .error.type`,
-		Args: cobra.NoArgs,
+		Args: words(),
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			return a.ask(cmd, func(c *client.Client) error {
 				stream, err := c.WatchEvents(cmd.Context(), filter)
@@ -42,7 +42,7 @@ is dropped, and said on standard error.`,
 			})
 		}),
 	}
-	a.flags(cmd, "json")
+	a.flags(cmd, "json", "table")
 	cmd.Flags().StringSliceVar(&filter.Kinds, "kind", nil, "only events of these `kinds`, such as process.exec")
 	cmd.Flags().StringVar(&filter.Container, "container", "", "only events of this container: the beginning of its `id`, or its name")
 	cmd.Flags().Uint64VarP(&most, "count", "n", 0, "end after so many events; 0: never")

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"slices"
-
 	"github.com/spf13/cobra"
 
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/client"
@@ -27,19 +24,15 @@ daemon runs as.`,
 // asking is what all commands that ask a daemon have in common.
 type asking struct {
 	socket string
-	output format
+	output choice
 }
 
-func (a *asking) flags(cmd *cobra.Command, output string) {
-	a.output = format(output)
-	cmd.Flags().StringVar(&a.socket, "socket", client.DefaultSocket, "the daemon's unix socket, as api { socket = ... } has it")
-	cmd.Flags().VarP(&a.output, "output", "o", "table or json")
-	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // there is no such flag
-	}
+func (a *asking) flags(cmd *cobra.Command, formats ...string) {
+	cmd.Flags().StringVar(&a.socket, "socket", client.DefaultSocket, "the daemon's unix `socket`, as api { socket = ... } has it")
+	outputFlag(cmd, &a.output, formats...)
 }
 
-func (a *asking) json() bool { return a.output == "json" }
+func (a *asking) json() bool { return a.output.is == "json" }
 
 // ask connects to the daemon for the time of f.
 func (a *asking) ask(cmd *cobra.Command, f func(*client.Client) error) error {
@@ -52,24 +45,4 @@ func (a *asking) ask(cmd *cobra.Command, f func(*client.Client) error) error {
 		err = closed
 	}
 	return err
-}
-
-// format is the value of -o.
-type format string
-
-func formats() []string { return []string{"table", "json"} }
-
-// String implements pflag.Value.
-func (f *format) String() string { return string(*f) }
-
-// Type implements pflag.Value: how help calls the value.
-func (f *format) Type() string { return "format" }
-
-// Set implements pflag.Value.
-func (f *format) Set(s string) error {
-	if !slices.Contains(formats(), s) {
-		return fmt.Errorf("there are table and json")
-	}
-	*f = format(s)
-	return nil
 }

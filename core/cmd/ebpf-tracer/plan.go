@@ -11,7 +11,8 @@ import (
 )
 
 func newPlan() *cobra.Command {
-	var file, format string
+	var file string
+	var output choice
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what 'run' would do here, and start nothing",
@@ -25,25 +26,20 @@ Probes are attached for a moment and each sandbox is built and left; plugins run
 to be asked for their schemas. As root it shows what the daemon gets.`,
 		Example: `  ebpf-tracer plan
   ebpf-tracer plan --config /etc/ebpf-tracer/config.hcl -o json`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if format != "text" && format != "json" {
-				return fmt.Errorf("unknown format %q of --output: there are text and json", format)
+		Args: words(),
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			p, err := daemon.MakePlan(cmd.Context(), options(cmd, file))
+			if err != nil {
+				return err
 			}
-			return action(func(cmd *cobra.Command, _ []string) error {
-				p, err := daemon.MakePlan(cmd.Context(), options(cmd, file))
-				if err != nil {
-					return err
-				}
-				if format == "json" {
-					return writeJSON(cmd.OutOrStdout(), p)
-				}
-				return showPlan(cmd.OutOrStdout(), p)
-			})(cmd, args)
-		},
+			if output.is == "json" {
+				return writeJSON(cmd.OutOrStdout(), p)
+			}
+			return showPlan(cmd.OutOrStdout(), p)
+		}),
 	}
 	configFlag(cmd, &file)
-	cmd.Flags().StringVarP(&format, "output", "o", "text", "`format`: text or json")
+	outputFlag(cmd, &output, "text", "json")
 	return cmd
 }
 
@@ -64,7 +60,7 @@ func showPlan(out io.Writer, p *daemon.Plan) error {
 			w.line("  root-equivalent: %s", clean(x.RootEquivalent))
 		}
 		w.list("runs", []string{x.Program})
-		w.list("sha256", []string{x.Digest})
+		w.list("digest", []string{x.Digest})
 		w.list("weaker", []string{x.Weaker})
 		w.list("asks for", x.Asks)
 		w.list("gets", x.Granted)

@@ -15,8 +15,11 @@ func newPlugin() *cobra.Command {
 	return cmd
 }
 
+// defaultConfig is the configuration of commands that are told no other.
+const defaultConfig = "config.hcl"
+
 // configFlag gives a command the flag --config.
 func configFlag(cmd *cobra.Command, file *string) {
-	cmd.Flags().StringVarP(file, "config", "c", "config.hcl", "configuration `file`, .hcl or .hcl.json")
+	cmd.Flags().StringVarP(file, "config", "c", defaultConfig, "configuration `file`, .hcl or .hcl.json")
 	completeFiles(cmd, "config")
 }

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,7 +10,7 @@ import (
 
 func newPluginTest() *cobra.Command {
 	var file string
-	output := choice{of: []string{"text", "json"}, is: "text"}
+	var output choice
 	cmd := &cobra.Command{
 		Use:   "test BINARY|MANIFEST",
 		Short: "Hold a plugin, in any language, against the contract",
@@ -27,7 +25,7 @@ as root the plugin is confined as under the daemon.`,
 		Example: `  ebpf-tracer plugin test plugins/discoverer/acme
   ebpf-tracer plugin test plugins/mesh/acme.plugin.hcl --config config.hcl
   ebpf-tracer plugin test plugins/sampler/acme -o json | jq .results`,
-		Args: cobra.ExactArgs(1),
+		Args: words("BINARY or MANIFEST"),
 		RunE: action(func(cmd *cobra.Command, args []string) error {
 			report, err := conformance.Run(cmd.Context(), conformance.Options{File: args[0], Config: file})
 			if err != nil {
@@ -46,30 +44,6 @@ as root the plugin is confined as under the daemon.`,
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `file` whose block for the plugin is used; none: an empty block")
 	completeFiles(cmd, "config")
-	cmd.Flags().VarP(&output, "output", "o", "text or json")
-	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(output.of, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // there is no such flag
-	}
+	outputFlag(cmd, &output, "text", "json")
 	return cmd
-}
-
-// choice is the value of a flag that takes one of a few words.
-type choice struct {
-	of []string
-	is string
-}
-
-// String implements pflag.Value.
-func (c *choice) String() string { return c.is }
-
-// Type implements pflag.Value: how help calls the value.
-func (c *choice) Type() string { return "format" }
-
-// Set implements pflag.Value.
-func (c *choice) Set(s string) error {
-	if !slices.Contains(c.of, s) {
-		return fmt.Errorf("there are %s", strings.Join(c.of, " and "))
-	}
-	c.is = s
-	return nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -12,7 +11,8 @@ import (
 )
 
 func newPluginDescribe() *cobra.Command {
-	var file, dir, format string
+	var file, dir string
+	var output choice
 	cmd := &cobra.Command{
 		Use:   "describe [NAME|KIND/NAME]",
 		Short: "Say what a plugin does and how it is configured",
@@ -25,12 +25,8 @@ with that file, with --dir those of that directory, laid out as KIND/NAME.`,
 		Example: `  ebpf-tracer plugin describe
   ebpf-tracer plugin describe discoverer/docker
   ebpf-tracer plugin describe threshold -o hcl >> config.hcl`,
-		Args: cobra.MaximumNArgs(1),
+		Args: oneWord,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			write, ok := descriptionFormats()[format]
-			if !ok {
-				return fmt.Errorf("unknown format %q of --output: there are text, markdown, json and hcl", format)
-			}
 			if file != "" && dir != "" {
 				return errors.New("--config and --dir both say where plugins are: give one of them")
 			}
@@ -45,13 +41,13 @@ with that file, with --dir those of that directory, laid out as KIND/NAME.`,
 				if err != nil && len(all) == 0 {
 					return err
 				}
-				return errors.Join(write(cmd.OutOrStdout(), all, name == ""), err)
+				return errors.Join(descriptionFormats()[output.is](cmd.OutOrStdout(), all, name == ""), err)
 			})(cmd, args)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "`file` that says where plugins are, .hcl or .hcl.json")
 	cmd.Flags().StringVar(&dir, "dir", "", "`directory` of plugins")
-	cmd.Flags().StringVarP(&format, "output", "o", "text", "`format`: text, markdown, json or hcl")
+	outputFlag(cmd, &output, "text", "markdown", "json", "hcl")
 	completeFiles(cmd, "config")
 	if err := cmd.MarkFlagDirname("dir"); err != nil {
 		panic(err) // there is no such flag

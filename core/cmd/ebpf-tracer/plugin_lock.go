@@ -28,7 +28,7 @@ when the file would change.`,
 		Example: `  ebpf-tracer plugin lock
   ebpf-tracer plugin lock --config /etc/ebpf-tracer/config.hcl
   ebpf-tracer plugin lock --check`,
-		Args: cobra.NoArgs,
+		Args: words(),
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			do := daemon.LockPlugins
 			if check {
@@ -68,7 +68,7 @@ it, and run nothing. The exit status is 1 when one is not as locked; both hashes
 then shown at its place in the configuration.`,
 		Example: `  ebpf-tracer plugin verify
   ebpf-tracer plugin verify --config /etc/ebpf-tracer/config.hcl`,
-		Args: cobra.NoArgs,
+		Args: words(),
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			report, refused := daemon.VerifyLock(cmd.Context(), options(cmd, file))
 			if report.Plugins == nil {

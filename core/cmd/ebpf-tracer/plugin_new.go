@@ -21,7 +21,7 @@ The SDK comes with each release, in the directory sdk; name it with --sdk. Witho
 the module's go.mod says what to write there.`,
 		Example: `  ebpf-tracer plugin new discoverer acme --sdk ./sdk
   ebpf-tracer plugin new sampler acme --sdk /usr/share/ebpf-tracer/sdk --dir src/acme`,
-		Args: cobra.ExactArgs(2),
+		Args: words("KIND", "NAME"),
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp

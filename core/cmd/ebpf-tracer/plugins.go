@@ -25,7 +25,7 @@ error is what is wrong now, or else why a process of the plugin ended last. JSON
 has the last lines of each plugin's standard error.`,
 		Example: `  ebpf-tracer get plugins
   ebpf-tracer get plugins -o json | jq '.[] | select(.state != "running")'`,
-		Args: cobra.NoArgs,
+		Args: words(),
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			return a.ask(cmd, func(c *client.Client) error {
 				list, err := c.ListPlugins(cmd.Context())
@@ -42,7 +42,7 @@ has the last lines of each plugin's standard error.`,
 			})
 		}),
 	}
-	a.flags(cmd, "table")
+	a.flags(cmd, "table", "json")
 	return cmd
 }
 

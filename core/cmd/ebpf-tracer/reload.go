@@ -26,7 +26,7 @@ The exit status is 1 when the file was refused, or a part of it could not be tak
 over.`,
 		Example: `  ebpf-tracer reload
   ebpf-tracer reload -o json | jq '.changes[] | select(.failed)'`,
-		Args: cobra.NoArgs,
+		Args: words(),
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			return a.ask(cmd, func(c *client.Client) error {
 				r, err := c.Reload(cmd.Context())
@@ -45,7 +45,7 @@ over.`,
 			})
 		}),
 	}
-	a.flags(cmd, "table")
+	a.flags(cmd, "table", "json")
 	return cmd
 }
 

@@ -23,7 +23,7 @@ It needs root. Its log goes to standard error. What plugins keep, and the copies
 them that run, are in $STATE_DIRECTORY, /var/lib/ebpf-tracer unless it is set.`,
 		Example: `  ebpf-tracer run
   ebpf-tracer run --config /etc/ebpf-tracer/config.hcl`,
-		Args: cobra.NoArgs,
+		Args: words(),
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			return daemon.Run(cmd.Context(), options(cmd, file))
 		}),
@@ -34,13 +34,14 @@ them that run, are in $STATE_DIRECTORY, /var/lib/ebpf-tracer unless it is set.`,
 
 func newValidate() *cobra.Command {
 	return &cobra.Command{
-		Use:   "validate FILE",
+		Use:   "validate [FILE]",
 		Short: "Check a configuration and start nothing",
-		Long: `Check a configuration as 'run' would, plugins' blocks included, and start nothing.
-Every mistake is shown at its line and column; the exit status is then 1. It needs
-no root.`,
-		Example: `  ebpf-tracer validate config.hcl`,
-		Args:    cobra.ExactArgs(1),
+		Long: `Check a configuration, config.hcl unless FILE is another, as 'run' would, plugins'
+blocks included, and start nothing. Every mistake is shown at its line and column;
+the exit status is then 1. It needs no root.`,
+		Example: `  ebpf-tracer validate
+  ebpf-tracer validate /etc/ebpf-tracer/config.hcl`,
+		Args: oneWord,
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
@@ -48,10 +49,14 @@ no root.`,
 			return []string{"hcl", "json"}, cobra.ShellCompDirectiveFilterFileExt
 		},
 		RunE: action(func(cmd *cobra.Command, args []string) error {
-			if err := daemon.Validate(cmd.Context(), options(cmd, args[0])); err != nil {
+			file := defaultConfig
+			if len(args) > 0 {
+				file = args[0]
+			}
+			if err := daemon.Validate(cmd.Context(), options(cmd, file)); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is valid\n", args[0])
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is valid\n", file)
 			return err
 		}),
 	}

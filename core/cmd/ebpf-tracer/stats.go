@@ -26,7 +26,7 @@ numbers. Each line of the balance closes when the daemon has stopped; while it r
 it may be open by what is in flight at this moment.`,
 		Example: `  ebpf-tracer get stats
   ebpf-tracer get stats -o json | jq '.kernel[] | select(.lost > 0)'`,
-		Args: cobra.NoArgs,
+		Args: words(),
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			return a.ask(cmd, func(c *client.Client) error {
 				s, err := c.GetStats(cmd.Context())
@@ -40,7 +40,7 @@ it may be open by what is in flight at this moment.`,
 			})
 		}),
 	}
-	a.flags(cmd, "table")
+	a.flags(cmd, "table", "json")
 	return cmd
 }
 

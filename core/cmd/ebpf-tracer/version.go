@@ -52,10 +52,10 @@ func newVersion() *cobra.Command {
 		Short: "Show the version of this program and of the running daemon",
 		Example: `  ebpf-tracer version
   ebpf-tracer version -o json`,
-		Args: cobra.NoArgs,
+		Args: words(),
 		RunE: action(func(cmd *cobra.Command, _ []string) error { return showVersion(cmd, &a) }),
 	}
-	a.flags(cmd, "table")
+	a.flags(cmd, "table", "json")
 	return cmd
 }
 
