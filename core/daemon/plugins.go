@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost"
@@ -58,9 +59,11 @@ func checkPlugins(ctx context.Context, host *pluginhost.Host, o Options, file *c
 	defer func() { err = errors.Join(err, files.close()) }()
 	asked := map[string]asking{}
 	defer func() {
+		var closing sync.WaitGroup // side by side: one that hangs takes its time
 		for _, a := range asked {
-			a.session.Close()
+			closing.Go(a.session.Close)
 		}
+		closing.Wait()
 	}()
 	all := files.findAll(ctx, file.Plugins())
 	var plugins []plugin

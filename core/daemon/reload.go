@@ -70,18 +70,19 @@ func (d *daemon) Reload(ctx context.Context) (*protov1.ReloadResponse, error) {
 		plugins, found, err = checkPlugins(ctx, d.host, d.options, file, found)
 	}
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return nil, errors.Join(context.Cause(ctx), closeBundles(plugins))
 	}
 	if err == nil && found.HasErrors() {
 		err = configError(d.options.ConfigFile, found)
 	}
 	if err != nil {
+		err = errors.Join(err, closeBundles(plugins))
 		d.log.Error("the configuration is refused, and nothing has changed", "reason", err)
 		return &protov1.ReloadResponse{Refused: err.Error()}, nil
 	}
 	var warnings bytes.Buffer
 	if err := showWarnings(&warnings, found); err != nil {
-		return nil, err
+		return nil, errors.Join(err, closeBundles(plugins))
 	}
 	r := &reload{daemon: d, ctx: d.working}
 	r.takeLog(file.Config)

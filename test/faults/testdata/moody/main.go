@@ -1,7 +1,8 @@
 // Command moody is a plugin of each kind that a reload exchanges. Its arguments are its
 // kind, its version and its temper: "well"; "broken" describes itself and finds nothing
 // wrong with its configuration, and then refuses it; "dead" ends before it says
-// anything.
+// anything; "slow" takes a second to find nothing wrong, and "stiff" does nothing at
+// all soon after it has found nothing wrong.
 package main
 
 import (
@@ -9,7 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
+	"time"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/mesh"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/plugin"
@@ -33,6 +37,29 @@ func mood(temper string) error {
 	return nil
 }
 
+// freeze stops all of the process: its heap is written, with all else stopped, to
+// where nobody reads it.
+func freeze() {
+	_, w, err := os.Pipe()
+	if err != nil {
+		panic(err)
+	}
+	debug.WriteHeapDump(w.Fd())
+}
+
+func validate(temper string) func(config) diag.Diagnostics {
+	return func(config) diag.Diagnostics {
+		switch temper {
+		case "slow":
+			time.Sleep(time.Second)
+			fmt.Fprintln(os.Stderr, "it has found nothing wrong")
+		case "stiff":
+			time.AfterFunc(100*time.Millisecond, freeze)
+		}
+		return nil
+	}
+}
+
 func main() {
 	kind, version, temper := os.Args[1], os.Args[2], os.Args[3]
 	if temper == "dead" {
@@ -42,21 +69,21 @@ func main() {
 	switch kind {
 	case "discoverer":
 		plugin.Serve(plugin.Discoverer[config]{
-			Name: "moody", Version: version, Doc: "A test.", Schema: block(),
+			Name: "moody", Version: version, Doc: "A test.", Schema: block(), Validate: validate(temper),
 			New: func(_ context.Context, c config, _ plugin.Env) (discover.Discoverer, error) {
 				return discoverer{c}, mood(temper)
 			},
 		})
 	case "mesh":
 		plugin.Serve(plugin.Detector[config]{
-			Name: "moody", Version: version, Doc: "A test.", Schema: block(),
+			Name: "moody", Version: version, Doc: "A test.", Schema: block(), Validate: validate(temper),
 			New: func(_ context.Context, c config, _ plugin.Env) (mesh.Detector, error) {
 				return detector{c}, mood(temper)
 			},
 		})
 	case "sampler":
 		plugin.Serve(plugin.Sampler[config]{
-			Name: "moody", Version: version, Doc: "A test.", Schema: block(),
+			Name: "moody", Version: version, Doc: "A test.", Schema: block(), Validate: validate(temper),
 			New: func(context.Context, config, plugin.Env) (sampling.Sampler, error) {
 				return sampler{}, mood(temper)
 			},
