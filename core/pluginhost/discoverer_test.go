@@ -7,6 +7,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
@@ -188,7 +189,8 @@ func TestAPluginThatDoesNotReadMissesFactsAndTheDaemonDoesNotWait(t *testing.T) 
 }
 
 func TestASlowReaderIsToldEverythingAgain(t *testing.T) {
-	h := newHost(t, Options{})
+	// Nobody is to find it frozen meanwhile, however busy the machine is.
+	h := newHost(t, Options{Pace: Pace{HealthInterval: time.Hour}})
 	facts := &hostFacts{known: map[uint64]string{}}
 	got := &heard{}
 	handler := got.handler()

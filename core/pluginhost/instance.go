@@ -340,7 +340,7 @@ func (i *instance) rpcError(err error) error {
 	select {
 	case <-i.proc.exited:
 		return errors.New(i.proc.ended)
-	case <-time.After(lastWords / 2):
+	case <-time.After(time.Second): // its end comes right after the connection's, but on a busy host not at once
 		return rpcText(err)
 	}
 }

@@ -76,10 +76,8 @@ func TestEveryProbeTellsTheTruthOnOlderKernels(t *testing.T) {
 		}},
 	} {
 		t.Run(test.series, func(t *testing.T) {
-			args := []string{"-f", files, test.series, program}
-			if test.lacking == nil {
-				args = append(args, "-plugins", "/test/plugins")
-			} else {
+			args := []string{"-f", files, test.series, program, "-plugins", "/test/plugins"}
+			if test.lacking != nil {
 				args = append(args, "-partial", "-want", strings.Join(test.lacking, ","))
 			}
 			out, status := boot(t, args)

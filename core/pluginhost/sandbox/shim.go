@@ -102,7 +102,23 @@ func (r *run) become(report io.Writer) error {
 	}
 	// Only for a program that could not be executed is there a second report.
 	argv := append([]string{r.plan.Path}, r.plan.Args...)
-	return fmt.Errorf("execute %s: %w", r.plan.Path, execAt(r.plan.Program, argv, r.plan.Env))
+	err := execAt(r.plan.Program, argv, r.plan.Env)
+	if errors.Is(err, unix.ENOENT) && r.sameFile() {
+		// Debian's 5.10 executes nothing by its descriptor alone. The name in the
+		// plugin's own root, which only root could change, is that of the same file.
+		err = unix.Exec(r.plan.Path, argv, r.plan.Env)
+	}
+	return fmt.Errorf("execute %s: %w", r.plan.Path, err)
+}
+
+// sameFile tells whether the program's name in the plugin's root is that of the file
+// that was hashed.
+func (r *run) sameFile() bool {
+	var hashed, named unix.Stat_t
+	if unix.Fstat(r.plan.Program, &hashed) != nil || unix.Stat(r.plan.Path, &named) != nil {
+		return false
+	}
+	return hashed.Dev == named.Dev && hashed.Ino == named.Ino
 }
 
 // judge refuses to become a plugin that lacks a measure, where all are required.
