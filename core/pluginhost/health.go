@@ -26,6 +26,12 @@ func (p *Plugin) watch(ctx context.Context, i *instance) (frozen bool, err error
 	pace := p.host.pace
 	next := time.NewTimer(pace.HealthInterval)
 	defer next.Stop()
+	var sockets <-chan time.Time // nil: it has none
+	if len(i.rights.Sockets) > 0 {
+		look := time.NewTicker(pace.SocketInterval)
+		defer look.Stop()
+		sockets = look.C
+	}
 	doubts := 0
 	for {
 		select {
@@ -35,10 +41,12 @@ func (p *Plugin) watch(ctx context.Context, i *instance) (frozen bool, err error
 			return false, errors.New(i.proc.ended)
 		case err := <-i.hung:
 			return true, err
+		case <-sockets:
+			if err := i.moved(); err != nil {
+				return false, err
+			}
+			continue
 		case <-next.C:
-		}
-		if err := i.moved(); err != nil {
-			return false, err
 		}
 		r, err := p.check(ctx, i)
 		switch {

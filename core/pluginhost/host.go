@@ -54,6 +54,7 @@ type Pace struct {
 	HealthTimeout    time.Duration // of one, before the process is looked at; 600 ms
 	HealthDoubts     int           // that make a plugin frozen: 1 for a timeout while busy, 3 while asleep; 6
 	SilentAfter      time.Duration // without an answer a plugin is frozen, whatever it does; 15 s
+	SocketInterval   time.Duration // between two looks at the sockets that a plugin may use; 100 ms
 	StallAfter       time.Duration // without reading its stream a plugin hangs; 30 s
 	AnswerTimeout    time.Duration // of a sampler; 10 s
 	StopTimeout      time.Duration // from being asked to end to being killed; 1 s
@@ -68,7 +69,7 @@ func (p Pace) withDefaults() Pace {
 	d := Pace{
 		StartTimeout: 5 * time.Second, ConfigureTimeout: 10 * time.Second,
 		HealthInterval: 750 * time.Millisecond, HealthTimeout: 600 * time.Millisecond, HealthDoubts: 6,
-		SilentAfter: 15 * time.Second, StallAfter: 30 * time.Second,
+		SilentAfter: 15 * time.Second, SocketInterval: 100 * time.Millisecond, StallAfter: 30 * time.Second,
 		AnswerTimeout: 10 * time.Second, StopTimeout: time.Second,
 		BackoffMin: 100 * time.Millisecond, BackoffMax: 10 * time.Second, StableAfter: 10 * time.Second,
 		Restarts: 10, RestartWindow: time.Minute,
@@ -76,7 +77,7 @@ func (p Pace) withDefaults() Pace {
 	return Pace{
 		cmp.Or(p.StartTimeout, d.StartTimeout), cmp.Or(p.ConfigureTimeout, d.ConfigureTimeout),
 		cmp.Or(p.HealthInterval, d.HealthInterval), cmp.Or(p.HealthTimeout, d.HealthTimeout), cmp.Or(p.HealthDoubts, d.HealthDoubts),
-		cmp.Or(p.SilentAfter, d.SilentAfter), cmp.Or(p.StallAfter, d.StallAfter),
+		cmp.Or(p.SilentAfter, d.SilentAfter), cmp.Or(p.SocketInterval, d.SocketInterval), cmp.Or(p.StallAfter, d.StallAfter),
 		cmp.Or(p.AnswerTimeout, d.AnswerTimeout), cmp.Or(p.StopTimeout, d.StopTimeout),
 		cmp.Or(p.BackoffMin, d.BackoffMin), cmp.Or(p.BackoffMax, d.BackoffMax), cmp.Or(p.StableAfter, d.StableAfter),
 		cmp.Or(p.Restarts, d.Restarts), cmp.Or(p.RestartWindow, d.RestartWindow),

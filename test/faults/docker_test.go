@@ -121,14 +121,10 @@ func TestADockerdThatComesGoesAndHangsIsToldAndCaughtUpWith(t *testing.T) {
 	named(t, tr, d, "third")
 
 	// Restarted in good order.
-	before := tr.WaitPlugin("discoverer", "docker", func(p *protov1.PluginView) bool { return p.GetPid() != 0 }).GetPid()
 	if err := d.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// Its socket is another one, which only a process that is started after it reaches.
-	tr.WaitPlugin("discoverer", "docker", func(p *protov1.PluginView) bool {
-		return p.GetState() == "running" && p.GetReason() == "" && p.GetPid() != 0 && p.GetPid() != before
-	})
+	running(t, tr)
 	named(t, tr, d, "fourth")
 	tr.Stop()
 }
