@@ -42,12 +42,15 @@ func kinds(ks []protov1.WorkloadKind) uint32 {
 // say more. An error ends the stream.
 func (o *changeOrder) check(in []*protov1.InventoryChange) (out []*protov1.InventoryChange, sub *protov1.Subscribe, refused uint64, err error) {
 	out = in[:0]
-	for _, c := range in {
-		switch c := c.GetChange().(type) {
+	for _, change := range in {
+		switch c := change.GetChange().(type) {
 		case nil:
 			continue
 		case *protov1.InventoryChange_Subscribe:
 			sub = c.Subscribe
+			continue
+		case *protov1.InventoryChange_Considered:
+			out = append(out, change) // may stand before the reset
 			continue
 		case *protov1.InventoryChange_Reset_:
 			o.begun = true
@@ -62,11 +65,11 @@ func (o *changeOrder) check(in []*protov1.InventoryChange) (out []*protov1.Inven
 		if !o.begun {
 			return out, sub, refused, errNoReset
 		}
-		if proto.Size(c) > wire.MaxChange {
+		if proto.Size(change) > wire.MaxChange {
 			refused++
 			continue
 		}
-		out = append(out, c)
+		out = append(out, change)
 	}
 	return out, sub, refused, nil
 }

@@ -51,7 +51,7 @@ func (v *Inventory) change(c *protov1.InventoryChange) []string {
 	switch c := c.GetChange().(type) {
 	case nil:
 		add("a change is empty: set one of its alternatives")
-	case *protov1.InventoryChange_Subscribe:
+	case *protov1.InventoryChange_Subscribe, *protov1.InventoryChange_Considered:
 		return nil // may stand anywhere
 	case *protov1.InventoryChange_Reset_:
 		v.begun = true

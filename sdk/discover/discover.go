@@ -78,6 +78,9 @@ type Inventory interface {
 	RemoveService(uid string) error
 	// Lifecycle reports something that happened to a container.
 	Lifecycle(*protov1.Lifecycle) error
+	// Considered answers a cgroup fact, of a subscription with claims, that is of
+	// none of the plugin's containers. The cgroup's first events wait for it.
+	Considered(cgroupID uint64) error
 	// Degraded says that the runtime does not answer: a sentence for the
 	// operator. Synced takes it back.
 	Degraded(reason string)

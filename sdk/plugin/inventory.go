@@ -193,6 +193,10 @@ func (i *inventory) Lifecycle(l *protov1.Lifecycle) error {
 	return i.put(&protov1.InventoryChange{Change: &protov1.InventoryChange_Lifecycle{Lifecycle: l}})
 }
 
+func (i *inventory) Considered(cgroupID uint64) error {
+	return i.put(&protov1.InventoryChange{Change: &protov1.InventoryChange_Considered{Considered: &protov1.Considered{CgroupId: cgroupID}}})
+}
+
 // subscribe asks the daemon for facts.
 func (i *inventory) subscribe(s *protov1.Subscribe) error {
 	return i.put(&protov1.InventoryChange{Change: &protov1.InventoryChange_Subscribe{Subscribe: s}})

@@ -113,6 +113,7 @@ type Inventory struct {
 	Lifecycles []*protov1.Lifecycle          // all of them, in order
 	Snapshots  int                           // told whole
 	Subscribed *protov1.Subscribe            // nil: not
+	Considered map[uint64]bool               // cgroups that are none of its containers'
 
 	told map[protov1.WorkloadKind]map[string]bool // since the reset of an open snapshot
 }
@@ -120,7 +121,8 @@ type Inventory struct {
 func newInventory() Inventory {
 	return Inventory{
 		Containers: map[string]*protov1.Container{}, Pods: map[string]*protov1.Pod{}, Services: map[string]*protov1.Service{},
-		told: map[protov1.WorkloadKind]map[string]bool{},
+		Considered: map[uint64]bool{},
+		told:       map[protov1.WorkloadKind]map[string]bool{},
 	}
 }
 
@@ -173,6 +175,8 @@ func (v *Inventory) apply(b *protov1.InventoryChanges) {
 			v.Lifecycles = append(v.Lifecycles, c.Lifecycle)
 		case *protov1.InventoryChange_Subscribe:
 			v.Subscribed = proto.CloneOf(c.Subscribe)
+		case *protov1.InventoryChange_Considered:
+			v.Considered[c.Considered.GetCgroupId()] = true
 		}
 	}
 }

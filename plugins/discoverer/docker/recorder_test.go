@@ -102,6 +102,10 @@ func (r *recorder) Degraded(reason string) {
 	r.add("degraded: %s", reason)
 }
 
+func (r *recorder) Considered(uint64) error {
+	r.t.Error("an answer from docker, which asked nothing")
+	return nil
+}
 func (r *recorder) Pod(*protov1.Pod) error         { r.t.Error("a pod from docker"); return nil }
 func (r *recorder) Service(*protov1.Service) error { r.t.Error("a service from docker"); return nil }
 func (r *recorder) RemovePod(string) error         { r.t.Error("a pod from docker"); return nil }

@@ -216,6 +216,9 @@ type ContainerView struct {
 	Pod           *Pod                   `protobuf:"bytes,4,opt,name=pod,proto3" json:"pod,omitempty"`
 	Mesh          *MeshFact              `protobuf:"bytes,5,opt,name=mesh,proto3" json:"mesh,omitempty"`
 	CgroupIds     []uint64               `protobuf:"varint,6,rep,packed,name=cgroup_ids,json=cgroupIds,proto3" json:"cgroup_ids,omitempty"`
+	Fields        map[string]string      `protobuf:"bytes,7,rep,name=fields,proto3" json:"fields,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // field -> the source it is from; empty: all from sources[0]
+	Namespaces    []*NamespaceRef        `protobuf:"bytes,8,rep,name=namespaces,proto3" json:"namespaces,omitempty"`                                                                   // of its first process; empty: not known
+	Usage         *Usage                 `protobuf:"bytes,9,opt,name=usage,proto3" json:"usage,omitempty"`                                                                             // absent: not measured
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -292,6 +295,27 @@ func (x *ContainerView) GetCgroupIds() []uint64 {
 	return nil
 }
 
+func (x *ContainerView) GetFields() map[string]string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *ContainerView) GetNamespaces() []*NamespaceRef {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+func (x *ContainerView) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
 type GetContainerByPIDRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pid           uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
@@ -340,6 +364,7 @@ type GetContainerByPIDResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Found         bool                   `protobuf:"varint,1,opt,name=found,proto3" json:"found,omitempty"`
 	Container     *ContainerView         `protobuf:"bytes,2,opt,name=container,proto3" json:"container,omitempty"`
+	Process       *ProcessView           `protobuf:"bytes,3,opt,name=process,proto3" json:"process,omitempty"` // absent: no such process
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -388,6 +413,979 @@ func (x *GetContainerByPIDResponse) GetContainer() *ContainerView {
 	return nil
 }
 
+func (x *GetContainerByPIDResponse) GetProcess() *ProcessView {
+	if x != nil {
+		return x.Process
+	}
+	return nil
+}
+
+// ProcessView is a process as the host and its own namespaces see it.
+type ProcessView struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Pid    uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`                            // in the host's pid namespace
+	NsPids []uint32               `protobuf:"varint,2,rep,packed,name=ns_pids,json=nsPids,proto3" json:"ns_pids,omitempty"` // in each of its pid namespaces, from the host's to its own
+	Uid    uint32                 `protobuf:"varint,3,opt,name=uid,proto3" json:"uid,omitempty"`                            // effective, in the host's user namespace
+	Gid    uint32                 `protobuf:"varint,4,opt,name=gid,proto3" json:"gid,omitempty"`
+	// ns_uid and ns_gid are the same in its own user namespace; absent: they are not
+	// mapped there.
+	NsUid         *uint32         `protobuf:"varint,5,opt,name=ns_uid,json=nsUid,proto3,oneof" json:"ns_uid,omitempty"`
+	NsGid         *uint32         `protobuf:"varint,6,opt,name=ns_gid,json=nsGid,proto3,oneof" json:"ns_gid,omitempty"`
+	Comm          string          `protobuf:"bytes,7,opt,name=comm,proto3" json:"comm,omitempty"`
+	CgroupPath    string          `protobuf:"bytes,8,opt,name=cgroup_path,json=cgroupPath,proto3" json:"cgroup_path,omitempty"` // on the default hierarchy
+	Namespaces    []*NamespaceRef `protobuf:"bytes,9,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProcessView) Reset() {
+	*x = ProcessView{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProcessView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProcessView) ProtoMessage() {}
+
+func (x *ProcessView) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProcessView.ProtoReflect.Descriptor instead.
+func (*ProcessView) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ProcessView) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *ProcessView) GetNsPids() []uint32 {
+	if x != nil {
+		return x.NsPids
+	}
+	return nil
+}
+
+func (x *ProcessView) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *ProcessView) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *ProcessView) GetNsUid() uint32 {
+	if x != nil && x.NsUid != nil {
+		return *x.NsUid
+	}
+	return 0
+}
+
+func (x *ProcessView) GetNsGid() uint32 {
+	if x != nil && x.NsGid != nil {
+		return *x.NsGid
+	}
+	return 0
+}
+
+func (x *ProcessView) GetComm() string {
+	if x != nil {
+		return x.Comm
+	}
+	return ""
+}
+
+func (x *ProcessView) GetCgroupPath() string {
+	if x != nil {
+		return x.CgroupPath
+	}
+	return ""
+}
+
+func (x *ProcessView) GetNamespaces() []*NamespaceRef {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+// GetContainerRequest: a whole id, the beginning of one, or a name.
+type GetContainerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetContainerRequest) Reset() {
+	*x = GetContainerRequest{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetContainerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetContainerRequest) ProtoMessage() {}
+
+func (x *GetContainerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetContainerRequest.ProtoReflect.Descriptor instead.
+func (*GetContainerRequest) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GetContainerRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type GetContainerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Containers    []*ContainerView       `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"` // several: what was asked is ambiguous
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetContainerResponse) Reset() {
+	*x = GetContainerResponse{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetContainerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetContainerResponse) ProtoMessage() {}
+
+func (x *GetContainerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetContainerResponse.ProtoReflect.Descriptor instead.
+func (*GetContainerResponse) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GetContainerResponse) GetContainers() []*ContainerView {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+// NamespaceRef names a namespace.
+type NamespaceRef struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`    // pid, net, mnt, user, uts, ipc, cgroup, time
+	Inode         uint64                 `protobuf:"varint,2,opt,name=inode,proto3" json:"inode,omitempty"` // as in /proc/PID/ns
+	Host          bool                   `protobuf:"varint,3,opt,name=host,proto3" json:"host,omitempty"`   // it is the daemon's host's own
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamespaceRef) Reset() {
+	*x = NamespaceRef{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamespaceRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamespaceRef) ProtoMessage() {}
+
+func (x *NamespaceRef) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamespaceRef.ProtoReflect.Descriptor instead.
+func (*NamespaceRef) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *NamespaceRef) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *NamespaceRef) GetInode() uint64 {
+	if x != nil {
+		return x.Inode
+	}
+	return 0
+}
+
+func (x *NamespaceRef) GetHost() bool {
+	if x != nil {
+		return x.Host
+	}
+	return false
+}
+
+type ListNamespacesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"` // "": all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNamespacesRequest) Reset() {
+	*x = ListNamespacesRequest{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNamespacesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNamespacesRequest) ProtoMessage() {}
+
+func (x *ListNamespacesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNamespacesRequest.ProtoReflect.Descriptor instead.
+func (*ListNamespacesRequest) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListNamespacesRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+type ListNamespacesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespaces    []*Namespace           `protobuf:"bytes,1,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNamespacesResponse) Reset() {
+	*x = ListNamespacesResponse{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNamespacesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNamespacesResponse) ProtoMessage() {}
+
+func (x *ListNamespacesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNamespacesResponse.ProtoReflect.Descriptor instead.
+func (*ListNamespacesResponse) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListNamespacesResponse) GetNamespaces() []*Namespace {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+type GetNamespaceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"` // "": any that has the inode
+	Inode         uint64                 `protobuf:"varint,2,opt,name=inode,proto3" json:"inode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNamespaceRequest) Reset() {
+	*x = GetNamespaceRequest{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNamespaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNamespaceRequest) ProtoMessage() {}
+
+func (x *GetNamespaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNamespaceRequest.ProtoReflect.Descriptor instead.
+func (*GetNamespaceRequest) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetNamespaceRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *GetNamespaceRequest) GetInode() uint64 {
+	if x != nil {
+		return x.Inode
+	}
+	return 0
+}
+
+type GetNamespaceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Found         bool                   `protobuf:"varint,1,opt,name=found,proto3" json:"found,omitempty"`
+	Namespace     *Namespace             `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNamespaceResponse) Reset() {
+	*x = GetNamespaceResponse{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNamespaceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNamespaceResponse) ProtoMessage() {}
+
+func (x *GetNamespaceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNamespaceResponse.ProtoReflect.Descriptor instead.
+func (*GetNamespaceResponse) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GetNamespaceResponse) GetFound() bool {
+	if x != nil {
+		return x.Found
+	}
+	return false
+}
+
+func (x *GetNamespaceResponse) GetNamespace() *Namespace {
+	if x != nil {
+		return x.Namespace
+	}
+	return nil
+}
+
+// Namespace is a namespace that containers are in.
+type Namespace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           *NamespaceRef          `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Containers    []*NamespaceMember     `protobuf:"bytes,2,rep,name=containers,proto3" json:"containers,omitempty"`       // several: they share it
+	UidMap        []*IDMap               `protobuf:"bytes,3,rep,name=uid_map,json=uidMap,proto3" json:"uid_map,omitempty"` // of a user namespace
+	GidMap        []*IDMap               `protobuf:"bytes,4,rep,name=gid_map,json=gidMap,proto3" json:"gid_map,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Namespace) Reset() {
+	*x = Namespace{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Namespace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Namespace) ProtoMessage() {}
+
+func (x *Namespace) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
+func (*Namespace) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Namespace) GetRef() *NamespaceRef {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+func (x *Namespace) GetContainers() []*NamespaceMember {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+func (x *Namespace) GetUidMap() []*IDMap {
+	if x != nil {
+		return x.UidMap
+	}
+	return nil
+}
+
+func (x *Namespace) GetGidMap() []*IDMap {
+	if x != nil {
+		return x.GidMap
+	}
+	return nil
+}
+
+type NamespaceMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     *ContainerRef          `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Pid           uint32                 `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`                  // its first process, in the host's pid namespace
+	NsPid         uint32                 `protobuf:"varint,4,opt,name=ns_pid,json=nsPid,proto3" json:"ns_pid,omitempty"` // the same in its own; 0: not known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamespaceMember) Reset() {
+	*x = NamespaceMember{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamespaceMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamespaceMember) ProtoMessage() {}
+
+func (x *NamespaceMember) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamespaceMember.ProtoReflect.Descriptor instead.
+func (*NamespaceMember) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *NamespaceMember) GetContainer() *ContainerRef {
+	if x != nil {
+		return x.Container
+	}
+	return nil
+}
+
+func (x *NamespaceMember) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NamespaceMember) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *NamespaceMember) GetNsPid() uint32 {
+	if x != nil {
+		return x.NsPid
+	}
+	return 0
+}
+
+// IDMap: count ids from inside on are, on the host, those from outside on.
+type IDMap struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Inside        uint32                 `protobuf:"varint,1,opt,name=inside,proto3" json:"inside,omitempty"`
+	Outside       uint32                 `protobuf:"varint,2,opt,name=outside,proto3" json:"outside,omitempty"`
+	Count         uint32                 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IDMap) Reset() {
+	*x = IDMap{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IDMap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IDMap) ProtoMessage() {}
+
+func (x *IDMap) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IDMap.ProtoReflect.Descriptor instead.
+func (*IDMap) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *IDMap) GetInside() uint32 {
+	if x != nil {
+		return x.Inside
+	}
+	return 0
+}
+
+func (x *IDMap) GetOutside() uint32 {
+	if x != nil {
+		return x.Outside
+	}
+	return 0
+}
+
+func (x *IDMap) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// Usage is what a container uses. Counts are totals since it was started; what is
+// absent this host does not tell.
+type Usage struct {
+	state                 protoimpl.MessageState `protogen:"open.v1"`
+	TimeUnixNano          int64                  `protobuf:"varint,1,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"` // when it was read
+	CpuSeconds            *float64               `protobuf:"fixed64,2,opt,name=cpu_seconds,json=cpuSeconds,proto3,oneof" json:"cpu_seconds,omitempty"`
+	CpuUserSeconds        *float64               `protobuf:"fixed64,3,opt,name=cpu_user_seconds,json=cpuUserSeconds,proto3,oneof" json:"cpu_user_seconds,omitempty"`
+	CpuSystemSeconds      *float64               `protobuf:"fixed64,4,opt,name=cpu_system_seconds,json=cpuSystemSeconds,proto3,oneof" json:"cpu_system_seconds,omitempty"`
+	CpuPeriods            *uint64                `protobuf:"varint,5,opt,name=cpu_periods,json=cpuPeriods,proto3,oneof" json:"cpu_periods,omitempty"`
+	CpuThrottledPeriods   *uint64                `protobuf:"varint,6,opt,name=cpu_throttled_periods,json=cpuThrottledPeriods,proto3,oneof" json:"cpu_throttled_periods,omitempty"`
+	CpuThrottledSeconds   *float64               `protobuf:"fixed64,7,opt,name=cpu_throttled_seconds,json=cpuThrottledSeconds,proto3,oneof" json:"cpu_throttled_seconds,omitempty"`
+	MemoryBytes           *uint64                `protobuf:"varint,8,opt,name=memory_bytes,json=memoryBytes,proto3,oneof" json:"memory_bytes,omitempty"`
+	MemoryWorkingSetBytes *uint64                `protobuf:"varint,9,opt,name=memory_working_set_bytes,json=memoryWorkingSetBytes,proto3,oneof" json:"memory_working_set_bytes,omitempty"`
+	MemoryLimitBytes      *uint64                `protobuf:"varint,10,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3,oneof" json:"memory_limit_bytes,omitempty"` // absent: no limit
+	MemoryPeakBytes       *uint64                `protobuf:"varint,11,opt,name=memory_peak_bytes,json=memoryPeakBytes,proto3,oneof" json:"memory_peak_bytes,omitempty"`
+	SwapBytes             *uint64                `protobuf:"varint,12,opt,name=swap_bytes,json=swapBytes,proto3,oneof" json:"swap_bytes,omitempty"`
+	OomKills              *uint64                `protobuf:"varint,13,opt,name=oom_kills,json=oomKills,proto3,oneof" json:"oom_kills,omitempty"`
+	ReadBytes             *uint64                `protobuf:"varint,14,opt,name=read_bytes,json=readBytes,proto3,oneof" json:"read_bytes,omitempty"`
+	WrittenBytes          *uint64                `protobuf:"varint,15,opt,name=written_bytes,json=writtenBytes,proto3,oneof" json:"written_bytes,omitempty"`
+	Reads                 *uint64                `protobuf:"varint,16,opt,name=reads,proto3,oneof" json:"reads,omitempty"`
+	Writes                *uint64                `protobuf:"varint,17,opt,name=writes,proto3,oneof" json:"writes,omitempty"`
+	Pids                  *uint64                `protobuf:"varint,18,opt,name=pids,proto3,oneof" json:"pids,omitempty"`
+	PidsLimit             *uint64                `protobuf:"varint,19,opt,name=pids_limit,json=pidsLimit,proto3,oneof" json:"pids_limit,omitempty"` // absent: no limit
+	ReceivedBytes         *uint64                `protobuf:"varint,20,opt,name=received_bytes,json=receivedBytes,proto3,oneof" json:"received_bytes,omitempty"`
+	ReceivedPackets       *uint64                `protobuf:"varint,21,opt,name=received_packets,json=receivedPackets,proto3,oneof" json:"received_packets,omitempty"`
+	SentBytes             *uint64                `protobuf:"varint,22,opt,name=sent_bytes,json=sentBytes,proto3,oneof" json:"sent_bytes,omitempty"`
+	SentPackets           *uint64                `protobuf:"varint,23,opt,name=sent_packets,json=sentPackets,proto3,oneof" json:"sent_packets,omitempty"`
+	Pressure              []*UsagePressure       `protobuf:"bytes,24,rep,name=pressure,proto3" json:"pressure,omitempty"`
+	Source                string                 `protobuf:"bytes,25,opt,name=source,proto3" json:"source,omitempty"` // cgroup2, or cgroup1, or both of a hybrid host: "cgroup1+2"
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *Usage) Reset() {
+	*x = Usage{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Usage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Usage) ProtoMessage() {}
+
+func (x *Usage) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Usage.ProtoReflect.Descriptor instead.
+func (*Usage) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Usage) GetTimeUnixNano() int64 {
+	if x != nil {
+		return x.TimeUnixNano
+	}
+	return 0
+}
+
+func (x *Usage) GetCpuSeconds() float64 {
+	if x != nil && x.CpuSeconds != nil {
+		return *x.CpuSeconds
+	}
+	return 0
+}
+
+func (x *Usage) GetCpuUserSeconds() float64 {
+	if x != nil && x.CpuUserSeconds != nil {
+		return *x.CpuUserSeconds
+	}
+	return 0
+}
+
+func (x *Usage) GetCpuSystemSeconds() float64 {
+	if x != nil && x.CpuSystemSeconds != nil {
+		return *x.CpuSystemSeconds
+	}
+	return 0
+}
+
+func (x *Usage) GetCpuPeriods() uint64 {
+	if x != nil && x.CpuPeriods != nil {
+		return *x.CpuPeriods
+	}
+	return 0
+}
+
+func (x *Usage) GetCpuThrottledPeriods() uint64 {
+	if x != nil && x.CpuThrottledPeriods != nil {
+		return *x.CpuThrottledPeriods
+	}
+	return 0
+}
+
+func (x *Usage) GetCpuThrottledSeconds() float64 {
+	if x != nil && x.CpuThrottledSeconds != nil {
+		return *x.CpuThrottledSeconds
+	}
+	return 0
+}
+
+func (x *Usage) GetMemoryBytes() uint64 {
+	if x != nil && x.MemoryBytes != nil {
+		return *x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetMemoryWorkingSetBytes() uint64 {
+	if x != nil && x.MemoryWorkingSetBytes != nil {
+		return *x.MemoryWorkingSetBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetMemoryLimitBytes() uint64 {
+	if x != nil && x.MemoryLimitBytes != nil {
+		return *x.MemoryLimitBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetMemoryPeakBytes() uint64 {
+	if x != nil && x.MemoryPeakBytes != nil {
+		return *x.MemoryPeakBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetSwapBytes() uint64 {
+	if x != nil && x.SwapBytes != nil {
+		return *x.SwapBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetOomKills() uint64 {
+	if x != nil && x.OomKills != nil {
+		return *x.OomKills
+	}
+	return 0
+}
+
+func (x *Usage) GetReadBytes() uint64 {
+	if x != nil && x.ReadBytes != nil {
+		return *x.ReadBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetWrittenBytes() uint64 {
+	if x != nil && x.WrittenBytes != nil {
+		return *x.WrittenBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetReads() uint64 {
+	if x != nil && x.Reads != nil {
+		return *x.Reads
+	}
+	return 0
+}
+
+func (x *Usage) GetWrites() uint64 {
+	if x != nil && x.Writes != nil {
+		return *x.Writes
+	}
+	return 0
+}
+
+func (x *Usage) GetPids() uint64 {
+	if x != nil && x.Pids != nil {
+		return *x.Pids
+	}
+	return 0
+}
+
+func (x *Usage) GetPidsLimit() uint64 {
+	if x != nil && x.PidsLimit != nil {
+		return *x.PidsLimit
+	}
+	return 0
+}
+
+func (x *Usage) GetReceivedBytes() uint64 {
+	if x != nil && x.ReceivedBytes != nil {
+		return *x.ReceivedBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetReceivedPackets() uint64 {
+	if x != nil && x.ReceivedPackets != nil {
+		return *x.ReceivedPackets
+	}
+	return 0
+}
+
+func (x *Usage) GetSentBytes() uint64 {
+	if x != nil && x.SentBytes != nil {
+		return *x.SentBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetSentPackets() uint64 {
+	if x != nil && x.SentPackets != nil {
+		return *x.SentPackets
+	}
+	return 0
+}
+
+func (x *Usage) GetPressure() []*UsagePressure {
+	if x != nil {
+		return x.Pressure
+	}
+	return nil
+}
+
+func (x *Usage) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+// UsagePressure is how much a container's tasks were stalled for want of a resource.
+type UsagePressure struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Resource       string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`                                       // cpu, memory, io
+	SomeAvg10Ratio float64                `protobuf:"fixed64,2,opt,name=some_avg10_ratio,json=someAvg10Ratio,proto3" json:"some_avg10_ratio,omitempty"` // 0 to 1
+	FullAvg10Ratio float64                `protobuf:"fixed64,3,opt,name=full_avg10_ratio,json=fullAvg10Ratio,proto3" json:"full_avg10_ratio,omitempty"`
+	SomeSeconds    float64                `protobuf:"fixed64,4,opt,name=some_seconds,json=someSeconds,proto3" json:"some_seconds,omitempty"` // total
+	FullSeconds    float64                `protobuf:"fixed64,5,opt,name=full_seconds,json=fullSeconds,proto3" json:"full_seconds,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *UsagePressure) Reset() {
+	*x = UsagePressure{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsagePressure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsagePressure) ProtoMessage() {}
+
+func (x *UsagePressure) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsagePressure.ProtoReflect.Descriptor instead.
+func (*UsagePressure) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *UsagePressure) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *UsagePressure) GetSomeAvg10Ratio() float64 {
+	if x != nil {
+		return x.SomeAvg10Ratio
+	}
+	return 0
+}
+
+func (x *UsagePressure) GetFullAvg10Ratio() float64 {
+	if x != nil {
+		return x.FullAvg10Ratio
+	}
+	return 0
+}
+
+func (x *UsagePressure) GetSomeSeconds() float64 {
+	if x != nil {
+		return x.SomeSeconds
+	}
+	return 0
+}
+
+func (x *UsagePressure) GetFullSeconds() float64 {
+	if x != nil {
+		return x.FullSeconds
+	}
+	return 0
+}
+
 type ListPluginsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -396,7 +1394,7 @@ type ListPluginsRequest struct {
 
 func (x *ListPluginsRequest) Reset() {
 	*x = ListPluginsRequest{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[7]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -408,7 +1406,7 @@ func (x *ListPluginsRequest) String() string {
 func (*ListPluginsRequest) ProtoMessage() {}
 
 func (x *ListPluginsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[7]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -421,7 +1419,7 @@ func (x *ListPluginsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPluginsRequest.ProtoReflect.Descriptor instead.
 func (*ListPluginsRequest) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{7}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 type ListPluginsResponse struct {
@@ -433,7 +1431,7 @@ type ListPluginsResponse struct {
 
 func (x *ListPluginsResponse) Reset() {
 	*x = ListPluginsResponse{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[8]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +1443,7 @@ func (x *ListPluginsResponse) String() string {
 func (*ListPluginsResponse) ProtoMessage() {}
 
 func (x *ListPluginsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[8]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -458,7 +1456,7 @@ func (x *ListPluginsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPluginsResponse.ProtoReflect.Descriptor instead.
 func (*ListPluginsResponse) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{8}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListPluginsResponse) GetPlugins() []*PluginView {
@@ -496,7 +1494,7 @@ type PluginView struct {
 
 func (x *PluginView) Reset() {
 	*x = PluginView{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[9]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +1506,7 @@ func (x *PluginView) String() string {
 func (*PluginView) ProtoMessage() {}
 
 func (x *PluginView) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[9]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +1519,7 @@ func (x *PluginView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginView.ProtoReflect.Descriptor instead.
 func (*PluginView) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{9}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PluginView) GetKind() Kind {
@@ -671,7 +1669,7 @@ type Sandbox struct {
 
 func (x *Sandbox) Reset() {
 	*x = Sandbox{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[10]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -683,7 +1681,7 @@ func (x *Sandbox) String() string {
 func (*Sandbox) ProtoMessage() {}
 
 func (x *Sandbox) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[10]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -696,7 +1694,7 @@ func (x *Sandbox) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sandbox.ProtoReflect.Descriptor instead.
 func (*Sandbox) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{10}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Sandbox) GetUid() uint32 {
@@ -742,7 +1740,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[11]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +1752,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[11]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +1765,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{11}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 type ReloadResponse struct {
@@ -783,7 +1781,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[12]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +1793,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[12]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +1806,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{12}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReloadResponse) GetRefused() string {
@@ -840,7 +1838,7 @@ type GetStatsRequest struct {
 
 func (x *GetStatsRequest) Reset() {
 	*x = GetStatsRequest{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[13]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +1850,7 @@ func (x *GetStatsRequest) String() string {
 func (*GetStatsRequest) ProtoMessage() {}
 
 func (x *GetStatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[13]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +1863,7 @@ func (x *GetStatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatsRequest.ProtoReflect.Descriptor instead.
 func (*GetStatsRequest) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{13}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 // Stats: counts are totals since the daemon started, but for in_ring, held,
@@ -883,13 +1881,14 @@ type Stats struct {
 	Probes          []*ProbeStats          `protobuf:"bytes,9,rep,name=probes,proto3" json:"probes,omitempty"`
 	Daemon          *DaemonStats           `protobuf:"bytes,10,opt,name=daemon,proto3" json:"daemon,omitempty"`
 	Faults          map[string]uint64      `protobuf:"bytes,11,rep,name=faults,proto3" json:"faults,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // what went wrong inside the programs and the inventory, by name
+	Discovered      *Discovered            `protobuf:"bytes,12,opt,name=discovered,proto3" json:"discovered,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Stats) Reset() {
 	*x = Stats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[14]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +1900,7 @@ func (x *Stats) String() string {
 func (*Stats) ProtoMessage() {}
 
 func (x *Stats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[14]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +1913,7 @@ func (x *Stats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stats.ProtoReflect.Descriptor instead.
 func (*Stats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{14}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Stats) GetStartedUnixNano() int64 {
@@ -994,6 +1993,106 @@ func (x *Stats) GetFaults() map[string]uint64 {
 	return nil
 }
 
+func (x *Stats) GetDiscovered() *Discovered {
+	if x != nil {
+		return x.Discovered
+	}
+	return nil
+}
+
+// Discovered is how much there is of what discoverers and detectors tell, now.
+type Discovered struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Containers         uint64                 `protobuf:"varint,1,opt,name=containers,proto3" json:"containers,omitempty"`
+	Namespaces         uint64                 `protobuf:"varint,2,opt,name=namespaces,proto3" json:"namespaces,omitempty"`
+	Pods               uint64                 `protobuf:"varint,3,opt,name=pods,proto3" json:"pods,omitempty"`
+	Services           uint64                 `protobuf:"varint,4,opt,name=services,proto3" json:"services,omitempty"`
+	KubernetesEnabled  bool                   `protobuf:"varint,5,opt,name=kubernetes_enabled,json=kubernetesEnabled,proto3" json:"kubernetes_enabled,omitempty"`      // discoverer "kubernetes" runs
+	NamespaceIsolation bool                   `protobuf:"varint,6,opt,name=namespace_isolation,json=namespaceIsolation,proto3" json:"namespace_isolation,omitempty"`   // namespaces of containers are read
+	ServiceMeshSupport bool                   `protobuf:"varint,7,opt,name=service_mesh_support,json=serviceMeshSupport,proto3" json:"service_mesh_support,omitempty"` // a mesh detector runs
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *Discovered) Reset() {
+	*x = Discovered{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Discovered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Discovered) ProtoMessage() {}
+
+func (x *Discovered) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Discovered.ProtoReflect.Descriptor instead.
+func (*Discovered) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Discovered) GetContainers() uint64 {
+	if x != nil {
+		return x.Containers
+	}
+	return 0
+}
+
+func (x *Discovered) GetNamespaces() uint64 {
+	if x != nil {
+		return x.Namespaces
+	}
+	return 0
+}
+
+func (x *Discovered) GetPods() uint64 {
+	if x != nil {
+		return x.Pods
+	}
+	return 0
+}
+
+func (x *Discovered) GetServices() uint64 {
+	if x != nil {
+		return x.Services
+	}
+	return 0
+}
+
+func (x *Discovered) GetKubernetesEnabled() bool {
+	if x != nil {
+		return x.KubernetesEnabled
+	}
+	return false
+}
+
+func (x *Discovered) GetNamespaceIsolation() bool {
+	if x != nil {
+		return x.NamespaceIsolation
+	}
+	return false
+}
+
+func (x *Discovered) GetServiceMeshSupport() bool {
+	if x != nil {
+		return x.ServiceMeshSupport
+	}
+	return false
+}
+
 // LedgerRow: seen = kept + sampled_out + filtered + lost. A kind and priority may
 // stand in several rows: add them up.
 type LedgerRow struct {
@@ -1014,7 +2113,7 @@ type LedgerRow struct {
 
 func (x *LedgerRow) Reset() {
 	*x = LedgerRow{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[15]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +2125,7 @@ func (x *LedgerRow) String() string {
 func (*LedgerRow) ProtoMessage() {}
 
 func (x *LedgerRow) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[15]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +2138,7 @@ func (x *LedgerRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerRow.ProtoReflect.Descriptor instead.
 func (*LedgerRow) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LedgerRow) GetKind() string {
@@ -1129,7 +2228,7 @@ type Pipeline struct {
 
 func (x *Pipeline) Reset() {
 	*x = Pipeline{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[16]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +2240,7 @@ func (x *Pipeline) String() string {
 func (*Pipeline) ProtoMessage() {}
 
 func (x *Pipeline) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[16]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +2253,7 @@ func (x *Pipeline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pipeline.ProtoReflect.Descriptor instead.
 func (*Pipeline) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Pipeline) GetDecoded() uint64 {
@@ -1225,7 +2324,7 @@ type ExporterStats struct {
 
 func (x *ExporterStats) Reset() {
 	*x = ExporterStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[17]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +2336,7 @@ func (x *ExporterStats) String() string {
 func (*ExporterStats) ProtoMessage() {}
 
 func (x *ExporterStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[17]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +2349,7 @@ func (x *ExporterStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExporterStats.ProtoReflect.Descriptor instead.
 func (*ExporterStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExporterStats) GetName() string {
@@ -1332,13 +2431,21 @@ type Attribution struct {
 	Cgroups         uint64                 `protobuf:"varint,11,opt,name=cgroups,proto3" json:"cgroups,omitempty"`
 	Key             string                 `protobuf:"bytes,12,opt,name=key,proto3" json:"key,omitempty"`     // what the attribution goes by on this host
 	Delay           *Histogram             `protobuf:"bytes,13,opt,name=delay,proto3" json:"delay,omitempty"` // of events that waited
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Of each container's first exec that was released: whether it carried its
+	// container's id, name and image.
+	FirstExecs          uint64 `protobuf:"varint,14,opt,name=first_execs,json=firstExecs,proto3" json:"first_execs,omitempty"`
+	FirstExecsNamed     uint64 `protobuf:"varint,15,opt,name=first_execs_named,json=firstExecsNamed,proto3" json:"first_execs_named,omitempty"`
+	ByPidNamespace      uint64 `protobuf:"varint,16,opt,name=by_pid_namespace,json=byPidNamespace,proto3" json:"by_pid_namespace,omitempty"`              // events attributed by their pid namespace, not the cgroup
+	Lifecycle           uint64 `protobuf:"varint,17,opt,name=lifecycle,proto3" json:"lifecycle,omitempty"`                                                // lifecycle events that were released
+	LifecycleDuplicates uint64 `protobuf:"varint,18,opt,name=lifecycle_duplicates,json=lifecycleDuplicates,proto3" json:"lifecycle_duplicates,omitempty"` // told again by another discoverer
+	LifecycleDropped    uint64 `protobuf:"varint,19,opt,name=lifecycle_dropped,json=lifecycleDropped,proto3" json:"lifecycle_dropped,omitempty"`          // no room for them
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Attribution) Reset() {
 	*x = Attribution{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[18]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +2457,7 @@ func (x *Attribution) String() string {
 func (*Attribution) ProtoMessage() {}
 
 func (x *Attribution) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[18]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +2470,7 @@ func (x *Attribution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attribution.ProtoReflect.Descriptor instead.
 func (*Attribution) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Attribution) GetHost() uint64 {
@@ -1457,6 +2564,48 @@ func (x *Attribution) GetDelay() *Histogram {
 	return nil
 }
 
+func (x *Attribution) GetFirstExecs() uint64 {
+	if x != nil {
+		return x.FirstExecs
+	}
+	return 0
+}
+
+func (x *Attribution) GetFirstExecsNamed() uint64 {
+	if x != nil {
+		return x.FirstExecsNamed
+	}
+	return 0
+}
+
+func (x *Attribution) GetByPidNamespace() uint64 {
+	if x != nil {
+		return x.ByPidNamespace
+	}
+	return 0
+}
+
+func (x *Attribution) GetLifecycle() uint64 {
+	if x != nil {
+		return x.Lifecycle
+	}
+	return 0
+}
+
+func (x *Attribution) GetLifecycleDuplicates() uint64 {
+	if x != nil {
+		return x.LifecycleDuplicates
+	}
+	return 0
+}
+
+func (x *Attribution) GetLifecycleDropped() uint64 {
+	if x != nil {
+		return x.LifecycleDropped
+	}
+	return 0
+}
+
 // Histogram of durations. counts has one more than bounds_seconds, for those
 // above all bounds; they do not include each other.
 type Histogram struct {
@@ -1470,7 +2619,7 @@ type Histogram struct {
 
 func (x *Histogram) Reset() {
 	*x = Histogram{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[19]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +2631,7 @@ func (x *Histogram) String() string {
 func (*Histogram) ProtoMessage() {}
 
 func (x *Histogram) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[19]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +2644,7 @@ func (x *Histogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
 func (*Histogram) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Histogram) GetBoundsSeconds() []float64 {
@@ -1533,7 +2682,7 @@ type PolicyStats struct {
 
 func (x *PolicyStats) Reset() {
 	*x = PolicyStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[20]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +2694,7 @@ func (x *PolicyStats) String() string {
 func (*PolicyStats) ProtoMessage() {}
 
 func (x *PolicyStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[20]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +2707,7 @@ func (x *PolicyStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStats.ProtoReflect.Descriptor instead.
 func (*PolicyStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PolicyStats) GetGeneration() uint32 {
@@ -1615,7 +2764,7 @@ type ProbeStats struct {
 
 func (x *ProbeStats) Reset() {
 	*x = ProbeStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[21]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +2776,7 @@ func (x *ProbeStats) String() string {
 func (*ProbeStats) ProtoMessage() {}
 
 func (x *ProbeStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[21]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +2789,7 @@ func (x *ProbeStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeStats.ProtoReflect.Descriptor instead.
 func (*ProbeStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ProbeStats) GetName() string {
@@ -1682,7 +2831,7 @@ type DaemonStats struct {
 
 func (x *DaemonStats) Reset() {
 	*x = DaemonStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[22]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +2843,7 @@ func (x *DaemonStats) String() string {
 func (*DaemonStats) ProtoMessage() {}
 
 func (x *DaemonStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[22]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +2856,7 @@ func (x *DaemonStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DaemonStats.ProtoReflect.Descriptor instead.
 func (*DaemonStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DaemonStats) GetPid() uint32 {
@@ -1741,7 +2890,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[23]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +2902,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[23]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +2915,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WatchEventsRequest) GetKinds() []string {
@@ -1793,7 +2942,7 @@ type EventLines struct {
 
 func (x *EventLines) Reset() {
 	*x = EventLines{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[24]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +2954,7 @@ func (x *EventLines) String() string {
 func (*EventLines) ProtoMessage() {}
 
 func (x *EventLines) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[24]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +2967,7 @@ func (x *EventLines) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventLines.ProtoReflect.Descriptor instead.
 func (*EventLines) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *EventLines) GetLines() []byte {
@@ -1848,7 +2997,7 @@ type ReloadResponse_Change struct {
 
 func (x *ReloadResponse_Change) Reset() {
 	*x = ReloadResponse_Change{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[25]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1860,7 +3009,7 @@ func (x *ReloadResponse_Change) String() string {
 func (*ReloadResponse_Change) ProtoMessage() {}
 
 func (x *ReloadResponse_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[25]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1873,7 +3022,7 @@ func (x *ReloadResponse_Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse_Change.ProtoReflect.Descriptor instead.
 func (*ReloadResponse_Change) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{12, 0}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{25, 0}
 }
 
 func (x *ReloadResponse_Change) GetWhat() string {
@@ -1920,7 +3069,7 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x16ListContainersResponse\x12<\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2\x1c.ebpftracer.v1.ContainerViewR\n" +
-	"containers\"\xe9\x01\n" +
+	"containers\"\xcf\x03\n" +
 	"\rContainerView\x126\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x18.ebpftracer.v1.ContainerR\tcontainer\x12\x18\n" +
 	"\asources\x18\x02 \x03(\tR\asources\x12\x14\n" +
@@ -1928,12 +3077,137 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x03pod\x18\x04 \x01(\v2\x12.ebpftracer.v1.PodR\x03pod\x12+\n" +
 	"\x04mesh\x18\x05 \x01(\v2\x17.ebpftracer.v1.MeshFactR\x04mesh\x12\x1d\n" +
 	"\n" +
-	"cgroup_ids\x18\x06 \x03(\x04R\tcgroupIds\",\n" +
+	"cgroup_ids\x18\x06 \x03(\x04R\tcgroupIds\x12@\n" +
+	"\x06fields\x18\a \x03(\v2(.ebpftracer.v1.ContainerView.FieldsEntryR\x06fields\x12;\n" +
+	"\n" +
+	"namespaces\x18\b \x03(\v2\x1b.ebpftracer.v1.NamespaceRefR\n" +
+	"namespaces\x12*\n" +
+	"\x05usage\x18\t \x01(\v2\x14.ebpftracer.v1.UsageR\x05usage\x1a9\n" +
+	"\vFieldsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\",\n" +
 	"\x18GetContainerByPIDRequest\x12\x10\n" +
-	"\x03pid\x18\x01 \x01(\rR\x03pid\"m\n" +
+	"\x03pid\x18\x01 \x01(\rR\x03pid\"\xa3\x01\n" +
 	"\x19GetContainerByPIDResponse\x12\x14\n" +
 	"\x05found\x18\x01 \x01(\bR\x05found\x12:\n" +
-	"\tcontainer\x18\x02 \x01(\v2\x1c.ebpftracer.v1.ContainerViewR\tcontainer\"\x14\n" +
+	"\tcontainer\x18\x02 \x01(\v2\x1c.ebpftracer.v1.ContainerViewR\tcontainer\x124\n" +
+	"\aprocess\x18\x03 \x01(\v2\x1a.ebpftracer.v1.ProcessViewR\aprocess\"\x9c\x02\n" +
+	"\vProcessView\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x17\n" +
+	"\ans_pids\x18\x02 \x03(\rR\x06nsPids\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x04 \x01(\rR\x03gid\x12\x1a\n" +
+	"\x06ns_uid\x18\x05 \x01(\rH\x00R\x05nsUid\x88\x01\x01\x12\x1a\n" +
+	"\x06ns_gid\x18\x06 \x01(\rH\x01R\x05nsGid\x88\x01\x01\x12\x12\n" +
+	"\x04comm\x18\a \x01(\tR\x04comm\x12\x1f\n" +
+	"\vcgroup_path\x18\b \x01(\tR\n" +
+	"cgroupPath\x12;\n" +
+	"\n" +
+	"namespaces\x18\t \x03(\v2\x1b.ebpftracer.v1.NamespaceRefR\n" +
+	"namespacesB\t\n" +
+	"\a_ns_uidB\t\n" +
+	"\a_ns_gid\"%\n" +
+	"\x13GetContainerRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"T\n" +
+	"\x14GetContainerResponse\x12<\n" +
+	"\n" +
+	"containers\x18\x01 \x03(\v2\x1c.ebpftracer.v1.ContainerViewR\n" +
+	"containers\"L\n" +
+	"\fNamespaceRef\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x14\n" +
+	"\x05inode\x18\x02 \x01(\x04R\x05inode\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\bR\x04host\"+\n" +
+	"\x15ListNamespacesRequest\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\"R\n" +
+	"\x16ListNamespacesResponse\x128\n" +
+	"\n" +
+	"namespaces\x18\x01 \x03(\v2\x18.ebpftracer.v1.NamespaceR\n" +
+	"namespaces\"?\n" +
+	"\x13GetNamespaceRequest\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x14\n" +
+	"\x05inode\x18\x02 \x01(\x04R\x05inode\"d\n" +
+	"\x14GetNamespaceResponse\x12\x14\n" +
+	"\x05found\x18\x01 \x01(\bR\x05found\x126\n" +
+	"\tnamespace\x18\x02 \x01(\v2\x18.ebpftracer.v1.NamespaceR\tnamespace\"\xd8\x01\n" +
+	"\tNamespace\x12-\n" +
+	"\x03ref\x18\x01 \x01(\v2\x1b.ebpftracer.v1.NamespaceRefR\x03ref\x12>\n" +
+	"\n" +
+	"containers\x18\x02 \x03(\v2\x1e.ebpftracer.v1.NamespaceMemberR\n" +
+	"containers\x12-\n" +
+	"\auid_map\x18\x03 \x03(\v2\x14.ebpftracer.v1.IDMapR\x06uidMap\x12-\n" +
+	"\agid_map\x18\x04 \x03(\v2\x14.ebpftracer.v1.IDMapR\x06gidMap\"\x89\x01\n" +
+	"\x0fNamespaceMember\x129\n" +
+	"\tcontainer\x18\x01 \x01(\v2\x1b.ebpftracer.v1.ContainerRefR\tcontainer\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03pid\x18\x03 \x01(\rR\x03pid\x12\x15\n" +
+	"\x06ns_pid\x18\x04 \x01(\rR\x05nsPid\"O\n" +
+	"\x05IDMap\x12\x16\n" +
+	"\x06inside\x18\x01 \x01(\rR\x06inside\x12\x18\n" +
+	"\aoutside\x18\x02 \x01(\rR\aoutside\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\"\xa8\v\n" +
+	"\x05Usage\x12$\n" +
+	"\x0etime_unix_nano\x18\x01 \x01(\x03R\ftimeUnixNano\x12$\n" +
+	"\vcpu_seconds\x18\x02 \x01(\x01H\x00R\n" +
+	"cpuSeconds\x88\x01\x01\x12-\n" +
+	"\x10cpu_user_seconds\x18\x03 \x01(\x01H\x01R\x0ecpuUserSeconds\x88\x01\x01\x121\n" +
+	"\x12cpu_system_seconds\x18\x04 \x01(\x01H\x02R\x10cpuSystemSeconds\x88\x01\x01\x12$\n" +
+	"\vcpu_periods\x18\x05 \x01(\x04H\x03R\n" +
+	"cpuPeriods\x88\x01\x01\x127\n" +
+	"\x15cpu_throttled_periods\x18\x06 \x01(\x04H\x04R\x13cpuThrottledPeriods\x88\x01\x01\x127\n" +
+	"\x15cpu_throttled_seconds\x18\a \x01(\x01H\x05R\x13cpuThrottledSeconds\x88\x01\x01\x12&\n" +
+	"\fmemory_bytes\x18\b \x01(\x04H\x06R\vmemoryBytes\x88\x01\x01\x12<\n" +
+	"\x18memory_working_set_bytes\x18\t \x01(\x04H\aR\x15memoryWorkingSetBytes\x88\x01\x01\x121\n" +
+	"\x12memory_limit_bytes\x18\n" +
+	" \x01(\x04H\bR\x10memoryLimitBytes\x88\x01\x01\x12/\n" +
+	"\x11memory_peak_bytes\x18\v \x01(\x04H\tR\x0fmemoryPeakBytes\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"swap_bytes\x18\f \x01(\x04H\n" +
+	"R\tswapBytes\x88\x01\x01\x12 \n" +
+	"\toom_kills\x18\r \x01(\x04H\vR\boomKills\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"read_bytes\x18\x0e \x01(\x04H\fR\treadBytes\x88\x01\x01\x12(\n" +
+	"\rwritten_bytes\x18\x0f \x01(\x04H\rR\fwrittenBytes\x88\x01\x01\x12\x19\n" +
+	"\x05reads\x18\x10 \x01(\x04H\x0eR\x05reads\x88\x01\x01\x12\x1b\n" +
+	"\x06writes\x18\x11 \x01(\x04H\x0fR\x06writes\x88\x01\x01\x12\x17\n" +
+	"\x04pids\x18\x12 \x01(\x04H\x10R\x04pids\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"pids_limit\x18\x13 \x01(\x04H\x11R\tpidsLimit\x88\x01\x01\x12*\n" +
+	"\x0ereceived_bytes\x18\x14 \x01(\x04H\x12R\rreceivedBytes\x88\x01\x01\x12.\n" +
+	"\x10received_packets\x18\x15 \x01(\x04H\x13R\x0freceivedPackets\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"sent_bytes\x18\x16 \x01(\x04H\x14R\tsentBytes\x88\x01\x01\x12&\n" +
+	"\fsent_packets\x18\x17 \x01(\x04H\x15R\vsentPackets\x88\x01\x01\x128\n" +
+	"\bpressure\x18\x18 \x03(\v2\x1c.ebpftracer.v1.UsagePressureR\bpressure\x12\x16\n" +
+	"\x06source\x18\x19 \x01(\tR\x06sourceB\x0e\n" +
+	"\f_cpu_secondsB\x13\n" +
+	"\x11_cpu_user_secondsB\x15\n" +
+	"\x13_cpu_system_secondsB\x0e\n" +
+	"\f_cpu_periodsB\x18\n" +
+	"\x16_cpu_throttled_periodsB\x18\n" +
+	"\x16_cpu_throttled_secondsB\x0f\n" +
+	"\r_memory_bytesB\x1b\n" +
+	"\x19_memory_working_set_bytesB\x15\n" +
+	"\x13_memory_limit_bytesB\x14\n" +
+	"\x12_memory_peak_bytesB\r\n" +
+	"\v_swap_bytesB\f\n" +
+	"\n" +
+	"_oom_killsB\r\n" +
+	"\v_read_bytesB\x10\n" +
+	"\x0e_written_bytesB\b\n" +
+	"\x06_readsB\t\n" +
+	"\a_writesB\a\n" +
+	"\x05_pidsB\r\n" +
+	"\v_pids_limitB\x11\n" +
+	"\x0f_received_bytesB\x13\n" +
+	"\x11_received_packetsB\r\n" +
+	"\v_sent_bytesB\x0f\n" +
+	"\r_sent_packets\"\xc5\x01\n" +
+	"\rUsagePressure\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12(\n" +
+	"\x10some_avg10_ratio\x18\x02 \x01(\x01R\x0esomeAvg10Ratio\x12(\n" +
+	"\x10full_avg10_ratio\x18\x03 \x01(\x01R\x0efullAvg10Ratio\x12!\n" +
+	"\fsome_seconds\x18\x04 \x01(\x01R\vsomeSeconds\x12!\n" +
+	"\ffull_seconds\x18\x05 \x01(\x01R\vfullSeconds\"\x14\n" +
 	"\x12ListPluginsRequest\"J\n" +
 	"\x13ListPluginsResponse\x123\n" +
 	"\aplugins\x18\x01 \x03(\v2\x19.ebpftracer.v1.PluginViewR\aplugins\"\xcb\x04\n" +
@@ -1980,7 +3254,7 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06failed\x18\x04 \x01(\bR\x06failed\"\x11\n" +
-	"\x0fGetStatsRequest\"\xeb\x04\n" +
+	"\x0fGetStatsRequest\"\xa6\x05\n" +
 	"\x05Stats\x12*\n" +
 	"\x11started_unix_nano\x18\x01 \x01(\x03R\x0fstartedUnixNano\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x120\n" +
@@ -1993,10 +3267,26 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x06probes\x18\t \x03(\v2\x19.ebpftracer.v1.ProbeStatsR\x06probes\x122\n" +
 	"\x06daemon\x18\n" +
 	" \x01(\v2\x1a.ebpftracer.v1.DaemonStatsR\x06daemon\x128\n" +
-	"\x06faults\x18\v \x03(\v2 .ebpftracer.v1.Stats.FaultsEntryR\x06faults\x1a9\n" +
+	"\x06faults\x18\v \x03(\v2 .ebpftracer.v1.Stats.FaultsEntryR\x06faults\x129\n" +
+	"\n" +
+	"discovered\x18\f \x01(\v2\x19.ebpftracer.v1.DiscoveredR\n" +
+	"discovered\x1a9\n" +
 	"\vFaultsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x82\x02\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x8e\x02\n" +
+	"\n" +
+	"Discovered\x12\x1e\n" +
+	"\n" +
+	"containers\x18\x01 \x01(\x04R\n" +
+	"containers\x12\x1e\n" +
+	"\n" +
+	"namespaces\x18\x02 \x01(\x04R\n" +
+	"namespaces\x12\x12\n" +
+	"\x04pods\x18\x03 \x01(\x04R\x04pods\x12\x1a\n" +
+	"\bservices\x18\x04 \x01(\x04R\bservices\x12-\n" +
+	"\x12kubernetes_enabled\x18\x05 \x01(\bR\x11kubernetesEnabled\x12/\n" +
+	"\x13namespace_isolation\x18\x06 \x01(\bR\x12namespaceIsolation\x120\n" +
+	"\x14service_mesh_support\x18\a \x01(\bR\x12serviceMeshSupport\"\x82\x02\n" +
 	"\tLedgerRow\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1a\n" +
 	"\bpriority\x18\x02 \x01(\tR\bpriority\x12\x12\n" +
@@ -2029,7 +3319,7 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x06queued\x18\a \x01(\x04R\x06queued\x12\x14\n" +
 	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12\x1d\n" +
 	"\n" +
-	"last_error\x18\t \x01(\tR\tlastError\"\xb2\x03\n" +
+	"last_error\x18\t \x01(\tR\tlastError\"\xa7\x05\n" +
 	"\vAttribution\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\x04R\x04host\x12\x1c\n" +
 	"\tcontainer\x18\x02 \x01(\x04R\tcontainer\x12\x18\n" +
@@ -2047,7 +3337,14 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"containers\x12\x18\n" +
 	"\acgroups\x18\v \x01(\x04R\acgroups\x12\x10\n" +
 	"\x03key\x18\f \x01(\tR\x03key\x12.\n" +
-	"\x05delay\x18\r \x01(\v2\x18.ebpftracer.v1.HistogramR\x05delay\"k\n" +
+	"\x05delay\x18\r \x01(\v2\x18.ebpftracer.v1.HistogramR\x05delay\x12\x1f\n" +
+	"\vfirst_execs\x18\x0e \x01(\x04R\n" +
+	"firstExecs\x12*\n" +
+	"\x11first_execs_named\x18\x0f \x01(\x04R\x0ffirstExecsNamed\x12(\n" +
+	"\x10by_pid_namespace\x18\x10 \x01(\x04R\x0ebyPidNamespace\x12\x1c\n" +
+	"\tlifecycle\x18\x11 \x01(\x04R\tlifecycle\x121\n" +
+	"\x14lifecycle_duplicates\x18\x12 \x01(\x04R\x13lifecycleDuplicates\x12+\n" +
+	"\x11lifecycle_dropped\x18\x13 \x01(\x04R\x10lifecycleDropped\"k\n" +
 	"\tHistogram\x12%\n" +
 	"\x0ebounds_seconds\x18\x01 \x03(\x01R\rboundsSeconds\x12\x16\n" +
 	"\x06counts\x18\x02 \x03(\x04R\x06counts\x12\x1f\n" +
@@ -2079,12 +3376,15 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\n" +
 	"EventLines\x12\x14\n" +
 	"\x05lines\x18\x01 \x01(\fR\x05lines\x12\x18\n" +
-	"\adropped\x18\x02 \x01(\x04R\adropped2\xd2\x04\n" +
+	"\adropped\x18\x02 \x01(\x04R\adropped2\xe5\x06\n" +
 	"\x06Tracer\x12Q\n" +
 	"\n" +
 	"GetVersion\x12 .ebpftracer.v1.GetVersionRequest\x1a!.ebpftracer.v1.GetVersionResponse\x12_\n" +
 	"\x0eListContainers\x12$.ebpftracer.v1.ListContainersRequest\x1a%.ebpftracer.v1.ListContainersResponse0\x01\x12f\n" +
-	"\x11GetContainerByPID\x12'.ebpftracer.v1.GetContainerByPIDRequest\x1a(.ebpftracer.v1.GetContainerByPIDResponse\x12T\n" +
+	"\x11GetContainerByPID\x12'.ebpftracer.v1.GetContainerByPIDRequest\x1a(.ebpftracer.v1.GetContainerByPIDResponse\x12W\n" +
+	"\fGetContainer\x12\".ebpftracer.v1.GetContainerRequest\x1a#.ebpftracer.v1.GetContainerResponse\x12_\n" +
+	"\x0eListNamespaces\x12$.ebpftracer.v1.ListNamespacesRequest\x1a%.ebpftracer.v1.ListNamespacesResponse0\x01\x12W\n" +
+	"\fGetNamespace\x12\".ebpftracer.v1.GetNamespaceRequest\x1a#.ebpftracer.v1.GetNamespaceResponse\x12T\n" +
 	"\vListPlugins\x12!.ebpftracer.v1.ListPluginsRequest\x1a\".ebpftracer.v1.ListPluginsResponse\x12@\n" +
 	"\bGetStats\x12\x1e.ebpftracer.v1.GetStatsRequest\x1a\x14.ebpftracer.v1.Stats\x12E\n" +
 	"\x06Reload\x12\x1c.ebpftracer.v1.ReloadRequest\x1a\x1d.ebpftracer.v1.ReloadResponse\x12M\n" +
@@ -2102,7 +3402,7 @@ func file_sdk_proto_v1_api_proto_rawDescGZIP() []byte {
 	return file_sdk_proto_v1_api_proto_rawDescData
 }
 
-var file_sdk_proto_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_sdk_proto_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_sdk_proto_v1_api_proto_goTypes = []any{
 	(*GetVersionRequest)(nil),         // 0: ebpftracer.v1.GetVersionRequest
 	(*GetVersionResponse)(nil),        // 1: ebpftracer.v1.GetVersionResponse
@@ -2111,71 +3411,108 @@ var file_sdk_proto_v1_api_proto_goTypes = []any{
 	(*ContainerView)(nil),             // 4: ebpftracer.v1.ContainerView
 	(*GetContainerByPIDRequest)(nil),  // 5: ebpftracer.v1.GetContainerByPIDRequest
 	(*GetContainerByPIDResponse)(nil), // 6: ebpftracer.v1.GetContainerByPIDResponse
-	(*ListPluginsRequest)(nil),        // 7: ebpftracer.v1.ListPluginsRequest
-	(*ListPluginsResponse)(nil),       // 8: ebpftracer.v1.ListPluginsResponse
-	(*PluginView)(nil),                // 9: ebpftracer.v1.PluginView
-	(*Sandbox)(nil),                   // 10: ebpftracer.v1.Sandbox
-	(*ReloadRequest)(nil),             // 11: ebpftracer.v1.ReloadRequest
-	(*ReloadResponse)(nil),            // 12: ebpftracer.v1.ReloadResponse
-	(*GetStatsRequest)(nil),           // 13: ebpftracer.v1.GetStatsRequest
-	(*Stats)(nil),                     // 14: ebpftracer.v1.Stats
-	(*LedgerRow)(nil),                 // 15: ebpftracer.v1.LedgerRow
-	(*Pipeline)(nil),                  // 16: ebpftracer.v1.Pipeline
-	(*ExporterStats)(nil),             // 17: ebpftracer.v1.ExporterStats
-	(*Attribution)(nil),               // 18: ebpftracer.v1.Attribution
-	(*Histogram)(nil),                 // 19: ebpftracer.v1.Histogram
-	(*PolicyStats)(nil),               // 20: ebpftracer.v1.PolicyStats
-	(*ProbeStats)(nil),                // 21: ebpftracer.v1.ProbeStats
-	(*DaemonStats)(nil),               // 22: ebpftracer.v1.DaemonStats
-	(*WatchEventsRequest)(nil),        // 23: ebpftracer.v1.WatchEventsRequest
-	(*EventLines)(nil),                // 24: ebpftracer.v1.EventLines
-	(*ReloadResponse_Change)(nil),     // 25: ebpftracer.v1.ReloadResponse.Change
-	nil,                               // 26: ebpftracer.v1.Stats.FaultsEntry
-	(*Container)(nil),                 // 27: ebpftracer.v1.Container
-	(*Pod)(nil),                       // 28: ebpftracer.v1.Pod
-	(*MeshFact)(nil),                  // 29: ebpftracer.v1.MeshFact
-	(Kind)(0),                         // 30: ebpftracer.v1.Kind
-	(*QueueDepth)(nil),                // 31: ebpftracer.v1.QueueDepth
+	(*ProcessView)(nil),               // 7: ebpftracer.v1.ProcessView
+	(*GetContainerRequest)(nil),       // 8: ebpftracer.v1.GetContainerRequest
+	(*GetContainerResponse)(nil),      // 9: ebpftracer.v1.GetContainerResponse
+	(*NamespaceRef)(nil),              // 10: ebpftracer.v1.NamespaceRef
+	(*ListNamespacesRequest)(nil),     // 11: ebpftracer.v1.ListNamespacesRequest
+	(*ListNamespacesResponse)(nil),    // 12: ebpftracer.v1.ListNamespacesResponse
+	(*GetNamespaceRequest)(nil),       // 13: ebpftracer.v1.GetNamespaceRequest
+	(*GetNamespaceResponse)(nil),      // 14: ebpftracer.v1.GetNamespaceResponse
+	(*Namespace)(nil),                 // 15: ebpftracer.v1.Namespace
+	(*NamespaceMember)(nil),           // 16: ebpftracer.v1.NamespaceMember
+	(*IDMap)(nil),                     // 17: ebpftracer.v1.IDMap
+	(*Usage)(nil),                     // 18: ebpftracer.v1.Usage
+	(*UsagePressure)(nil),             // 19: ebpftracer.v1.UsagePressure
+	(*ListPluginsRequest)(nil),        // 20: ebpftracer.v1.ListPluginsRequest
+	(*ListPluginsResponse)(nil),       // 21: ebpftracer.v1.ListPluginsResponse
+	(*PluginView)(nil),                // 22: ebpftracer.v1.PluginView
+	(*Sandbox)(nil),                   // 23: ebpftracer.v1.Sandbox
+	(*ReloadRequest)(nil),             // 24: ebpftracer.v1.ReloadRequest
+	(*ReloadResponse)(nil),            // 25: ebpftracer.v1.ReloadResponse
+	(*GetStatsRequest)(nil),           // 26: ebpftracer.v1.GetStatsRequest
+	(*Stats)(nil),                     // 27: ebpftracer.v1.Stats
+	(*Discovered)(nil),                // 28: ebpftracer.v1.Discovered
+	(*LedgerRow)(nil),                 // 29: ebpftracer.v1.LedgerRow
+	(*Pipeline)(nil),                  // 30: ebpftracer.v1.Pipeline
+	(*ExporterStats)(nil),             // 31: ebpftracer.v1.ExporterStats
+	(*Attribution)(nil),               // 32: ebpftracer.v1.Attribution
+	(*Histogram)(nil),                 // 33: ebpftracer.v1.Histogram
+	(*PolicyStats)(nil),               // 34: ebpftracer.v1.PolicyStats
+	(*ProbeStats)(nil),                // 35: ebpftracer.v1.ProbeStats
+	(*DaemonStats)(nil),               // 36: ebpftracer.v1.DaemonStats
+	(*WatchEventsRequest)(nil),        // 37: ebpftracer.v1.WatchEventsRequest
+	(*EventLines)(nil),                // 38: ebpftracer.v1.EventLines
+	nil,                               // 39: ebpftracer.v1.ContainerView.FieldsEntry
+	(*ReloadResponse_Change)(nil),     // 40: ebpftracer.v1.ReloadResponse.Change
+	nil,                               // 41: ebpftracer.v1.Stats.FaultsEntry
+	(*Container)(nil),                 // 42: ebpftracer.v1.Container
+	(*Pod)(nil),                       // 43: ebpftracer.v1.Pod
+	(*MeshFact)(nil),                  // 44: ebpftracer.v1.MeshFact
+	(*ContainerRef)(nil),              // 45: ebpftracer.v1.ContainerRef
+	(Kind)(0),                         // 46: ebpftracer.v1.Kind
+	(*QueueDepth)(nil),                // 47: ebpftracer.v1.QueueDepth
 }
 var file_sdk_proto_v1_api_proto_depIdxs = []int32{
 	4,  // 0: ebpftracer.v1.ListContainersResponse.containers:type_name -> ebpftracer.v1.ContainerView
-	27, // 1: ebpftracer.v1.ContainerView.container:type_name -> ebpftracer.v1.Container
-	28, // 2: ebpftracer.v1.ContainerView.pod:type_name -> ebpftracer.v1.Pod
-	29, // 3: ebpftracer.v1.ContainerView.mesh:type_name -> ebpftracer.v1.MeshFact
-	4,  // 4: ebpftracer.v1.GetContainerByPIDResponse.container:type_name -> ebpftracer.v1.ContainerView
-	9,  // 5: ebpftracer.v1.ListPluginsResponse.plugins:type_name -> ebpftracer.v1.PluginView
-	30, // 6: ebpftracer.v1.PluginView.kind:type_name -> ebpftracer.v1.Kind
-	10, // 7: ebpftracer.v1.PluginView.sandbox:type_name -> ebpftracer.v1.Sandbox
-	25, // 8: ebpftracer.v1.ReloadResponse.changes:type_name -> ebpftracer.v1.ReloadResponse.Change
-	15, // 9: ebpftracer.v1.Stats.kernel:type_name -> ebpftracer.v1.LedgerRow
-	16, // 10: ebpftracer.v1.Stats.pipeline:type_name -> ebpftracer.v1.Pipeline
-	17, // 11: ebpftracer.v1.Stats.exporters:type_name -> ebpftracer.v1.ExporterStats
-	18, // 12: ebpftracer.v1.Stats.attribution:type_name -> ebpftracer.v1.Attribution
-	31, // 13: ebpftracer.v1.Stats.queues:type_name -> ebpftracer.v1.QueueDepth
-	20, // 14: ebpftracer.v1.Stats.policy:type_name -> ebpftracer.v1.PolicyStats
-	21, // 15: ebpftracer.v1.Stats.probes:type_name -> ebpftracer.v1.ProbeStats
-	22, // 16: ebpftracer.v1.Stats.daemon:type_name -> ebpftracer.v1.DaemonStats
-	26, // 17: ebpftracer.v1.Stats.faults:type_name -> ebpftracer.v1.Stats.FaultsEntry
-	19, // 18: ebpftracer.v1.Attribution.delay:type_name -> ebpftracer.v1.Histogram
-	0,  // 19: ebpftracer.v1.Tracer.GetVersion:input_type -> ebpftracer.v1.GetVersionRequest
-	2,  // 20: ebpftracer.v1.Tracer.ListContainers:input_type -> ebpftracer.v1.ListContainersRequest
-	5,  // 21: ebpftracer.v1.Tracer.GetContainerByPID:input_type -> ebpftracer.v1.GetContainerByPIDRequest
-	7,  // 22: ebpftracer.v1.Tracer.ListPlugins:input_type -> ebpftracer.v1.ListPluginsRequest
-	13, // 23: ebpftracer.v1.Tracer.GetStats:input_type -> ebpftracer.v1.GetStatsRequest
-	11, // 24: ebpftracer.v1.Tracer.Reload:input_type -> ebpftracer.v1.ReloadRequest
-	23, // 25: ebpftracer.v1.Tracer.WatchEvents:input_type -> ebpftracer.v1.WatchEventsRequest
-	1,  // 26: ebpftracer.v1.Tracer.GetVersion:output_type -> ebpftracer.v1.GetVersionResponse
-	3,  // 27: ebpftracer.v1.Tracer.ListContainers:output_type -> ebpftracer.v1.ListContainersResponse
-	6,  // 28: ebpftracer.v1.Tracer.GetContainerByPID:output_type -> ebpftracer.v1.GetContainerByPIDResponse
-	8,  // 29: ebpftracer.v1.Tracer.ListPlugins:output_type -> ebpftracer.v1.ListPluginsResponse
-	14, // 30: ebpftracer.v1.Tracer.GetStats:output_type -> ebpftracer.v1.Stats
-	12, // 31: ebpftracer.v1.Tracer.Reload:output_type -> ebpftracer.v1.ReloadResponse
-	24, // 32: ebpftracer.v1.Tracer.WatchEvents:output_type -> ebpftracer.v1.EventLines
-	26, // [26:33] is the sub-list for method output_type
-	19, // [19:26] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	42, // 1: ebpftracer.v1.ContainerView.container:type_name -> ebpftracer.v1.Container
+	43, // 2: ebpftracer.v1.ContainerView.pod:type_name -> ebpftracer.v1.Pod
+	44, // 3: ebpftracer.v1.ContainerView.mesh:type_name -> ebpftracer.v1.MeshFact
+	39, // 4: ebpftracer.v1.ContainerView.fields:type_name -> ebpftracer.v1.ContainerView.FieldsEntry
+	10, // 5: ebpftracer.v1.ContainerView.namespaces:type_name -> ebpftracer.v1.NamespaceRef
+	18, // 6: ebpftracer.v1.ContainerView.usage:type_name -> ebpftracer.v1.Usage
+	4,  // 7: ebpftracer.v1.GetContainerByPIDResponse.container:type_name -> ebpftracer.v1.ContainerView
+	7,  // 8: ebpftracer.v1.GetContainerByPIDResponse.process:type_name -> ebpftracer.v1.ProcessView
+	10, // 9: ebpftracer.v1.ProcessView.namespaces:type_name -> ebpftracer.v1.NamespaceRef
+	4,  // 10: ebpftracer.v1.GetContainerResponse.containers:type_name -> ebpftracer.v1.ContainerView
+	15, // 11: ebpftracer.v1.ListNamespacesResponse.namespaces:type_name -> ebpftracer.v1.Namespace
+	15, // 12: ebpftracer.v1.GetNamespaceResponse.namespace:type_name -> ebpftracer.v1.Namespace
+	10, // 13: ebpftracer.v1.Namespace.ref:type_name -> ebpftracer.v1.NamespaceRef
+	16, // 14: ebpftracer.v1.Namespace.containers:type_name -> ebpftracer.v1.NamespaceMember
+	17, // 15: ebpftracer.v1.Namespace.uid_map:type_name -> ebpftracer.v1.IDMap
+	17, // 16: ebpftracer.v1.Namespace.gid_map:type_name -> ebpftracer.v1.IDMap
+	45, // 17: ebpftracer.v1.NamespaceMember.container:type_name -> ebpftracer.v1.ContainerRef
+	19, // 18: ebpftracer.v1.Usage.pressure:type_name -> ebpftracer.v1.UsagePressure
+	22, // 19: ebpftracer.v1.ListPluginsResponse.plugins:type_name -> ebpftracer.v1.PluginView
+	46, // 20: ebpftracer.v1.PluginView.kind:type_name -> ebpftracer.v1.Kind
+	23, // 21: ebpftracer.v1.PluginView.sandbox:type_name -> ebpftracer.v1.Sandbox
+	40, // 22: ebpftracer.v1.ReloadResponse.changes:type_name -> ebpftracer.v1.ReloadResponse.Change
+	29, // 23: ebpftracer.v1.Stats.kernel:type_name -> ebpftracer.v1.LedgerRow
+	30, // 24: ebpftracer.v1.Stats.pipeline:type_name -> ebpftracer.v1.Pipeline
+	31, // 25: ebpftracer.v1.Stats.exporters:type_name -> ebpftracer.v1.ExporterStats
+	32, // 26: ebpftracer.v1.Stats.attribution:type_name -> ebpftracer.v1.Attribution
+	47, // 27: ebpftracer.v1.Stats.queues:type_name -> ebpftracer.v1.QueueDepth
+	34, // 28: ebpftracer.v1.Stats.policy:type_name -> ebpftracer.v1.PolicyStats
+	35, // 29: ebpftracer.v1.Stats.probes:type_name -> ebpftracer.v1.ProbeStats
+	36, // 30: ebpftracer.v1.Stats.daemon:type_name -> ebpftracer.v1.DaemonStats
+	41, // 31: ebpftracer.v1.Stats.faults:type_name -> ebpftracer.v1.Stats.FaultsEntry
+	28, // 32: ebpftracer.v1.Stats.discovered:type_name -> ebpftracer.v1.Discovered
+	33, // 33: ebpftracer.v1.Attribution.delay:type_name -> ebpftracer.v1.Histogram
+	0,  // 34: ebpftracer.v1.Tracer.GetVersion:input_type -> ebpftracer.v1.GetVersionRequest
+	2,  // 35: ebpftracer.v1.Tracer.ListContainers:input_type -> ebpftracer.v1.ListContainersRequest
+	5,  // 36: ebpftracer.v1.Tracer.GetContainerByPID:input_type -> ebpftracer.v1.GetContainerByPIDRequest
+	8,  // 37: ebpftracer.v1.Tracer.GetContainer:input_type -> ebpftracer.v1.GetContainerRequest
+	11, // 38: ebpftracer.v1.Tracer.ListNamespaces:input_type -> ebpftracer.v1.ListNamespacesRequest
+	13, // 39: ebpftracer.v1.Tracer.GetNamespace:input_type -> ebpftracer.v1.GetNamespaceRequest
+	20, // 40: ebpftracer.v1.Tracer.ListPlugins:input_type -> ebpftracer.v1.ListPluginsRequest
+	26, // 41: ebpftracer.v1.Tracer.GetStats:input_type -> ebpftracer.v1.GetStatsRequest
+	24, // 42: ebpftracer.v1.Tracer.Reload:input_type -> ebpftracer.v1.ReloadRequest
+	37, // 43: ebpftracer.v1.Tracer.WatchEvents:input_type -> ebpftracer.v1.WatchEventsRequest
+	1,  // 44: ebpftracer.v1.Tracer.GetVersion:output_type -> ebpftracer.v1.GetVersionResponse
+	3,  // 45: ebpftracer.v1.Tracer.ListContainers:output_type -> ebpftracer.v1.ListContainersResponse
+	6,  // 46: ebpftracer.v1.Tracer.GetContainerByPID:output_type -> ebpftracer.v1.GetContainerByPIDResponse
+	9,  // 47: ebpftracer.v1.Tracer.GetContainer:output_type -> ebpftracer.v1.GetContainerResponse
+	12, // 48: ebpftracer.v1.Tracer.ListNamespaces:output_type -> ebpftracer.v1.ListNamespacesResponse
+	14, // 49: ebpftracer.v1.Tracer.GetNamespace:output_type -> ebpftracer.v1.GetNamespaceResponse
+	21, // 50: ebpftracer.v1.Tracer.ListPlugins:output_type -> ebpftracer.v1.ListPluginsResponse
+	27, // 51: ebpftracer.v1.Tracer.GetStats:output_type -> ebpftracer.v1.Stats
+	25, // 52: ebpftracer.v1.Tracer.Reload:output_type -> ebpftracer.v1.ReloadResponse
+	38, // 53: ebpftracer.v1.Tracer.WatchEvents:output_type -> ebpftracer.v1.EventLines
+	44, // [44:54] is the sub-list for method output_type
+	34, // [34:44] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_sdk_proto_v1_api_proto_init() }
@@ -2187,13 +3524,15 @@ func file_sdk_proto_v1_api_proto_init() {
 	file_sdk_proto_v1_mesh_proto_init()
 	file_sdk_proto_v1_plugin_proto_init()
 	file_sdk_proto_v1_sampling_proto_init()
+	file_sdk_proto_v1_api_proto_msgTypes[7].OneofWrappers = []any{}
+	file_sdk_proto_v1_api_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sdk_proto_v1_api_proto_rawDesc), len(file_sdk_proto_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

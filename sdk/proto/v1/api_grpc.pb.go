@@ -24,6 +24,9 @@ const (
 	Tracer_GetVersion_FullMethodName        = "/ebpftracer.v1.Tracer/GetVersion"
 	Tracer_ListContainers_FullMethodName    = "/ebpftracer.v1.Tracer/ListContainers"
 	Tracer_GetContainerByPID_FullMethodName = "/ebpftracer.v1.Tracer/GetContainerByPID"
+	Tracer_GetContainer_FullMethodName      = "/ebpftracer.v1.Tracer/GetContainer"
+	Tracer_ListNamespaces_FullMethodName    = "/ebpftracer.v1.Tracer/ListNamespaces"
+	Tracer_GetNamespace_FullMethodName      = "/ebpftracer.v1.Tracer/GetNamespace"
 	Tracer_ListPlugins_FullMethodName       = "/ebpftracer.v1.Tracer/ListPlugins"
 	Tracer_GetStats_FullMethodName          = "/ebpftracer.v1.Tracer/GetStats"
 	Tracer_Reload_FullMethodName            = "/ebpftracer.v1.Tracer/Reload"
@@ -40,6 +43,11 @@ type TracerClient interface {
 	// ListContainers sends pages of at most 1 MiB.
 	ListContainers(ctx context.Context, in *ListContainersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListContainersResponse], error)
 	GetContainerByPID(ctx context.Context, in *GetContainerByPIDRequest, opts ...grpc.CallOption) (*GetContainerByPIDResponse, error)
+	// GetContainer finds containers by what a user calls them.
+	GetContainer(ctx context.Context, in *GetContainerRequest, opts ...grpc.CallOption) (*GetContainerResponse, error)
+	// ListNamespaces sends pages of at most 1 MiB.
+	ListNamespaces(ctx context.Context, in *ListNamespacesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListNamespacesResponse], error)
+	GetNamespace(ctx context.Context, in *GetNamespaceRequest, opts ...grpc.CallOption) (*GetNamespaceResponse, error)
 	ListPlugins(ctx context.Context, in *ListPluginsRequest, opts ...grpc.CallOption) (*ListPluginsResponse, error)
 	GetStats(ctx context.Context, in *GetStatsRequest, opts ...grpc.CallOption) (*Stats, error)
 	// Reload reads the configuration again and takes over what changed. It is for
@@ -96,6 +104,45 @@ func (c *tracerClient) GetContainerByPID(ctx context.Context, in *GetContainerBy
 	return out, nil
 }
 
+func (c *tracerClient) GetContainer(ctx context.Context, in *GetContainerRequest, opts ...grpc.CallOption) (*GetContainerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetContainerResponse)
+	err := c.cc.Invoke(ctx, Tracer_GetContainer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *tracerClient) ListNamespaces(ctx context.Context, in *ListNamespacesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListNamespacesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Tracer_ServiceDesc.Streams[1], Tracer_ListNamespaces_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListNamespacesRequest, ListNamespacesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Tracer_ListNamespacesClient = grpc.ServerStreamingClient[ListNamespacesResponse]
+
+func (c *tracerClient) GetNamespace(ctx context.Context, in *GetNamespaceRequest, opts ...grpc.CallOption) (*GetNamespaceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetNamespaceResponse)
+	err := c.cc.Invoke(ctx, Tracer_GetNamespace_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *tracerClient) ListPlugins(ctx context.Context, in *ListPluginsRequest, opts ...grpc.CallOption) (*ListPluginsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListPluginsResponse)
@@ -128,7 +175,7 @@ func (c *tracerClient) Reload(ctx context.Context, in *ReloadRequest, opts ...gr
 
 func (c *tracerClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventLines], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Tracer_ServiceDesc.Streams[1], Tracer_WatchEvents_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Tracer_ServiceDesc.Streams[2], Tracer_WatchEvents_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -155,6 +202,11 @@ type TracerServer interface {
 	// ListContainers sends pages of at most 1 MiB.
 	ListContainers(*ListContainersRequest, grpc.ServerStreamingServer[ListContainersResponse]) error
 	GetContainerByPID(context.Context, *GetContainerByPIDRequest) (*GetContainerByPIDResponse, error)
+	// GetContainer finds containers by what a user calls them.
+	GetContainer(context.Context, *GetContainerRequest) (*GetContainerResponse, error)
+	// ListNamespaces sends pages of at most 1 MiB.
+	ListNamespaces(*ListNamespacesRequest, grpc.ServerStreamingServer[ListNamespacesResponse]) error
+	GetNamespace(context.Context, *GetNamespaceRequest) (*GetNamespaceResponse, error)
 	ListPlugins(context.Context, *ListPluginsRequest) (*ListPluginsResponse, error)
 	GetStats(context.Context, *GetStatsRequest) (*Stats, error)
 	// Reload reads the configuration again and takes over what changed. It is for
@@ -180,6 +232,15 @@ func (UnimplementedTracerServer) ListContainers(*ListContainersRequest, grpc.Ser
 }
 func (UnimplementedTracerServer) GetContainerByPID(context.Context, *GetContainerByPIDRequest) (*GetContainerByPIDResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetContainerByPID not implemented")
+}
+func (UnimplementedTracerServer) GetContainer(context.Context, *GetContainerRequest) (*GetContainerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetContainer not implemented")
+}
+func (UnimplementedTracerServer) ListNamespaces(*ListNamespacesRequest, grpc.ServerStreamingServer[ListNamespacesResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListNamespaces not implemented")
+}
+func (UnimplementedTracerServer) GetNamespace(context.Context, *GetNamespaceRequest) (*GetNamespaceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetNamespace not implemented")
 }
 func (UnimplementedTracerServer) ListPlugins(context.Context, *ListPluginsRequest) (*ListPluginsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPlugins not implemented")
@@ -257,6 +318,53 @@ func _Tracer_GetContainerByPID_Handler(srv interface{}, ctx context.Context, dec
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(TracerServer).GetContainerByPID(ctx, req.(*GetContainerByPIDRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Tracer_GetContainer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetContainerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TracerServer).GetContainer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tracer_GetContainer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TracerServer).GetContainer(ctx, req.(*GetContainerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Tracer_ListNamespaces_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListNamespacesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TracerServer).ListNamespaces(m, &grpc.GenericServerStream[ListNamespacesRequest, ListNamespacesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Tracer_ListNamespacesServer = grpc.ServerStreamingServer[ListNamespacesResponse]
+
+func _Tracer_GetNamespace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetNamespaceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TracerServer).GetNamespace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tracer_GetNamespace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TracerServer).GetNamespace(ctx, req.(*GetNamespaceRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -342,6 +450,14 @@ var Tracer_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Tracer_GetContainerByPID_Handler,
 		},
 		{
+			MethodName: "GetContainer",
+			Handler:    _Tracer_GetContainer_Handler,
+		},
+		{
+			MethodName: "GetNamespace",
+			Handler:    _Tracer_GetNamespace_Handler,
+		},
+		{
 			MethodName: "ListPlugins",
 			Handler:    _Tracer_ListPlugins_Handler,
 		},
@@ -358,6 +474,11 @@ var Tracer_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ListContainers",
 			Handler:       _Tracer_ListContainers_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListNamespaces",
+			Handler:       _Tracer_ListNamespaces_Handler,
 			ServerStreams: true,
 		},
 		{

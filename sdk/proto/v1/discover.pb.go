@@ -240,7 +240,7 @@ func (x Container_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Container_State.Descriptor instead.
 func (Container_State) EnumDescriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{14, 0}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type DetectRequest struct {
@@ -717,7 +717,8 @@ func (x *InventoryChanges) GetChanges() []*InventoryChange {
 	return nil
 }
 
-// InventoryChange: the first change of a stream, subscribe apart, is a reset.
+// InventoryChange: the first change of a stream, subscribe and considered apart, is
+// a reset.
 // A snapshot may span batches; what was known before stays in force until its
 // synced, and then what the snapshot did not tell is gone. A second reset starts
 // the snapshot over; a synced without a reset ends the stream with an error. A
@@ -735,6 +736,7 @@ type InventoryChange struct {
 	//	*InventoryChange_Removed
 	//	*InventoryChange_Lifecycle
 	//	*InventoryChange_Subscribe
+	//	*InventoryChange_Considered
 	Change        isInventoryChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -849,6 +851,15 @@ func (x *InventoryChange) GetSubscribe() *Subscribe {
 	return nil
 }
 
+func (x *InventoryChange) GetConsidered() *Considered {
+	if x != nil {
+		if x, ok := x.Change.(*InventoryChange_Considered); ok {
+			return x.Considered
+		}
+	}
+	return nil
+}
+
 type isInventoryChange_Change interface {
 	isInventoryChange_Change()
 }
@@ -888,6 +899,10 @@ type InventoryChange_Subscribe struct {
 	Subscribe *Subscribe `protobuf:"bytes,8,opt,name=subscribe,proto3,oneof"`
 }
 
+type InventoryChange_Considered struct {
+	Considered *Considered `protobuf:"bytes,9,opt,name=considered,proto3,oneof"`
+}
+
 func (*InventoryChange_Reset_) isInventoryChange_Change() {}
 
 func (*InventoryChange_Synced) isInventoryChange_Change() {}
@@ -903,6 +918,8 @@ func (*InventoryChange_Removed) isInventoryChange_Change() {}
 func (*InventoryChange_Lifecycle) isInventoryChange_Change() {}
 
 func (*InventoryChange_Subscribe) isInventoryChange_Change() {}
+
+func (*InventoryChange_Considered) isInventoryChange_Change() {}
 
 // Reset begins a snapshot of these kinds of workload; empty: of all.
 type Reset struct {
@@ -996,9 +1013,15 @@ func (x *Synced) GetKinds() []WorkloadKind {
 
 // Subscribe asks for host facts.
 type Subscribe struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cgroups       bool                   `protobuf:"varint,1,opt,name=cgroups,proto3" json:"cgroups,omitempty"`
-	Processes     bool                   `protobuf:"varint,2,opt,name=processes,proto3" json:"processes,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Cgroups   bool                   `protobuf:"varint,1,opt,name=cgroups,proto3" json:"cgroups,omitempty"`
+	Processes bool                   `protobuf:"varint,2,opt,name=processes,proto3" json:"processes,omitempty"`
+	// claims, with cgroups: the plugin answers every cgroup fact that is not a
+	// removal, in any order: with a container that names the cgroup by its id or
+	// path, or with considered. The first events of a new cgroup wait for the answer,
+	// within the daemon's bounds, so a plugin answers as soon as it knows. It is for
+	// those whose containers' ids can't be told from the cgroup's path.
+	Claims        bool `protobuf:"varint,3,opt,name=claims,proto3" json:"claims,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1047,6 +1070,59 @@ func (x *Subscribe) GetProcesses() bool {
 	return false
 }
 
+func (x *Subscribe) GetClaims() bool {
+	if x != nil {
+		return x.Claims
+	}
+	return false
+}
+
+// Considered says that a cgroup, of which a fact told, is none of this plugin's
+// containers, as far as it knows by now.
+type Considered struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CgroupId      uint64                 `protobuf:"varint,1,opt,name=cgroup_id,json=cgroupId,proto3" json:"cgroup_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Considered) Reset() {
+	*x = Considered{}
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Considered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Considered) ProtoMessage() {}
+
+func (x *Considered) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Considered.ProtoReflect.Descriptor instead.
+func (*Considered) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Considered) GetCgroupId() uint64 {
+	if x != nil {
+		return x.CgroupId
+	}
+	return 0
+}
+
 // ContainerRef names a container.
 type ContainerRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1060,7 +1136,7 @@ type ContainerRef struct {
 
 func (x *ContainerRef) Reset() {
 	*x = ContainerRef{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[11]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1148,7 @@ func (x *ContainerRef) String() string {
 func (*ContainerRef) ProtoMessage() {}
 
 func (x *ContainerRef) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[11]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +1161,7 @@ func (x *ContainerRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerRef.ProtoReflect.Descriptor instead.
 func (*ContainerRef) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{11}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ContainerRef) GetId() string {
@@ -1116,7 +1192,7 @@ type Removed struct {
 
 func (x *Removed) Reset() {
 	*x = Removed{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[12]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1204,7 @@ func (x *Removed) String() string {
 func (*Removed) ProtoMessage() {}
 
 func (x *Removed) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[12]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1217,7 @@ func (x *Removed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removed.ProtoReflect.Descriptor instead.
 func (*Removed) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{12}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Removed) GetWhat() isRemoved_What {
@@ -1215,7 +1291,7 @@ type Lifecycle struct {
 
 func (x *Lifecycle) Reset() {
 	*x = Lifecycle{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[13]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1303,7 @@ func (x *Lifecycle) String() string {
 func (*Lifecycle) ProtoMessage() {}
 
 func (x *Lifecycle) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[13]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1316,7 @@ func (x *Lifecycle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lifecycle.ProtoReflect.Descriptor instead.
 func (*Lifecycle) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{13}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Lifecycle) GetContainer() *ContainerRef {
@@ -1312,7 +1388,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[14]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1400,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[14]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1413,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{14}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Container) GetId() string {
@@ -1576,7 +1652,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[15]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1664,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[15]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1677,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{15}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Image) GetName() string {
@@ -1645,7 +1721,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[16]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1733,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[16]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1746,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{16}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Mount) GetType() string {
@@ -1720,7 +1796,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[17]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1808,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[17]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +1821,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{17}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Port) GetProtocol() string {
@@ -1788,7 +1864,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[18]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1800,7 +1876,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[18]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1813,7 +1889,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{18}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Network) GetName() string {
@@ -1858,13 +1934,15 @@ type Limits struct {
 	BlkioWeight            *int64                 `protobuf:"varint,9,opt,name=blkio_weight,json=blkioWeight,proto3,oneof" json:"blkio_weight,omitempty"`
 	Ulimits                []*Ulimit              `protobuf:"bytes,10,rep,name=ulimits,proto3" json:"ulimits,omitempty"`
 	CpuWeight              *int64                 `protobuf:"varint,11,opt,name=cpu_weight,json=cpuWeight,proto3,oneof" json:"cpu_weight,omitempty"` // cgroup v2
+	BlkioThrottles         []*BlkioThrottle       `protobuf:"bytes,12,rep,name=blkio_throttles,json=blkioThrottles,proto3" json:"blkio_throttles,omitempty"`
+	Network                *NetworkLimit          `protobuf:"bytes,13,opt,name=network,proto3" json:"network,omitempty"`
 	unknownFields          protoimpl.UnknownFields
 	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[19]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +1954,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[19]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +1967,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{19}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Limits) GetCpuQuotaUs() int64 {
@@ -1969,6 +2047,158 @@ func (x *Limits) GetCpuWeight() int64 {
 	return 0
 }
 
+func (x *Limits) GetBlkioThrottles() []*BlkioThrottle {
+	if x != nil {
+		return x.BlkioThrottles
+	}
+	return nil
+}
+
+func (x *Limits) GetNetwork() *NetworkLimit {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+// BlkioThrottle bounds the I/O of one block device. 0: no bound.
+type BlkioThrottle struct {
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	Device              string                 `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"` // major:minor, or its path
+	ReadBytesPerSecond  uint64                 `protobuf:"varint,2,opt,name=read_bytes_per_second,json=readBytesPerSecond,proto3" json:"read_bytes_per_second,omitempty"`
+	WriteBytesPerSecond uint64                 `protobuf:"varint,3,opt,name=write_bytes_per_second,json=writeBytesPerSecond,proto3" json:"write_bytes_per_second,omitempty"`
+	ReadsPerSecond      uint64                 `protobuf:"varint,4,opt,name=reads_per_second,json=readsPerSecond,proto3" json:"reads_per_second,omitempty"`
+	WritesPerSecond     uint64                 `protobuf:"varint,5,opt,name=writes_per_second,json=writesPerSecond,proto3" json:"writes_per_second,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *BlkioThrottle) Reset() {
+	*x = BlkioThrottle{}
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BlkioThrottle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BlkioThrottle) ProtoMessage() {}
+
+func (x *BlkioThrottle) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BlkioThrottle.ProtoReflect.Descriptor instead.
+func (*BlkioThrottle) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *BlkioThrottle) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *BlkioThrottle) GetReadBytesPerSecond() uint64 {
+	if x != nil {
+		return x.ReadBytesPerSecond
+	}
+	return 0
+}
+
+func (x *BlkioThrottle) GetWriteBytesPerSecond() uint64 {
+	if x != nil {
+		return x.WriteBytesPerSecond
+	}
+	return 0
+}
+
+func (x *BlkioThrottle) GetReadsPerSecond() uint64 {
+	if x != nil {
+		return x.ReadsPerSecond
+	}
+	return 0
+}
+
+func (x *BlkioThrottle) GetWritesPerSecond() uint64 {
+	if x != nil {
+		return x.WritesPerSecond
+	}
+	return 0
+}
+
+// NetworkLimit: absent where not told.
+type NetworkLimit struct {
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	IngressBitsPerSecond *int64                 `protobuf:"varint,1,opt,name=ingress_bits_per_second,json=ingressBitsPerSecond,proto3,oneof" json:"ingress_bits_per_second,omitempty"`
+	EgressBitsPerSecond  *int64                 `protobuf:"varint,2,opt,name=egress_bits_per_second,json=egressBitsPerSecond,proto3,oneof" json:"egress_bits_per_second,omitempty"`
+	ClassId              *uint32                `protobuf:"varint,3,opt,name=class_id,json=classId,proto3,oneof" json:"class_id,omitempty"` // net_cls
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *NetworkLimit) Reset() {
+	*x = NetworkLimit{}
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkLimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkLimit) ProtoMessage() {}
+
+func (x *NetworkLimit) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkLimit.ProtoReflect.Descriptor instead.
+func (*NetworkLimit) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *NetworkLimit) GetIngressBitsPerSecond() int64 {
+	if x != nil && x.IngressBitsPerSecond != nil {
+		return *x.IngressBitsPerSecond
+	}
+	return 0
+}
+
+func (x *NetworkLimit) GetEgressBitsPerSecond() int64 {
+	if x != nil && x.EgressBitsPerSecond != nil {
+		return *x.EgressBitsPerSecond
+	}
+	return 0
+}
+
+func (x *NetworkLimit) GetClassId() uint32 {
+	if x != nil && x.ClassId != nil {
+		return *x.ClassId
+	}
+	return 0
+}
+
 type Ulimit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1980,7 +2210,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[20]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +2222,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[20]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +2235,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{20}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Ulimit) GetName() string {
@@ -2045,7 +2275,7 @@ type Security struct {
 
 func (x *Security) Reset() {
 	*x = Security{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[21]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2057,7 +2287,7 @@ func (x *Security) String() string {
 func (*Security) ProtoMessage() {}
 
 func (x *Security) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[21]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2070,7 +2300,7 @@ func (x *Security) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Security.ProtoReflect.Descriptor instead.
 func (*Security) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{21}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Security) GetUser() string {
@@ -2149,7 +2379,7 @@ type Pod struct {
 
 func (x *Pod) Reset() {
 	*x = Pod{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[22]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2161,7 +2391,7 @@ func (x *Pod) String() string {
 func (*Pod) ProtoMessage() {}
 
 func (x *Pod) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[22]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2174,7 +2404,7 @@ func (x *Pod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pod.ProtoReflect.Descriptor instead.
 func (*Pod) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{22}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Pod) GetUid() string {
@@ -2271,7 +2501,7 @@ type Owner struct {
 
 func (x *Owner) Reset() {
 	*x = Owner{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[23]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2513,7 @@ func (x *Owner) String() string {
 func (*Owner) ProtoMessage() {}
 
 func (x *Owner) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[23]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2526,7 @@ func (x *Owner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Owner.ProtoReflect.Descriptor instead.
 func (*Owner) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{23}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Owner) GetKind() string {
@@ -2327,7 +2557,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[24]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2339,7 +2569,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[24]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2352,7 +2582,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{24}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Service) GetUid() string {
@@ -2411,7 +2641,7 @@ type ServicePort struct {
 
 func (x *ServicePort) Reset() {
 	*x = ServicePort{}
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[25]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2423,7 +2653,7 @@ func (x *ServicePort) String() string {
 func (*ServicePort) ProtoMessage() {}
 
 func (x *ServicePort) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_discover_proto_msgTypes[25]
+	mi := &file_sdk_proto_v1_discover_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2436,7 +2666,7 @@ func (x *ServicePort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicePort.ProtoReflect.Descriptor instead.
 func (*ServicePort) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{25}
+	return file_sdk_proto_v1_discover_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ServicePort) GetName() string {
@@ -2528,7 +2758,7 @@ const file_sdk_proto_v1_discover_proto_rawDesc = "" +
 	"\vCHANGE_EXEC\x10\x02\x12\x0f\n" +
 	"\vCHANGE_EXIT\x10\x03\"L\n" +
 	"\x10InventoryChanges\x128\n" +
-	"\achanges\x18\x01 \x03(\v2\x1e.ebpftracer.v1.InventoryChangeR\achanges\"\xb8\x03\n" +
+	"\achanges\x18\x01 \x03(\v2\x1e.ebpftracer.v1.InventoryChangeR\achanges\"\xf5\x03\n" +
 	"\x0fInventoryChange\x12,\n" +
 	"\x05reset\x18\x01 \x01(\v2\x14.ebpftracer.v1.ResetH\x00R\x05reset\x12/\n" +
 	"\x06synced\x18\x02 \x01(\v2\x15.ebpftracer.v1.SyncedH\x00R\x06synced\x128\n" +
@@ -2537,15 +2767,22 @@ const file_sdk_proto_v1_discover_proto_rawDesc = "" +
 	"\aservice\x18\x05 \x01(\v2\x16.ebpftracer.v1.ServiceH\x00R\aservice\x122\n" +
 	"\aremoved\x18\x06 \x01(\v2\x16.ebpftracer.v1.RemovedH\x00R\aremoved\x128\n" +
 	"\tlifecycle\x18\a \x01(\v2\x18.ebpftracer.v1.LifecycleH\x00R\tlifecycle\x128\n" +
-	"\tsubscribe\x18\b \x01(\v2\x18.ebpftracer.v1.SubscribeH\x00R\tsubscribeB\b\n" +
+	"\tsubscribe\x18\b \x01(\v2\x18.ebpftracer.v1.SubscribeH\x00R\tsubscribe\x12;\n" +
+	"\n" +
+	"considered\x18\t \x01(\v2\x19.ebpftracer.v1.ConsideredH\x00R\n" +
+	"consideredB\b\n" +
 	"\x06change\":\n" +
 	"\x05Reset\x121\n" +
 	"\x05kinds\x18\x01 \x03(\x0e2\x1b.ebpftracer.v1.WorkloadKindR\x05kinds\";\n" +
 	"\x06Synced\x121\n" +
-	"\x05kinds\x18\x01 \x03(\x0e2\x1b.ebpftracer.v1.WorkloadKindR\x05kinds\"C\n" +
+	"\x05kinds\x18\x01 \x03(\x0e2\x1b.ebpftracer.v1.WorkloadKindR\x05kinds\"[\n" +
 	"\tSubscribe\x12\x18\n" +
 	"\acgroups\x18\x01 \x01(\bR\acgroups\x12\x1c\n" +
-	"\tprocesses\x18\x02 \x01(\bR\tprocesses\"4\n" +
+	"\tprocesses\x18\x02 \x01(\bR\tprocesses\x12\x16\n" +
+	"\x06claims\x18\x03 \x01(\bR\x06claims\")\n" +
+	"\n" +
+	"Considered\x12\x1b\n" +
+	"\tcgroup_id\x18\x01 \x01(\x04R\bcgroupId\"4\n" +
 	"\fContainerRef\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\"\x8c\x01\n" +
@@ -2646,7 +2883,7 @@ const file_sdk_proto_v1_discover_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
 	"\rinterface_mac\x18\x02 \x01(\tR\finterfaceMac\x12\x10\n" +
 	"\x03ips\x18\x03 \x03(\tR\x03ips\x12\x18\n" +
-	"\agateway\x18\x04 \x01(\tR\agateway\"\xcd\x04\n" +
+	"\agateway\x18\x04 \x01(\tR\agateway\"\xcb\x05\n" +
 	"\x06Limits\x12%\n" +
 	"\fcpu_quota_us\x18\x01 \x01(\x03H\x00R\n" +
 	"cpuQuotaUs\x88\x01\x01\x12'\n" +
@@ -2663,7 +2900,9 @@ const file_sdk_proto_v1_discover_proto_rawDesc = "" +
 	"\aulimits\x18\n" +
 	" \x03(\v2\x15.ebpftracer.v1.UlimitR\aulimits\x12\"\n" +
 	"\n" +
-	"cpu_weight\x18\v \x01(\x03H\bR\tcpuWeight\x88\x01\x01B\x0f\n" +
+	"cpu_weight\x18\v \x01(\x03H\bR\tcpuWeight\x88\x01\x01\x12E\n" +
+	"\x0fblkio_throttles\x18\f \x03(\v2\x1c.ebpftracer.v1.BlkioThrottleR\x0eblkioThrottles\x125\n" +
+	"\anetwork\x18\r \x01(\v2\x1b.ebpftracer.v1.NetworkLimitR\anetworkB\x0f\n" +
 	"\r_cpu_quota_usB\x10\n" +
 	"\x0e_cpu_period_usB\r\n" +
 	"\v_cpu_sharesB\x0f\n" +
@@ -2672,7 +2911,20 @@ const file_sdk_proto_v1_discover_proto_rawDesc = "" +
 	"\x19_memory_reservation_bytesB\a\n" +
 	"\x05_pidsB\x0f\n" +
 	"\r_blkio_weightB\r\n" +
-	"\v_cpu_weight\"D\n" +
+	"\v_cpu_weight\"\xe5\x01\n" +
+	"\rBlkioThrottle\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x121\n" +
+	"\x15read_bytes_per_second\x18\x02 \x01(\x04R\x12readBytesPerSecond\x123\n" +
+	"\x16write_bytes_per_second\x18\x03 \x01(\x04R\x13writeBytesPerSecond\x12(\n" +
+	"\x10reads_per_second\x18\x04 \x01(\x04R\x0ereadsPerSecond\x12*\n" +
+	"\x11writes_per_second\x18\x05 \x01(\x04R\x0fwritesPerSecond\"\xe8\x01\n" +
+	"\fNetworkLimit\x12:\n" +
+	"\x17ingress_bits_per_second\x18\x01 \x01(\x03H\x00R\x14ingressBitsPerSecond\x88\x01\x01\x128\n" +
+	"\x16egress_bits_per_second\x18\x02 \x01(\x03H\x01R\x13egressBitsPerSecond\x88\x01\x01\x12\x1e\n" +
+	"\bclass_id\x18\x03 \x01(\rH\x02R\aclassId\x88\x01\x01B\x1a\n" +
+	"\x18_ingress_bits_per_secondB\x19\n" +
+	"\x17_egress_bits_per_secondB\v\n" +
+	"\t_class_id\"D\n" +
 	"\x06Ulimit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x03R\x04soft\x12\x12\n" +
@@ -2753,7 +3005,7 @@ func file_sdk_proto_v1_discover_proto_rawDescGZIP() []byte {
 }
 
 var file_sdk_proto_v1_discover_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_sdk_proto_v1_discover_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_sdk_proto_v1_discover_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_sdk_proto_v1_discover_proto_goTypes = []any{
 	(WorkloadKind)(0),        // 0: ebpftracer.v1.WorkloadKind
 	(CgroupFact_Change)(0),   // 1: ebpftracer.v1.CgroupFact.Change
@@ -2770,26 +3022,29 @@ var file_sdk_proto_v1_discover_proto_goTypes = []any{
 	(*Reset)(nil),            // 12: ebpftracer.v1.Reset
 	(*Synced)(nil),           // 13: ebpftracer.v1.Synced
 	(*Subscribe)(nil),        // 14: ebpftracer.v1.Subscribe
-	(*ContainerRef)(nil),     // 15: ebpftracer.v1.ContainerRef
-	(*Removed)(nil),          // 16: ebpftracer.v1.Removed
-	(*Lifecycle)(nil),        // 17: ebpftracer.v1.Lifecycle
-	(*Container)(nil),        // 18: ebpftracer.v1.Container
-	(*Image)(nil),            // 19: ebpftracer.v1.Image
-	(*Mount)(nil),            // 20: ebpftracer.v1.Mount
-	(*Port)(nil),             // 21: ebpftracer.v1.Port
-	(*Network)(nil),          // 22: ebpftracer.v1.Network
-	(*Limits)(nil),           // 23: ebpftracer.v1.Limits
-	(*Ulimit)(nil),           // 24: ebpftracer.v1.Ulimit
-	(*Security)(nil),         // 25: ebpftracer.v1.Security
-	(*Pod)(nil),              // 26: ebpftracer.v1.Pod
-	(*Owner)(nil),            // 27: ebpftracer.v1.Owner
-	(*Service)(nil),          // 28: ebpftracer.v1.Service
-	(*ServicePort)(nil),      // 29: ebpftracer.v1.ServicePort
-	nil,                      // 30: ebpftracer.v1.Lifecycle.AttributesEntry
-	nil,                      // 31: ebpftracer.v1.Container.LabelsEntry
-	nil,                      // 32: ebpftracer.v1.Container.AnnotationsEntry
-	nil,                      // 33: ebpftracer.v1.Pod.LabelsEntry
-	nil,                      // 34: ebpftracer.v1.Pod.AnnotationsEntry
+	(*Considered)(nil),       // 15: ebpftracer.v1.Considered
+	(*ContainerRef)(nil),     // 16: ebpftracer.v1.ContainerRef
+	(*Removed)(nil),          // 17: ebpftracer.v1.Removed
+	(*Lifecycle)(nil),        // 18: ebpftracer.v1.Lifecycle
+	(*Container)(nil),        // 19: ebpftracer.v1.Container
+	(*Image)(nil),            // 20: ebpftracer.v1.Image
+	(*Mount)(nil),            // 21: ebpftracer.v1.Mount
+	(*Port)(nil),             // 22: ebpftracer.v1.Port
+	(*Network)(nil),          // 23: ebpftracer.v1.Network
+	(*Limits)(nil),           // 24: ebpftracer.v1.Limits
+	(*BlkioThrottle)(nil),    // 25: ebpftracer.v1.BlkioThrottle
+	(*NetworkLimit)(nil),     // 26: ebpftracer.v1.NetworkLimit
+	(*Ulimit)(nil),           // 27: ebpftracer.v1.Ulimit
+	(*Security)(nil),         // 28: ebpftracer.v1.Security
+	(*Pod)(nil),              // 29: ebpftracer.v1.Pod
+	(*Owner)(nil),            // 30: ebpftracer.v1.Owner
+	(*Service)(nil),          // 31: ebpftracer.v1.Service
+	(*ServicePort)(nil),      // 32: ebpftracer.v1.ServicePort
+	nil,                      // 33: ebpftracer.v1.Lifecycle.AttributesEntry
+	nil,                      // 34: ebpftracer.v1.Container.LabelsEntry
+	nil,                      // 35: ebpftracer.v1.Container.AnnotationsEntry
+	nil,                      // 36: ebpftracer.v1.Pod.LabelsEntry
+	nil,                      // 37: ebpftracer.v1.Pod.AnnotationsEntry
 }
 var file_sdk_proto_v1_discover_proto_depIdxs = []int32{
 	7,  // 0: ebpftracer.v1.HostFacts.facts:type_name -> ebpftracer.v1.HostFact
@@ -2802,40 +3057,43 @@ var file_sdk_proto_v1_discover_proto_depIdxs = []int32{
 	11, // 7: ebpftracer.v1.InventoryChanges.changes:type_name -> ebpftracer.v1.InventoryChange
 	12, // 8: ebpftracer.v1.InventoryChange.reset:type_name -> ebpftracer.v1.Reset
 	13, // 9: ebpftracer.v1.InventoryChange.synced:type_name -> ebpftracer.v1.Synced
-	18, // 10: ebpftracer.v1.InventoryChange.container:type_name -> ebpftracer.v1.Container
-	26, // 11: ebpftracer.v1.InventoryChange.pod:type_name -> ebpftracer.v1.Pod
-	28, // 12: ebpftracer.v1.InventoryChange.service:type_name -> ebpftracer.v1.Service
-	16, // 13: ebpftracer.v1.InventoryChange.removed:type_name -> ebpftracer.v1.Removed
-	17, // 14: ebpftracer.v1.InventoryChange.lifecycle:type_name -> ebpftracer.v1.Lifecycle
+	19, // 10: ebpftracer.v1.InventoryChange.container:type_name -> ebpftracer.v1.Container
+	29, // 11: ebpftracer.v1.InventoryChange.pod:type_name -> ebpftracer.v1.Pod
+	31, // 12: ebpftracer.v1.InventoryChange.service:type_name -> ebpftracer.v1.Service
+	17, // 13: ebpftracer.v1.InventoryChange.removed:type_name -> ebpftracer.v1.Removed
+	18, // 14: ebpftracer.v1.InventoryChange.lifecycle:type_name -> ebpftracer.v1.Lifecycle
 	14, // 15: ebpftracer.v1.InventoryChange.subscribe:type_name -> ebpftracer.v1.Subscribe
-	0,  // 16: ebpftracer.v1.Reset.kinds:type_name -> ebpftracer.v1.WorkloadKind
-	0,  // 17: ebpftracer.v1.Synced.kinds:type_name -> ebpftracer.v1.WorkloadKind
-	15, // 18: ebpftracer.v1.Removed.container:type_name -> ebpftracer.v1.ContainerRef
-	15, // 19: ebpftracer.v1.Lifecycle.container:type_name -> ebpftracer.v1.ContainerRef
-	30, // 20: ebpftracer.v1.Lifecycle.attributes:type_name -> ebpftracer.v1.Lifecycle.AttributesEntry
-	19, // 21: ebpftracer.v1.Container.image:type_name -> ebpftracer.v1.Image
-	3,  // 22: ebpftracer.v1.Container.state:type_name -> ebpftracer.v1.Container.State
-	31, // 23: ebpftracer.v1.Container.labels:type_name -> ebpftracer.v1.Container.LabelsEntry
-	20, // 24: ebpftracer.v1.Container.mounts:type_name -> ebpftracer.v1.Mount
-	21, // 25: ebpftracer.v1.Container.ports:type_name -> ebpftracer.v1.Port
-	22, // 26: ebpftracer.v1.Container.networks:type_name -> ebpftracer.v1.Network
-	23, // 27: ebpftracer.v1.Container.limits:type_name -> ebpftracer.v1.Limits
-	25, // 28: ebpftracer.v1.Container.security:type_name -> ebpftracer.v1.Security
-	32, // 29: ebpftracer.v1.Container.annotations:type_name -> ebpftracer.v1.Container.AnnotationsEntry
-	24, // 30: ebpftracer.v1.Limits.ulimits:type_name -> ebpftracer.v1.Ulimit
-	33, // 31: ebpftracer.v1.Pod.labels:type_name -> ebpftracer.v1.Pod.LabelsEntry
-	34, // 32: ebpftracer.v1.Pod.annotations:type_name -> ebpftracer.v1.Pod.AnnotationsEntry
-	27, // 33: ebpftracer.v1.Pod.owners:type_name -> ebpftracer.v1.Owner
-	29, // 34: ebpftracer.v1.Service.ports:type_name -> ebpftracer.v1.ServicePort
-	4,  // 35: ebpftracer.v1.Discoverer.Detect:input_type -> ebpftracer.v1.DetectRequest
-	6,  // 36: ebpftracer.v1.Discoverer.Discover:input_type -> ebpftracer.v1.HostFacts
-	5,  // 37: ebpftracer.v1.Discoverer.Detect:output_type -> ebpftracer.v1.DetectResponse
-	10, // 38: ebpftracer.v1.Discoverer.Discover:output_type -> ebpftracer.v1.InventoryChanges
-	37, // [37:39] is the sub-list for method output_type
-	35, // [35:37] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	15, // 16: ebpftracer.v1.InventoryChange.considered:type_name -> ebpftracer.v1.Considered
+	0,  // 17: ebpftracer.v1.Reset.kinds:type_name -> ebpftracer.v1.WorkloadKind
+	0,  // 18: ebpftracer.v1.Synced.kinds:type_name -> ebpftracer.v1.WorkloadKind
+	16, // 19: ebpftracer.v1.Removed.container:type_name -> ebpftracer.v1.ContainerRef
+	16, // 20: ebpftracer.v1.Lifecycle.container:type_name -> ebpftracer.v1.ContainerRef
+	33, // 21: ebpftracer.v1.Lifecycle.attributes:type_name -> ebpftracer.v1.Lifecycle.AttributesEntry
+	20, // 22: ebpftracer.v1.Container.image:type_name -> ebpftracer.v1.Image
+	3,  // 23: ebpftracer.v1.Container.state:type_name -> ebpftracer.v1.Container.State
+	34, // 24: ebpftracer.v1.Container.labels:type_name -> ebpftracer.v1.Container.LabelsEntry
+	21, // 25: ebpftracer.v1.Container.mounts:type_name -> ebpftracer.v1.Mount
+	22, // 26: ebpftracer.v1.Container.ports:type_name -> ebpftracer.v1.Port
+	23, // 27: ebpftracer.v1.Container.networks:type_name -> ebpftracer.v1.Network
+	24, // 28: ebpftracer.v1.Container.limits:type_name -> ebpftracer.v1.Limits
+	28, // 29: ebpftracer.v1.Container.security:type_name -> ebpftracer.v1.Security
+	35, // 30: ebpftracer.v1.Container.annotations:type_name -> ebpftracer.v1.Container.AnnotationsEntry
+	27, // 31: ebpftracer.v1.Limits.ulimits:type_name -> ebpftracer.v1.Ulimit
+	25, // 32: ebpftracer.v1.Limits.blkio_throttles:type_name -> ebpftracer.v1.BlkioThrottle
+	26, // 33: ebpftracer.v1.Limits.network:type_name -> ebpftracer.v1.NetworkLimit
+	36, // 34: ebpftracer.v1.Pod.labels:type_name -> ebpftracer.v1.Pod.LabelsEntry
+	37, // 35: ebpftracer.v1.Pod.annotations:type_name -> ebpftracer.v1.Pod.AnnotationsEntry
+	30, // 36: ebpftracer.v1.Pod.owners:type_name -> ebpftracer.v1.Owner
+	32, // 37: ebpftracer.v1.Service.ports:type_name -> ebpftracer.v1.ServicePort
+	4,  // 38: ebpftracer.v1.Discoverer.Detect:input_type -> ebpftracer.v1.DetectRequest
+	6,  // 39: ebpftracer.v1.Discoverer.Discover:input_type -> ebpftracer.v1.HostFacts
+	5,  // 40: ebpftracer.v1.Discoverer.Detect:output_type -> ebpftracer.v1.DetectResponse
+	10, // 41: ebpftracer.v1.Discoverer.Discover:output_type -> ebpftracer.v1.InventoryChanges
+	40, // [40:42] is the sub-list for method output_type
+	38, // [38:40] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_sdk_proto_v1_discover_proto_init() }
@@ -2858,24 +3116,26 @@ func file_sdk_proto_v1_discover_proto_init() {
 		(*InventoryChange_Removed)(nil),
 		(*InventoryChange_Lifecycle)(nil),
 		(*InventoryChange_Subscribe)(nil),
+		(*InventoryChange_Considered)(nil),
 	}
-	file_sdk_proto_v1_discover_proto_msgTypes[12].OneofWrappers = []any{
+	file_sdk_proto_v1_discover_proto_msgTypes[13].OneofWrappers = []any{
 		(*Removed_Container)(nil),
 		(*Removed_PodUid)(nil),
 		(*Removed_ServiceUid)(nil),
 	}
-	file_sdk_proto_v1_discover_proto_msgTypes[14].OneofWrappers = []any{}
-	file_sdk_proto_v1_discover_proto_msgTypes[16].OneofWrappers = []any{}
-	file_sdk_proto_v1_discover_proto_msgTypes[19].OneofWrappers = []any{}
-	file_sdk_proto_v1_discover_proto_msgTypes[21].OneofWrappers = []any{}
+	file_sdk_proto_v1_discover_proto_msgTypes[15].OneofWrappers = []any{}
+	file_sdk_proto_v1_discover_proto_msgTypes[17].OneofWrappers = []any{}
+	file_sdk_proto_v1_discover_proto_msgTypes[20].OneofWrappers = []any{}
 	file_sdk_proto_v1_discover_proto_msgTypes[22].OneofWrappers = []any{}
+	file_sdk_proto_v1_discover_proto_msgTypes[24].OneofWrappers = []any{}
+	file_sdk_proto_v1_discover_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sdk_proto_v1_discover_proto_rawDesc), len(file_sdk_proto_v1_discover_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   31,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
