@@ -88,6 +88,8 @@ type Inventory struct {
 // Stats of the inventory.
 type Stats struct {
 	Containers uint64 // described now
+	Pods       uint64 // described now
+	Services   uint64 // described now
 	Cgroups    uint64 // there now
 	Corrected  uint64 // cgroups whose owner turned out to be another
 	Refused    uint64 // descriptions left out: too many containers, pods or services
@@ -136,6 +138,7 @@ func (i *Inventory) Stats() Stats {
 	i.lock()
 	defer i.mu.Unlock()
 	s := i.stats
+	s.Services = uint64(len(i.services))
 	s.Queued, s.Missed = uint64(len(i.news)), i.missed.Load()
 	return s
 }
@@ -144,6 +147,7 @@ func (i *Inventory) Stats() Stats {
 type View struct {
 	*Workload
 	CgroupIDs []uint64 // in ascending order
+	handle    Handle
 }
 
 // Containers lists the containers that are described now.
@@ -173,7 +177,7 @@ func (i *Inventory) View(g *Cgroup) (View, bool) {
 }
 
 func (c *container) view() View {
-	v := View{Workload: c.workload.Load()}
+	v := View{Workload: c.workload.Load(), handle: Handle{c}}
 	for g := range c.cgroups {
 		v.CgroupIDs = append(v.CgroupIDs, g.ID)
 	}

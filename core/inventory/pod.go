@@ -27,6 +27,9 @@ func (i *Inventory) describePod(source string, generation uint64, d *protov1.Pod
 		return
 	}
 	if p := i.pod(d.GetUid()); p != nil {
+		if len(p.facets) == 0 {
+			i.stats.Pods++
+		}
 		p.facets[source] = told[*protov1.Pod]{d, generation}
 		i.podChanged(d.GetUid())
 		i.tell(i.podChange(d.GetUid()))
@@ -42,6 +45,9 @@ func (i *Inventory) forgetPod(source, uid string) {
 		return
 	}
 	delete(p.facets, source)
+	if len(p.facets) == 0 {
+		i.stats.Pods--
+	}
 	i.prunePod(uid)
 	i.podChanged(uid)
 	i.tell(i.podChange(uid))

@@ -1,9 +1,11 @@
 package inventory
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -27,6 +29,36 @@ func (i *Inventory) OfPID(pid uint32) (*Cgroup, error) {
 		return i.byPath(path), nil
 	}
 	return nil, nil
+}
+
+// Procs gives the first processes of a cgroup, at most so many, as this process's pid
+// namespace numbers them; those that it does not see are left out. Those of cgroups
+// below are not among them.
+func (i *Inventory) Procs(g *Cgroup, most int) ([]uint32, error) {
+	root := i.mount.Load()
+	if root == nil {
+		return nil, ErrNoDefaultHierarchy
+	}
+	f, err := os.Open(filepath.Join(*root, g.Path, "cgroup.procs"))
+	if err != nil {
+		return nil, fmt.Errorf("list the processes of a cgroup: %w", err)
+	}
+	defer f.Close()
+	var pids []uint32
+	lines := bufio.NewScanner(f)
+	for len(pids) < most && lines.Scan() {
+		pid, err := strconv.ParseUint(lines.Text(), 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("list the processes of a cgroup: %w", err)
+		}
+		if pid != 0 {
+			pids = append(pids, uint32(pid))
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("list the processes of a cgroup: %w", err)
+	}
+	return pids, nil
 }
 
 // byInode finds a cgroup by the path of a process in /proc; false: it can't be
