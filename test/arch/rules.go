@@ -25,7 +25,7 @@ type Package struct {
 // belongs to it. Who imports more than two of them wires.
 var stages = []string{
 	"core/kernel", "core/pipeline", "core/inventory", "core/load", "core/pluginhost",
-	"core/exporter", "core/api", "core/resource",
+	"core/exporter", "core/api", "core/resource", "core/namespace",
 }
 
 // wiring are the packages that may import any number of stages.
