@@ -46,6 +46,10 @@ type Options struct {
 	Hold       time.Duration
 	HoldCgroup int
 	HoldTotal  int
+	// ByPID gives the container of an event that the cgroup says is the host's, by the
+	// pid namespace; nil where it is the host's indeed. It is asked about events in
+	// their order, and is to be cheap. ByPID nil: the cgroup has the last word.
+	ByPID func(*event.Event) *inventory.Workload
 	// Unknown is called for every event of a cgroup that was never told. It must
 	// not block, and be cheap.
 	Unknown func()
@@ -58,6 +62,7 @@ type Stats struct {
 	Decoded, Malformed, Released, Held uint64
 
 	Host, Container, Pending uint64 // released, by attribution
+	ByPID                    uint64 // of Container: by the pid namespace, not the cgroup
 
 	HeldTotal, HeldExpired, HeldOverflow uint64
 	Delay                                Histogram // of the events that waited
@@ -84,6 +89,9 @@ type Pipeline struct {
 func New(o Options) *Pipeline {
 	if o.Unknown == nil {
 		o.Unknown = func() {}
+	}
+	if o.ByPID == nil {
+		o.ByPID = func(*event.Event) *inventory.Workload { return nil }
 	}
 	return &Pipeline{options: o, holds: newHolds(o.HoldCgroup, o.HoldTotal)}
 }
@@ -155,6 +163,11 @@ func (p *Pipeline) attribution(g *inventory.Cgroup, id uint64) (a Attribution, w
 }
 
 func (p *Pipeline) release(e *event.Event, a Attribution) {
+	if a.Workload == nil && !a.Pending && !e.Kind.Internal() {
+		if a.Workload = p.options.ByPID(e); a.Workload != nil {
+			p.stats.ByPID++
+		}
+	}
 	p.stats.Released++
 	p.stats.ByKind[e.Kind]++
 	switch {

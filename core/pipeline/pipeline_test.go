@@ -194,6 +194,37 @@ func TestACgroupThatWasNeverToldIsAskedForAndWaitsOnce(t *testing.T) {
 	r.check(t, "/first host", "/never pending", "/again pending", "/no cgroup host")
 }
 
+func TestWhatTheCgroupGivesToTheHostThePidNamespaceMayGiveToAContainer(t *testing.T) {
+	r := newRig(64, 4096)
+	r.describe(t, containerID, "web")
+	var asked []uint64
+	v, _ := r.inventory.Get(&protov1.ContainerRef{Id: containerID})
+	r.options.ByPID = func(e *event.Event) *inventory.Workload {
+		asked = append(asked, e.CgroupID)
+		if e.PIDNS != 106 || string(e.Exec.Path) == "/other" { // as all records here have it
+			return nil
+		}
+		return v.Workload
+	}
+	r.created(1, "/")
+	r.created(2, "/docker/"+strings.Repeat("d", 64))
+	r.inventory.CgroupCreated(3, "/docker/"+containerID)
+	r.exec(1, "mine")
+	r.exec(1, "other")
+	r.exec(3, "known")
+	r.exec(2, "held")
+	r.exec(9, "never told")
+	r.now = time.Second
+	r.Drained()
+	r.check(t, "/mine web", "/other host", "/known web", "/held pending", "/never told pending")
+	if s := r.Stats(); s.ByPID != 1 || s.Container != 2 || s.Host != 3 {
+		t.Errorf("%+v", s)
+	}
+	if fmt.Sprint(asked) != "[1 1]" {
+		t.Errorf("asked of events of the cgroups %v", asked)
+	}
+}
+
 func TestAMalformedRecordIsCountedAndNothingElse(t *testing.T) {
 	r := newRig(64, 4096)
 	r.Record([]byte("short"))
