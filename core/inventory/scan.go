@@ -62,6 +62,10 @@ func (i *Inventory) Scan(root string) (n int, err error) {
 	return n, nil
 }
 
+// RootAlone says that nobody has mounted the default hierarchy: it has no cgroup but
+// its root then, which all processes are in.
+func (i *Inventory) RootAlone() { i.CgroupCreated(rootInode, "/") }
+
 // present takes a cgroup that a scan found.
 func (i *Inventory) present(id uint64, rel, path string, scan uint64) {
 	g, made := i.cgroups.add(id, rel)

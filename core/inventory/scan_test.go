@@ -155,3 +155,9 @@ func TestTheCgroupOfAProcessIsFoundByItsPathBeforeAScan(t *testing.T) {
 		t.Errorf("found %v, which is gone", g)
 	}
 }
+
+func TestWithoutTheDefaultHierarchyAllProcessesAreInItsRoot(t *testing.T) {
+	i := New(Options{})
+	i.RootAlone()
+	checkNames(t, i, "", []uint64{rootInode}, "host")
+}
