@@ -2,9 +2,7 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 
 	"google.golang.org/grpc"
@@ -65,53 +63,10 @@ func (c *Client) Version(ctx context.Context) (*protov1.GetVersionResponse, erro
 	return v, c.explain(err)
 }
 
-// ListContainers lists the containers that are described now, in no order. Values
-// of environment variables are left out.
-func (c *Client) ListContainers(ctx context.Context) ([]*protov1.ContainerView, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := c.rpc.ListContainers(ctx, &protov1.ListContainersRequest{})
-	if err != nil {
-		return nil, c.explain(err)
-	}
-	var all []*protov1.ContainerView
-	for {
-		page, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return all, nil
-		}
-		if err != nil {
-			return nil, c.explain(err)
-		}
-		all = append(all, page.GetContainers()...)
-	}
-}
-
-// GetContainerByPID is the container that a process belongs to, by its pid in the
-// host's pid namespace. The error is ErrNoContainer when the process is the host's
-// own or its container is not known, ErrNoProcess when there is no such process.
-func (c *Client) GetContainerByPID(ctx context.Context, pid uint32) (*protov1.ContainerView, error) {
-	r, err := c.rpc.GetContainerByPID(ctx, &protov1.GetContainerByPIDRequest{Pid: pid})
-	if err != nil {
-		return nil, c.explain(err)
-	}
-	if !r.GetFound() {
-		return nil, fmt.Errorf("process %d: %w", pid, ErrNoContainer)
-	}
-	return r.GetContainer(), nil
-}
-
 // ListPlugins lists the plugins and how they are.
 func (c *Client) ListPlugins(ctx context.Context) ([]*protov1.PluginView, error) {
 	r, err := c.rpc.ListPlugins(ctx, &protov1.ListPluginsRequest{})
 	return r.GetPlugins(), c.explain(err)
-}
-
-// GetStats gives the ledger and the rest of the daemon's numbers: totals since it
-// started, but for those that say otherwise.
-func (c *Client) GetStats(ctx context.Context) (*protov1.Stats, error) {
-	s, err := c.rpc.GetStats(ctx, &protov1.GetStatsRequest{})
-	return s, c.explain(err)
 }
 
 // Reload has the daemon read its configuration again and take over what changed.

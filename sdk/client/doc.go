@@ -8,8 +8,17 @@
 //	defer c.Close()
 //	containers, err := c.ListContainers(ctx)
 //
+// What there may not be is an error that says so:
+//
+//	switch container, err := c.GetContainerByPID(ctx, pid); {
+//	case err == nil:
+//		fmt.Printf("process %d belongs to container %s\n", pid, container.GetContainer().GetName())
+//	case !errors.Is(err, client.ErrNoContainer):
+//		return err
+//	}
+//
 // The daemon answers root and the user that it runs as itself. Errors are
-// sentences for the user; ErrNotRunning, ErrPermission, ErrNoContainer and
-// ErrNoProcess tell them apart. This package owns its connection and nothing else,
+// sentences for the user; ErrNotRunning, ErrPermission, ErrNoContainer, ErrNoProcess and
+// ErrNoNamespace tell them apart. This package owns its connection and nothing else,
 // prints nothing and never starts a daemon.
 package client

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -18,17 +19,20 @@ var (
 	ErrNotRunning = errors.New("the daemon does not answer")
 	// ErrPermission says that this user may not ask the daemon.
 	ErrPermission = errors.New("permission denied")
-	// ErrNoContainer says that a process belongs to no known container.
+	// ErrNoContainer says that a process belongs to no known container, or that there is
+	// none of an id or name.
 	ErrNoContainer = errors.New("it belongs to no container that is known")
 	// ErrNoProcess says that there is no such process.
 	ErrNoProcess = errors.New("no such process")
+	// ErrNoNamespace says that no known container is in a namespace.
+	ErrNoNamespace = errors.New("no container that is known is in it")
 )
 
 // Error is an error for the user, with its kind and its cause.
 type Error struct {
 	Text  string
 	Kind  error // one of the above; nil: none of them
-	Cause error
+	Cause error // nil: it is no error of a call
 }
 
 // Error is the sentence.
@@ -36,10 +40,7 @@ func (e *Error) Error() string { return e.Text }
 
 // Unwrap gives the kind and the cause.
 func (e *Error) Unwrap() []error {
-	if e.Kind == nil {
-		return []error{e.Cause}
-	}
-	return []error{e.Kind, e.Cause}
+	return slices.DeleteFunc([]error{e.Kind, e.Cause}, func(err error) bool { return err == nil })
 }
 
 // dialError explains why nobody could be reached on a socket.

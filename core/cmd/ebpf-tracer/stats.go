@@ -36,7 +36,7 @@ it may be open by what is in flight at this moment.`,
 				if a.json() {
 					return writeJSON(cmd.OutOrStdout(), plain(s, true))
 				}
-				return showStats(cmd.OutOrStdout(), s, time.Now())
+				return showStats(cmd.OutOrStdout(), s.Stats, time.Now())
 			})
 		}),
 	}

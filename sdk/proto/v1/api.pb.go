@@ -317,8 +317,11 @@ func (x *ContainerView) GetUsage() *Usage {
 }
 
 type GetContainerByPIDRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Pid           uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Pid   uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"` // in the host's pid namespace
+	// container, where it is given, is as in GetContainerRequest, and pid is then in its
+	// pid namespace.
+	Container     string `protobuf:"bytes,2,opt,name=container,proto3" json:"container,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -358,6 +361,13 @@ func (x *GetContainerByPIDRequest) GetPid() uint32 {
 		return x.Pid
 	}
 	return 0
+}
+
+func (x *GetContainerByPIDRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
 }
 
 type GetContainerByPIDResponse struct {
@@ -3085,9 +3095,10 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x05usage\x18\t \x01(\v2\x14.ebpftracer.v1.UsageR\x05usage\x1a9\n" +
 	"\vFieldsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\",\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"J\n" +
 	"\x18GetContainerByPIDRequest\x12\x10\n" +
-	"\x03pid\x18\x01 \x01(\rR\x03pid\"\xa3\x01\n" +
+	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x1c\n" +
+	"\tcontainer\x18\x02 \x01(\tR\tcontainer\"\xa3\x01\n" +
 	"\x19GetContainerByPIDResponse\x12\x14\n" +
 	"\x05found\x18\x01 \x01(\bR\x05found\x12:\n" +
 	"\tcontainer\x18\x02 \x01(\v2\x1c.ebpftracer.v1.ContainerViewR\tcontainer\x124\n" +
