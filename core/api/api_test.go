@@ -19,6 +19,7 @@ import (
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/event"
 	"github.com/ebpf-tracer/ebpf-tracer/core/exporter"
+	"github.com/ebpf-tracer/ebpf-tracer/core/namespace"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pipeline"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/client"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
@@ -28,6 +29,7 @@ import (
 // answers is a Source of fixed answers.
 type answers struct {
 	containers []*protov1.ContainerView
+	namespaces []*protov1.Namespace
 	statsErr   error
 	reloadErr  error
 }
@@ -38,16 +40,54 @@ func (a *answers) Version() *protov1.GetVersionResponse {
 
 func (a *answers) Containers() []*protov1.ContainerView { return a.containers }
 
-func (a *answers) ContainerByPID(pid uint32) (*protov1.ContainerView, error) {
+func (a *answers) FindContainers(word string, most int) (found []*protov1.ContainerView) {
+	for _, c := range a.containers {
+		if len(found) < most && strings.HasPrefix(c.GetContainer().GetId(), word) {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+func (a *answers) Process(pid uint32) (*protov1.ProcessView, *protov1.ContainerView, error) {
+	process := &protov1.ProcessView{Pid: pid, NsPids: []uint32{pid, 1}, Comm: "sh\xff"}
 	switch pid {
 	case 1:
-		return nil, nil
+		return process, nil, nil
 	case 2:
-		return nil, fmt.Errorf("read the cgroup of process 2: %w", fs.ErrNotExist)
+		return nil, nil, fmt.Errorf("read the cgroup of process 2: %w", fs.ErrNotExist)
 	case 3:
-		return nil, errors.New("the table is gone")
+		return nil, nil, errors.New("the table is gone")
 	}
-	return a.containers[0], nil
+	return process, a.containers[0], nil
+}
+
+func (a *answers) HostPID(container *protov1.ContainerRef, pid uint32) (uint32, error) {
+	switch pid {
+	case 2:
+		return 0, fmt.Errorf("find it: %w", fs.ErrNotExist)
+	case 3:
+		return 0, errors.New("it was not read yet")
+	}
+	return 1000 + pid, nil
+}
+
+func (a *answers) Namespaces(types ...namespace.Type) (out []*protov1.Namespace) {
+	for _, n := range a.namespaces {
+		if t, ok := namespace.ParseType(n.GetRef().GetType()); ok && slices.Contains(types, t) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func (a *answers) Namespace(id namespace.ID) *protov1.Namespace {
+	for _, n := range a.namespaces {
+		if n.GetRef().GetType() == id.Type.String() && n.GetRef().GetInode() == id.Inode {
+			return n
+		}
+	}
+	return nil
 }
 
 func (a *answers) Plugins() []*protov1.PluginView {
@@ -250,7 +290,11 @@ func TestValuesOfEnvironmentVariablesStayInTheDaemon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, got := range []*protov1.ContainerView{all[0], one} {
+	found, err := r.client.GetContainer(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, got := range []*protov1.ContainerView{all[0], one, found} {
 		want := []string{"PASSWORD=[redacted]", "EMPTY=[redacted]", "BARE"}
 		if !slices.Equal(got.GetContainer().GetEnv(), want) {
 			t.Error(got.GetContainer().GetEnv())

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/exporter"
+	"github.com/ebpf-tracer/ebpf-tracer/core/namespace"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/wire"
 )
@@ -19,9 +20,19 @@ import (
 type Source interface {
 	Version() *protov1.GetVersionResponse
 	Containers() []*protov1.ContainerView
-	// ContainerByPID gives nil when the process is no container's. The error
-	// wraps fs.ErrNotExist when there is no such process.
-	ContainerByPID(pid uint32) (*protov1.ContainerView, error)
+	// FindContainers gives those that a user means by a word, in order, and at most so
+	// many.
+	FindContainers(word string, most int) []*protov1.ContainerView
+	// Process tells of a process of the host, and of the container that it belongs to;
+	// nil: none's. The error wraps fs.ErrNotExist when there is no such process.
+	Process(pid uint32) (*protov1.ProcessView, *protov1.ContainerView, error)
+	// HostPID gives the pid on the host of a container's process, by its pid in the
+	// container. The error wraps fs.ErrNotExist when there is no such process.
+	HostPID(container *protov1.ContainerRef, pid uint32) (uint32, error)
+	// Namespaces gives those of some types that containers are in, in order.
+	Namespaces(types ...namespace.Type) []*protov1.Namespace
+	// Namespace gives nil when no container is known to be in it.
+	Namespace(id namespace.ID) *protov1.Namespace
 	Plugins() []*protov1.PluginView
 	Stats() (*protov1.Stats, error)
 	// Reload takes over the configuration as it is now. An error says that it

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -26,27 +25,6 @@ type tracer struct {
 
 func (t *tracer) GetVersion(context.Context, *protov1.GetVersionRequest) (*protov1.GetVersionResponse, error) {
 	return t.source.Version(), nil
-}
-
-func (t *tracer) ListContainers(_ *protov1.ListContainersRequest, stream grpc.ServerStreamingServer[protov1.ListContainersResponse]) error {
-	return pages(t.source.Containers(), stream.Send)
-}
-
-func (t *tracer) GetContainerByPID(_ context.Context, r *protov1.GetContainerByPIDRequest) (*protov1.GetContainerByPIDResponse, error) {
-	if r.GetPid() == 0 {
-		return nil, status.Error(codes.InvalidArgument, "0 is no process")
-	}
-	c, err := t.source.ContainerByPID(r.GetPid())
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, status.Errorf(codes.NotFound, "there is no process %d", r.GetPid())
-	case err != nil:
-		return nil, status.Error(codes.Internal, err.Error())
-	case c == nil:
-		return &protov1.GetContainerByPIDResponse{}, nil
-	}
-	c, _ = shown(c)
-	return &protov1.GetContainerByPIDResponse{Found: true, Container: c}, nil
 }
 
 func (t *tracer) ListPlugins(context.Context, *protov1.ListPluginsRequest) (*protov1.ListPluginsResponse, error) {

@@ -28,6 +28,7 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
 	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
 	"github.com/ebpf-tracer/ebpf-tracer/core/load"
+	"github.com/ebpf-tracer/ebpf-tracer/core/namespace"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pipeline"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost"
 )
@@ -75,6 +76,9 @@ type daemon struct {
 	key       string // what attribution goes by
 	root      string // of the default hierarchy; "": none
 
+	namespaces *namespace.Namespaces
+	usage      usages
+
 	working   context.Context // done: the run ends
 	reloading chan struct{}   // holds one item while somebody reloads
 	applied   config.Config   // with what reloads have changed since the start
@@ -92,7 +96,7 @@ func Run(ctx context.Context, o Options) error {
 	signal.Ignore(syscall.SIGPIPE)
 	d := &daemon{
 		options: o, started: time.Now(), rescan: make(chan struct{}, 1), clock: exporter.NewClock(clocks),
-		reloading: make(chan struct{}, 1), hangups: make(chan os.Signal, 1),
+		reloading: make(chan struct{}, 1), hangups: make(chan os.Signal, 1), usage: unmeasured{},
 	}
 	if !signal.Ignored(syscall.SIGHUP) { // as nohup asks for
 		// From the start: by itself the signal would end the daemon.
@@ -154,11 +158,14 @@ func stopHost(h *pluginhost.Host) error {
 // trace builds and starts the stages, waits, and stops them.
 func (d *daemon) trace(ctx context.Context) (err error) {
 	d.inventory = inventory.New(inventory.Options{Encode: encodeWorkload, Rescan: d.wantRescan})
+	if err := d.findNamespaces(); err != nil {
+		return errors.Join(err, d.closePlugins())
+	}
 	if err := d.openOutputs(); err != nil {
 		return errors.Join(err, d.closePlugins())
 	}
 	d.pipeline = pipeline.New(pipeline.Options{
-		Inventory: d.inventory, Exporters: d.outputs.pipeline(),
+		Inventory: d.inventory, Exporters: d.outputs.pipeline(), ByPID: d.namespaces.ByPID,
 		Hold: d.config.Attribution.Hold, HoldCgroup: d.config.Attribution.HoldPerCgroup,
 		HoldTotal: d.config.Attribution.HoldTotal,
 		Unknown:   d.wantRescan, Monotonic: monotonic,
@@ -207,6 +214,7 @@ func (d *daemon) start(ctx context.Context) error {
 		Kernel: d.kernel, Sampler: d.sampler(), Queues: d.queues, Log: d.log,
 	})
 	d.goes(func() { d.inventory.Run(ctx) })
+	d.goes(func() { d.namespaces.Run(ctx) })
 	d.goes(func() { d.governor.Run(ctx) })
 	d.goes(func() { d.keepScanning(ctx) })
 	if err := d.runPlugins(ctx); err != nil {
@@ -258,6 +266,12 @@ func (d *daemon) scan() {
 			d.root, d.key = root, "default-hierarchy cgroup"
 			return
 		}
+	}
+	if errors.Is(err, inventory.ErrNoDefaultHierarchy) {
+		d.inventory.RootAlone()
+		d.key = "pid namespace: " + err.Error()
+		d.log.Warn("events are attributed by their pid namespaces: those of containers that share one are the host's, and so are the first ones of each container", "reason", err)
+		return
 	}
 	d.key = "none: " + err.Error()
 	d.log.Warn("events can't be attributed to containers", "reason", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
 	"github.com/ebpf-tracer/ebpf-tracer/core/load"
+	"github.com/ebpf-tracer/ebpf-tracer/core/namespace"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pipeline"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
@@ -30,37 +31,6 @@ func (s source) Version() *protov1.GetVersionResponse {
 		out.Kernel = unix.ByteSliceToString(u.Release[:])
 	}
 	return out
-}
-
-// Containers that are described now.
-func (s source) Containers() []*protov1.ContainerView {
-	views := s.inventory.Containers()
-	out := make([]*protov1.ContainerView, 0, len(views))
-	for _, v := range views {
-		out = append(out, containerView(v))
-	}
-	return out
-}
-
-// ContainerByPID is the container that a process of the host belongs to, nil when
-// it is none's.
-func (s source) ContainerByPID(pid uint32) (*protov1.ContainerView, error) {
-	cgroup, err := s.inventory.OfPID(pid)
-	if err != nil {
-		return nil, err
-	}
-	v, ok := s.inventory.View(cgroup)
-	if !ok {
-		return nil, nil
-	}
-	return containerView(v), nil
-}
-
-func containerView(v inventory.View) *protov1.ContainerView {
-	return &protov1.ContainerView{
-		Container: v.Container, Sources: v.Sources, Stale: v.Stale, Pod: v.Pod, Mesh: v.Mesh,
-		CgroupIds: v.CgroupIDs,
-	}
 }
 
 // Plugins and how they are.
@@ -131,12 +101,17 @@ func (s source) Stats() (*protov1.Stats, error) {
 	out.Faults["inventory_refused"] = inv.Refused
 	out.Faults["inventory_unplaced"] = inv.Unplaced
 	out.Faults["inventory_missed"] = inv.Missed
+	spaces := s.namespaces.Stats()
+	out.Faults["namespaces_unreadable"] = spaces.Unreadable
+	out.Faults["namespaces_missed"] = spaces.Missed
+	out.Faults["namespaces_unmapped"] = spaces.Unmapped
+	out.Discovered = s.discovered(inv, spaces)
 	out.Attribution = &protov1.Attribution{
 		Host: p.Host, Container: p.Container, Pending: p.Pending, HeldTotal: p.HeldTotal,
 		HeldExpired: p.HeldExpired, HeldOverflow: p.HeldOverflow, Corrected: inv.Corrected,
 		DelayP50Seconds: p.Delay.Quantile(0.5).Seconds(), DelayP99Seconds: p.Delay.Quantile(0.99).Seconds(),
 		Containers: inv.Containers, Cgroups: inv.Cgroups, Key: s.key,
-		Delay: histogram(p.Delay),
+		Delay: histogram(p.Delay), ByPidNamespace: p.ByPID,
 	}
 	for _, q := range s.queues() {
 		out.Queues = append(out.Queues, &protov1.QueueDepth{Queue: q.Name, Depth: q.Depth, Capacity: q.Capacity})
@@ -149,6 +124,38 @@ func (s source) Stats() (*protov1.Stats, error) {
 	}
 	out.Daemon = daemonStats()
 	return out, nil
+}
+
+// discovered is how much there is, and who finds it.
+func (s source) discovered(inv inventory.Stats, spaces namespace.Stats) *protov1.Discovered {
+	out := &protov1.Discovered{
+		Containers: inv.Containers, Pods: inv.Pods, Services: inv.Services,
+		NamespaceIsolation: spaces.Read > 0 || spaces.Unreadable == 0,
+	}
+	for _, n := range spaces.Namespaces {
+		out.Namespaces += n
+	}
+	for _, p := range s.host.Status() {
+		if p.State != pluginhost.Running && p.State != pluginhost.Degraded {
+			continue
+		}
+		switch {
+		case p.Kind == config.Mesh:
+			out.ServiceMeshSupport = true
+		case p.Kind == config.Discoverer && p.Name == "kubernetes":
+			out.KubernetesEnabled = true
+		}
+	}
+	return out
+}
+
+// NamespaceCounts are the namespaces that containers are in, by type.
+func (s source) NamespaceCounts() map[string]uint64 {
+	out := make(map[string]uint64, namespace.Types)
+	for t, n := range s.namespaces.Stats().Namespaces {
+		out[namespace.Type(t).String()] = n
+	}
+	return out
 }
 
 func histogram(h pipeline.Histogram) *protov1.Histogram {

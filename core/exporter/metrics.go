@@ -14,6 +14,8 @@ import (
 // their kind.
 type Source interface {
 	Plugins() []*protov1.PluginView
+	// NamespaceCounts are the namespaces that containers are in, by type.
+	NamespaceCounts() map[string]uint64
 	Stats() (*protov1.Stats, error)
 }
 
@@ -45,6 +47,7 @@ type collector struct {
 	xBytes                                                         metric
 	attributed, waited, expired, overflow, corrected               metric
 	containers, cgroups, key                                       metric
+	byPID, namespaces, pods, services                              metric
 	delay                                                          *prometheus.Desc
 	queueDepth, queueCapacity                                      metric
 	pState, pInfo, pRestarts, pMemory, pCPU                        metric
@@ -97,9 +100,13 @@ func newCollector(source Source) *collector {
 	c.expired = counter("attribution_hold_expired_events_total", "Events that waited in vain.")
 	c.overflow = counter("attribution_hold_overflow_events_total", "Events that should have waited, but for which there was no room.")
 	c.corrected = counter("attribution_corrected_total", "Cgroups whose container turned out to be another.")
+	c.byPID = counter("attribution_by_pid_namespace_events_total", "Events of containers that were told by their pid namespace, since their cgroup is the host's.")
 	c.delay = describe("attribution_delay_seconds", "How long after it happened an event that waited was released.", nil)
 	c.containers = gauge("containers", "Containers that are described now.")
 	c.cgroups = gauge("cgroups", "Cgroups of the default hierarchy that are there now.")
+	c.namespaces = gauge("namespaces", "Namespaces that containers are in now, the host's own among them.", "type")
+	c.pods = gauge("pods", "Pods that are described now.")
+	c.services = gauge("services", "Services that are described now.")
 	c.key = gauge("attribution_key_info", "1, labelled with what attribution goes by on this host.", "key")
 
 	c.queueDepth = gauge("queue_depth", "Items that wait in a queue.", "queue")
@@ -139,6 +146,9 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	s := sink{out}
 	c.collectPlugins(s, c.source.Plugins())
+	for typ, n := range c.source.NamespaceCounts() {
+		s.count(c.namespaces, n, typ)
+	}
 	stats, err := c.source.Stats()
 	if err != nil {
 		out <- prometheus.NewInvalidMetric(c.seen.desc, err)
@@ -148,6 +158,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	c.collectPipeline(s, stats)
 	c.collectExporters(s, stats.GetExporters())
 	c.collectAttribution(s, stats.GetAttribution())
+	s.count(c.pods, stats.GetDiscovered().GetPods())
+	s.count(c.services, stats.GetDiscovered().GetServices())
 	c.collectPolicy(s, stats.GetPolicy())
 	for _, q := range stats.GetQueues() {
 		s.count(c.queueDepth, q.GetDepth(), q.GetQueue())
@@ -229,6 +241,7 @@ func (c *collector) collectAttribution(s sink, a *protov1.Attribution) {
 	s.count(c.expired, a.GetHeldExpired())
 	s.count(c.overflow, a.GetHeldOverflow())
 	s.count(c.corrected, a.GetCorrected())
+	s.count(c.byPID, a.GetByPidNamespace())
 	s.count(c.containers, a.GetContainers())
 	s.count(c.cgroups, a.GetCgroups())
 	s.value(c.key, 1, a.GetKey())

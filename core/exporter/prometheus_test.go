@@ -26,6 +26,9 @@ type figures struct {
 }
 
 func (f *figures) Plugins() []*protov1.PluginView { return f.plugins }
+func (f *figures) NamespaceCounts() map[string]uint64 {
+	return map[string]uint64{"pid": 3, "time": 0}
+}
 func (f *figures) Stats() (*protov1.Stats, error) {
 	if f.slow != nil {
 		close(f.asked)
@@ -54,13 +57,14 @@ func someFigures() *figures {
 			},
 			Attribution: &protov1.Attribution{
 				Host: 8, Container: 50, Pending: 10, HeldTotal: 4, HeldExpired: 1, HeldOverflow: 1, Corrected: 1,
-				Containers: 2, Cgroups: 20, Key: "cgroup",
+				Containers: 2, Cgroups: 20, Key: "cgroup", ByPidNamespace: 12,
 				Delay: &protov1.Histogram{BoundsSeconds: []float64{0.001, 0.5}, Counts: []uint64{1, 2, 1}, SumSeconds: 1.25},
 			},
-			Queues: []*protov1.QueueDepth{{Queue: "hold", Depth: 2, Capacity: 4096}},
-			Policy: &protov1.PolicyStats{Generation: 9, Source: "threshold", Swaps: 8, Refused: 1, ExpiresUnixNano: 2_500_000_000},
-			Probes: []*protov1.ProbeStats{{Name: "network", State: "partial"}},
-			Faults: map[string]uint64{"no_policy": 5},
+			Queues:     []*protov1.QueueDepth{{Queue: "hold", Depth: 2, Capacity: 4096}},
+			Policy:     &protov1.PolicyStats{Generation: 9, Source: "threshold", Swaps: 8, Refused: 1, ExpiresUnixNano: 2_500_000_000},
+			Probes:     []*protov1.ProbeStats{{Name: "network", State: "partial"}},
+			Faults:     map[string]uint64{"no_policy": 5},
+			Discovered: &protov1.Discovered{Pods: 13, Services: 14},
 		},
 	}
 }
@@ -150,6 +154,19 @@ ebpf_tracer_plugin_cpu_seconds_total{kind="discoverer",name="docker"} 6.5
 # HELP ebpf_tracer_policy_expiry_timestamp_seconds When the sampling policy in force ends, if it is not renewed; absent: never.
 # TYPE ebpf_tracer_policy_expiry_timestamp_seconds gauge
 ebpf_tracer_policy_expiry_timestamp_seconds 2.5
+# HELP ebpf_tracer_attribution_by_pid_namespace_events_total Events of containers that were told by their pid namespace, since their cgroup is the host's.
+# TYPE ebpf_tracer_attribution_by_pid_namespace_events_total counter
+ebpf_tracer_attribution_by_pid_namespace_events_total 12
+# HELP ebpf_tracer_namespaces Namespaces that containers are in now, the host's own among them.
+# TYPE ebpf_tracer_namespaces gauge
+ebpf_tracer_namespaces{type="pid"} 3
+ebpf_tracer_namespaces{type="time"} 0
+# HELP ebpf_tracer_pods Pods that are described now.
+# TYPE ebpf_tracer_pods gauge
+ebpf_tracer_pods 13
+# HELP ebpf_tracer_services Services that are described now.
+# TYPE ebpf_tracer_services gauge
+ebpf_tracer_services 14
 # HELP ebpf_tracer_program_faults_total What went wrong inside the kernel's programs.
 # TYPE ebpf_tracer_program_faults_total counter
 ebpf_tracer_program_faults_total{fault="no_policy"} 5

@@ -21,7 +21,7 @@ type Process struct {
 	// there.
 	NSUID, NSGID *uint32
 	Comm         string
-	Namespaces   Set
+	Namespaces   Set // not known when this daemon may not read them, as with the host's first process at times
 }
 
 // Process reads a process by its pid on the host. The error wraps fs.ErrNotExist when
@@ -41,7 +41,7 @@ func (n *Namespaces) Process(pid uint32) (out Process, err error) {
 		return Process{}, err
 	}
 	out = Process{PIDs: s.pids, UID: s.uid, GID: s.gid, Comm: strings.TrimSuffix(comm, "\n")}
-	if out.Namespaces, err = p.namespaces(); err != nil {
+	if out.Namespaces, err = p.namespaces(); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return Process{}, err
 	}
 	uids, gids, err := p.maps()
