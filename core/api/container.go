@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -82,9 +83,9 @@ func ambiguous(word string, found []*protov1.ContainerView) string {
 		if c.GetScope() != "" {
 			id = c.GetScope() + "/" + id
 		}
-		names[i] = head(id)
+		names[i] = inLine(id)
 		if c.GetName() != "" && c.GetName() != id {
-			names[i] = fmt.Sprintf("%s (%s)", head(c.GetName()), head(id))
+			names[i] = fmt.Sprintf("%s (%s)", inLine(c.GetName()), inLine(id))
 		}
 	}
 	if len(found) == mostFound {
@@ -92,3 +93,6 @@ func ambiguous(word string, found []*protov1.ContainerView) string {
 	}
 	return fmt.Sprintf("%q could be any of %s", head(word), strings.Join(names, ", "))
 }
+
+// inLine is a name for a line of text: not too long, and on that line whatever is in it.
+func inLine(name string) string { return strings.Trim(strconv.Quote(head(name)), `"`) }

@@ -39,14 +39,14 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	var failure *actionError
 	if !errors.As(err, &failure) {
-		fmt.Fprintf(stderr, "%s: %v (see '%s --help')\n", root.Name(), err, cmd.CommandPath())
+		fmt.Fprintf(stderr, "%s: %s (see '%s --help')\n", root.Name(), cleanLines(err.Error()), cmd.CommandPath())
 		return exitUsage
 	}
 	var config *daemon.ConfigError
 	if errors.As(err, &config) { // has places and lines of its own
 		fmt.Fprintln(stderr, strings.TrimRight(err.Error(), "\n"))
 	} else {
-		fmt.Fprintf(stderr, "%s: %v\n", root.Name(), err)
+		fmt.Fprintf(stderr, "%s: %s\n", root.Name(), cleanLines(err.Error()))
 	}
 	return exitError
 }
@@ -80,6 +80,7 @@ to. 'run' is the daemon; the other commands check its configuration and ask it.`
 
   # What a running daemon sees
   ebpf-tracer get containers
+  ebpf-tracer get pid 4242
   ebpf-tracer get events --kind process.exec`,
 		SilenceUsage: true, SilenceErrors: true,
 	})

@@ -13,11 +13,15 @@ func newGet() *cobra.Command {
 		Long: `Ask a running daemon, over its unix socket. Root may ask, and the user that the
 daemon runs as.`,
 		Example: `  ebpf-tracer get containers
+  ebpf-tracer get container web-1
+  ebpf-tracer get pid 4242
+  ebpf-tracer get namespaces --type net
   ebpf-tracer get plugins -o json
   ebpf-tracer get stats --socket /run/other/api.sock
   ebpf-tracer get events --container web-1`,
 	})
-	cmd.AddCommand(newContainers(), newPlugins(), newStats(), newEvents())
+	cmd.AddCommand(newContainers(), newContainer(), newProcess(), newNamespaces(), newNamespace(),
+		newPlugins(), newStats(), newEvents())
 	return cmd
 }
 
@@ -25,14 +29,17 @@ daemon runs as.`,
 type asking struct {
 	socket string
 	output choice
+	asJSON bool // by --json
 }
 
 func (a *asking) flags(cmd *cobra.Command, formats ...string) {
 	cmd.Flags().StringVar(&a.socket, "socket", client.DefaultSocket, "the daemon's unix `socket`, as api { socket = ... } has it")
 	outputFlag(cmd, &a.output, formats...)
+	cmd.Flags().BoolVar(&a.asJSON, "json", false, "the same as --output json")
+	cmd.MarkFlagsMutuallyExclusive("output", "json")
 }
 
-func (a *asking) json() bool { return a.output.is == "json" }
+func (a *asking) json() bool { return a.asJSON || a.output.is == "json" }
 
 // ask connects to the daemon for the time of f.
 func (a *asking) ask(cmd *cobra.Command, f func(*client.Client) error) error {

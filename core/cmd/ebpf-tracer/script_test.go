@@ -157,31 +157,6 @@ func (*figures) Version() *protov1.GetVersionResponse {
 	return &protov1.GetVersionResponse{Version: "v1.2.3", Revision: "abc", GoVersion: "go1", Kernel: "6.1.0"}
 }
 
-func (*figures) Containers() []*protov1.ContainerView {
-	return []*protov1.ContainerView{
-		{
-			Container: &protov1.Container{
-				Id: "bbbbbbbbbbbbbbbbbbbb", Name: "web-1", Runtime: "docker", State: protov1.Container_STATE_RUNNING,
-				Image: &protov1.Image{Name: "shop/web", Tag: "1.2"}, Env: []string{"SECRET=Hunter2"},
-				Labels: map[string]string{"io.kubernetes.pod.name": "web-0", "io.kubernetes.pod.namespace": "shop", "a": "b"},
-			},
-			Mesh: &protov1.MeshFact{Mesh: "istio", Role: protov1.MeshFact_ROLE_SIDECAR},
-		},
-		{
-			Container: &protov1.Container{Id: "aaaa", Name: "evil\x1b[31m\tname", State: protov1.Container_STATE_EXITED,
-				Image: &protov1.Image{Id: "sha256:0123456789abcdef"}},
-			Stale: true,
-		},
-	}
-}
-
-func (f *figures) ContainerByPID(pid uint32) (*protov1.ContainerView, error) {
-	if pid == 1 {
-		return nil, nil
-	}
-	return f.Containers()[0], nil
-}
-
 func (*figures) Plugins() []*protov1.PluginView {
 	return []*protov1.PluginView{
 		{Kind: protov1.Kind_KIND_SAMPLER, Name: "threshold", Version: "1", State: "running", Pid: 9, MemoryBytes: 12 << 20, CpuSeconds: 1.25},
@@ -206,7 +181,8 @@ func (*figures) Stats() (*protov1.Stats, error) {
 		Policy: &protov1.PolicyStats{Generation: 7, Source: "threshold", Swaps: 7, Refused: 1, Reason: "below 1,000 events a second"},
 		Probes: []*protov1.ProbeStats{{Name: "network", State: "partial", Reason: "network_accept: refused", Programs: []string{"a", "b"}}},
 		Daemon: &protov1.DaemonStats{Pid: 77, MemoryBytes: 40 << 20, CpuSeconds: 61.5},
-		Faults: map[string]uint64{"no_policy": 5, "no_scratch": 0},
+		Faults:     map[string]uint64{"no_policy": 5, "no_scratch": 0},
+		Discovered: &protov1.Discovered{Containers: 3, Namespaces: 9, Pods: 1, Services: 4},
 	}, nil
 }
 

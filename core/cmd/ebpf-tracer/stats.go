@@ -156,12 +156,14 @@ func showAttribution(out io.Writer, s *protov1.Stats, _ time.Time) error {
 		}
 		return fmt.Sprintf("%d (%.2f %%)", n, 100*float64(n)/float64(all))
 	}
+	d := s.GetDiscovered()
 	return block(out, "attribution", []string{
 		"by " + clean(a.GetKey()),
 		fmt.Sprintf("container %s, host %s, pending %s", share(a.GetContainer()), share(a.GetHost()), share(a.GetPending())),
+		fmt.Sprintf("by the pid namespace, the cgroup being the host's: %d", a.GetByPidNamespace()),
 		fmt.Sprintf("held %d, in vain %d, no room %d, corrected later %d", a.GetHeldTotal(), a.GetHeldExpired(), a.GetHeldOverflow(), a.GetCorrected()),
 		fmt.Sprintf("delay of those held: p50 %s, p99 %s", seconds(a.GetDelayP50Seconds()), seconds(a.GetDelayP99Seconds())),
-		fmt.Sprintf("containers %d, cgroups %d", a.GetContainers(), a.GetCgroups()),
+		fmt.Sprintf("containers %d, pods %d, services %d, namespaces %d, cgroups %d", a.GetContainers(), d.GetPods(), d.GetServices(), d.GetNamespaces(), a.GetCgroups()),
 	})
 }
 
