@@ -105,9 +105,24 @@ func TestAProcessThatHasTheContainersPidByChanceIsNotTaken(t *testing.T) {
 			r.cgroups[10] = 7
 			k.start = time.Second
 		}},
+		{"it is in one of the host and a little younger than the container", false, func(r *rig, k *task, c *protov1.Container) {
+			r.cgroups[10] = 7
+			k.start = 4900 * time.Millisecond
+		}},
 		{"it is in one of the host and as old as the container", true, func(r *rig, k *task, c *protov1.Container) {
 			r.cgroups[10] = 7
-			k.start = 6 * time.Second
+			k.start = 20 * time.Second
+		}},
+		{"it is in one of the host, as old as the container, and has the host's mounts", false, func(r *rig, k *task, c *protov1.Container) {
+			r.cgroups[10] = 7
+			k.start = 20 * time.Second
+			k.set[Mount] = hostSet[Mount]
+		}},
+		{"it is in one of the host, and the start is told in whole seconds", true, func(r *rig, k *task, c *protov1.Container) {
+			r.cgroups[10] = 7
+			since := time.Unix(time.Now().Unix()-5, 0)
+			c.StartedUnixNano = since.UnixNano()
+			k.start = time.Since(since) - time.Second/2
 		}},
 		{"it is in one that is not known, and nothing is said of the start", false, func(r *rig, k *task, c *protov1.Container) {
 			r.cgroups[10] = 0
@@ -135,7 +150,7 @@ func TestAProcessThatHasTheContainersPidByChanceIsNotTaken(t *testing.T) {
 			r.inventory.CgroupCreated(1, "/docker/"+id("a"))
 			r.inventory.CgroupCreated(7, "/ssh.service")
 			d := &protov1.Container{Id: id("a"), Name: "a", Pid: 10, StartedUnixNano: time.Now().Add(-5 * time.Second).UnixNano()}
-			k := task{set: but(map[Type]uint64{Net: 21}), start: 5 * time.Second}
+			k := task{set: but(map[Type]uint64{Net: 21, Mount: 22}), start: 5 * time.Second}
 			r.cgroups[10] = 1
 			c.with(r, &k, d)
 			r.proc.add(10, k)
@@ -237,7 +252,7 @@ func TestMoreChangesThanHaveRoomAreNotLost(t *testing.T) {
 	for i := range uint32(all) {
 		c := &protov1.Container{Id: fmt.Sprint(i), Scope: "s", Pid: i + 10}
 		changes = append(changes, described(c))
-		r.proc.add(c.Pid, task{set: hostSet})
+		r.proc.add(c.Pid, task{set: but(map[Type]uint64{Mount: 22})})
 	}
 	check(t, r.inventory.Apply("containerd", changes))
 	r.drain()
@@ -268,6 +283,9 @@ func TestRunReadsWhatIsThereAndWhatComes(t *testing.T) {
 	check(t, err)
 	self := func(name string) *protov1.Container {
 		return &protov1.Container{Id: id(name), Name: name, Pid: uint32(os.Getpid())}
+	}
+	if own[Mount] == host.Set[Mount] { // else this process is none that could be a container's
+		host.Set[Mount] = 1
 	}
 	n := New(Options{Inventory: inv, Host: host, Monotonic: func() uint64 { return 1 }})
 	check(t, inv.Apply("docker", []*protov1.InventoryChange{described(self("a"))}))

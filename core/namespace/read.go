@@ -20,9 +20,6 @@ const (
 	// grace is how long ByPID knows a namespace that is gone, for the events that are
 	// still on their way.
 	grace = 10 * time.Second
-	// slack is by how much a process may seem to be younger than its container, whose
-	// start is told by another's clock.
-	slack = 2 * time.Second
 
 	mostCgroups = 64  // of one container whose processes are listed
 	mostProcs   = 256 // of one cgroup that are considered for the first one
@@ -225,10 +222,10 @@ func (n *Namespaces) readInto(m *member, pid uint32, v inventory.View) (uids, gi
 	if m.start, err = p.start(); err != nil {
 		return nil, nil, err
 	}
-	if err := n.check(p, pid, m.start, v); err != nil {
+	if m.set, err = p.namespaces(); err != nil {
 		return nil, nil, err
 	}
-	if m.set, err = p.namespaces(); err != nil {
+	if err := n.check(p, pid, m, v); err != nil {
 		return nil, nil, err
 	}
 	s, err := p.status()
@@ -247,21 +244,24 @@ func (n *Namespaces) readInto(m *member, pid uint32, v inventory.View) (uids, gi
 
 // check holds a process against the container that it is said to be of: by its cgroup,
 // and where that is nobody's, by the names of its cgroups in the other hierarchies or
-// by its age.
-func (n *Namespaces) check(p *process, pid uint32, start uint64, v inventory.View) error {
+// by its mounts and its age.
+func (n *Namespaces) check(p *process, pid uint32, m *member, v inventory.View) error {
 	g, err := n.options.OfPID(pid)
 	if err != nil {
 		return ofProcess(p.name, err)
 	}
 	if g != nil {
 		if h := g.Handle(); h == v.Handle() {
-			return p.still(start) // the cgroup was found by the pid
+			return p.still(m.start) // the cgroup was found by the pid
 		} else if h != (inventory.Handle{}) {
 			return errAnothers
 		}
 	}
 	if named, err := p.named(v.Container.GetId(), v.Container.GetCgroupPath()); err != nil || named {
 		return err
+	}
+	if n.IsHost(ID{Mount, m.set[Mount]}) {
+		return errAnothers // no container does without a mount namespace
 	}
 	since := v.Container.GetStartedUnixNano()
 	if since == 0 {
@@ -270,14 +270,25 @@ func (n *Namespaces) check(p *process, pid uint32, start uint64, v inventory.Vie
 		}
 		return nil // there is nothing to hold it against
 	}
-	at, err := startedAt(start)
+	at, err := startedAt(m.start)
 	if err != nil {
 		return err
 	}
-	if at.After(time.Unix(0, since).Add(slack)) {
+	if at.After(latest(since, time.Now())) {
 		return errAnothers // it was given the pid after the container's was gone
 	}
 	return nil
+}
+
+// latest is the latest start that the first process of a container may seem to have by
+// now: a runtime tells the time after it has started it, some in whole seconds. The
+// clocks may have gone apart since.
+func latest(since int64, now time.Time) time.Time {
+	at := time.Unix(0, since).Add(2 * clockTick)
+	if since%int64(time.Second) == 0 {
+		at = at.Add(time.Second)
+	}
+	return at.Add(now.Sub(at).Abs() / 1000)
 }
 
 // still tells by an error when a process is gone.
