@@ -83,8 +83,15 @@ func (d *Docker) setUp(ctx context.Context) (err error) {
 
 // configure writes daemon.json. Without one of its own, dockerd would read the machine's.
 func (d *Docker) configure() error {
+	remapped, err := d.state.remapped(d.containerd.runtime)
+	if err != nil {
+		return err
+	}
 	config, err := json.Marshal(map[string]any{
-		"runtimes":            map[string]any{"test": map[string]any{"path": d.containerd.runtime}},
+		"runtimes": map[string]any{
+			"test":          map[string]any{"path": d.containerd.runtime},
+			RemappedRuntime: map[string]any{"path": remapped},
+		},
 		"default-runtime":     "test",
 		"deprecated-key-path": d.state.path("docker", "key.json"),
 		"exec-opts":           []string{"native.cgroupdriver=cgroupfs"},
