@@ -59,8 +59,8 @@ type Stats struct {
 	Containers uint64        // whose namespaces are known now
 	Namespaces [Types]uint64 // that they are in now, by type
 	Read       uint64        // first processes that were read
-	Unreadable uint64        // that this daemon may not read
-	Others     uint64        // pids that belonged to another process by then
+	Unreadable uint64        // how often one could not be read for want of rights
+	Others     uint64        // how often a pid was another process's
 	Missed     uint64        // changes that found no room; all were looked at then
 	Unmapped   uint64        // user namespaces without room for their maps
 }

@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -122,5 +123,27 @@ func BenchmarkByPID(b *testing.B) {
 				i++
 			}
 		})
+	}
+}
+
+// BenchmarkReading is what one container costs, once for each of its starts.
+func BenchmarkReading(b *testing.B) {
+	inv := inventory.New(inventory.Options{})
+	host, err := FindHost("/proc")
+	if err != nil {
+		b.Fatal(err)
+	}
+	host.Set[Mount], host.Set[User] = 1, 1 // as if this process were a container's
+	n := New(Options{Inventory: inv, Host: host, Monotonic: func() uint64 { return 1 }})
+	c := &protov1.Container{Id: id("a"), Pid: uint32(os.Getpid())}
+	if err := inv.Apply("docker", []*protov1.InventoryChange{described(c)}); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		n.forget(key{id: c.Id})
+		n.look(key{id: c.Id})
+	}
+	if n.Stats().Containers != 1 {
+		b.Fatal("it was not read")
 	}
 }
