@@ -37,6 +37,7 @@ func TestAContainerIsFoundByWhatAUserCallsIt(t *testing.T) {
 		{"containerd:other/web", 9, []string{"containerd:other/web"}},
 		{"oci:/run/runc/job", 9, []string{"oci:/run/runc/job"}},
 		{"/web", 9, nil},
+		{"containerd:otherXweb", 9, nil},
 		{"default/web", 9, nil},
 		{"gone", 9, nil},
 		{id("e"), 9, nil},

@@ -32,7 +32,10 @@ func TestAPidNamespaceGivesItsOneContainerOrNobody(t *testing.T) {
 	r.run("c", 11, task{set: hostSet})
 	r.want("a", event.Event{PIDNS: 20})
 	r.want("", event.Event{PIDNS: uint32(hostSet[PID])}) // that a container uses the host's
-	r.want("", event.Event{PIDNS: 21})                   // made inside of one, perhaps
+	if r.table.get(uint32(hostSet[PID])) != nil {
+		t.Error("the host's pid namespace has an owner")
+	}
+	r.want("", event.Event{PIDNS: 21}) // made inside of one, perhaps
 	r.want("", event.Event{})
 
 	r.apply(described(&protov1.Container{Id: id("a"), Name: "renamed", Pid: 10}))
@@ -50,6 +53,7 @@ func TestAPidNamespaceIsNobodysOnceItsFirstProcessIsGone(t *testing.T) {
 	c := r.run("a", 10, task{set: but(map[Type]uint64{PID: 20}), pids: []uint32{10, 1}})
 	r.want("a", event.Event{PIDNS: 20, StartNS: 900})
 	r.want("a", event.Event{PIDNS: 20, StartNS: 1500, Kind: event.ProcessExit, NSPID: 4, TimeNS: 1900})
+	r.want("a", event.Event{PIDNS: 20, StartNS: 1950}) // that was not its first process
 	r.want("a", event.Event{PIDNS: 20, StartNS: 900, Kind: event.ProcessExit, NSPID: 1, TimeNS: 2000})
 	// What the kernel ends with it is its own, the next namespace of that inode is not.
 	r.want("a", event.Event{PIDNS: 20, StartNS: 1600, Kind: event.ProcessExit, TimeNS: 2001})
