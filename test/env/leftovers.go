@@ -171,36 +171,53 @@ func cgroupRoots() ([]string, error) {
 	return roots, nil
 }
 
-// cgroupsOf returns the cgroups whose last element is one of names, in all hierarchies,
-// at most two levels down: /docker/ID, /default/ID, /system.slice/docker-ID.scope.
-func cgroupsOf(names []string) ([]string, error) {
+// cgroupsOf returns the cgroups of containers, in all hierarchies: those whose last
+// element is one of ids, or holds one that is long enough to be nothing else. So
+// /docker/ID, /default/ID, /system.slice/docker-ID.scope, /kubepods/.../crio-conmon-ID.
+func cgroupsOf(ids []string) ([]string, error) {
 	roots, err := cgroupRoots()
 	if err != nil {
 		return nil, err
 	}
+	const whole = 64 // hex digits
+	of := func(id, name string) bool { return name == id || len(id) == whole && strings.Contains(name, id) }
 	var found []string
 	for _, root := range roots {
-		for _, pattern := range []string{"*", "*/*"} {
-			dirs, err := filepath.Glob(filepath.Join(root, pattern))
-			if err != nil {
-				return nil, err
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // gone meanwhile
 			}
-			for _, dir := range dirs {
-				if slices.Contains(names, filepath.Base(dir)) {
-					found = append(found, dir)
-				}
+			if err != nil || !d.IsDir() {
+				return err
 			}
+			if !slices.ContainsFunc(ids, func(id string) bool { return of(id, d.Name()) }) {
+				return nil
+			}
+			found = append(found, path)
+			return fs.SkipDir
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	return found, nil
 }
 
-// removeCgroups removes the cgroups of containers whose processes are gone. A runtime
-// does so itself, unless it was killed.
-func removeCgroups(ids []string) error {
+// removeCgroups removes the cgroups of containers, and of pods, whose processes are gone.
+// A runtime does so itself with those of containers, unless it was killed.
+func removeCgroups(ids, pods []string) error {
 	dirs, err := cgroupsOf(ids)
 	if err != nil {
 		return err
+	}
+	roots, err := cgroupRoots()
+	if err != nil {
+		return err
+	}
+	for _, pod := range pods {
+		for _, root := range roots {
+			dirs = append(dirs, filepath.Join(root, pod))
+		}
 	}
 	for _, dir := range dirs {
 		if err := removeCgroup(dir); err != nil {
