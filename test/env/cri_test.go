@@ -26,6 +26,10 @@ var criServers = []struct {
 	{"containerd of the second major version", func(t *testing.T) criServer {
 		return criContainerd(t, WithContainerd2(), WithCRI(), WithBridge())
 	}},
+	{"CRI-O", func(t *testing.T) criServer {
+		c := StartCRIO(t, WithBridge())
+		return criServer{c.CRI(), c.state, c.Netns(), func(t *testing.T) { closeWithTest(t, c.Close) }}
+	}},
 }
 
 func criContainerd(t *testing.T, opts ...Option) criServer {

@@ -30,31 +30,39 @@ func pidsThat(pass func(pid int) bool) ([]int, error) {
 	return pids, nil
 }
 
-// isShim tells whether a process serves containers of the environment in dir: a shim, or
-// the runc that it started, which may be the wrapper.
+// servants are the programs that serve containers beside the daemons: shims and monitors,
+// and the runtimes that these start.
+var servants = []string{"runc", "conmon", "podman", "containerd-shim-runc-v2"}
+
+// isShim tells whether a process serves containers of the environment in dir: a shim or a
+// monitor, or the runc that it started, which may be the wrapper.
 func isShim(pid int, dir string) bool {
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil {
 		return false // gone
 	}
 	args := strings.Split(string(cmdline), "\x00")
-	name := filepath.Base(args[0])
 	if len(args) > 1 && args[1] == filepath.Join(dir, runcWrapName) {
 		return true
 	}
-	return (name == "runc" || strings.HasPrefix(name, "containerd-shim")) &&
-		slices.ContainsFunc(args[1:], func(arg string) bool { return strings.HasPrefix(arg, dir+"/") })
+	return slices.Contains(servants, filepath.Base(args[0])) &&
+		slices.ContainsFunc(args[1:], func(arg string) bool {
+			_, value, _ := strings.Cut(arg, "=")
+			return strings.HasPrefix(arg, dir+"/") || strings.HasPrefix(value, dir+"/")
+		})
 }
 
 // isContained tells whether a process is in a container of the environment in dir: its
-// root is then a mount of layers that lie there.
+// root is then a mount of layers that lie there, or of a directory there.
 func isContained(pid int, dir string) bool {
 	mounts, err := readMounts(fmt.Sprintf("/proc/%d/mountinfo", pid))
 	if err != nil {
 		return false // gone, or a kernel thread
 	}
 	return slices.ContainsFunc(mounts, func(m mount) bool {
-		return m.point == "/" && strings.Contains(m.options, "="+dir+"/")
+		// the path of a mounted directory begins at its own file system's root
+		return m.point == "/" && (strings.Contains(m.options, "="+dir+"/") ||
+			strings.Contains(m.root, "/"+filepath.Join(filepath.Base(Root), filepath.Base(dir))+"/"))
 	})
 }
 
@@ -100,6 +108,7 @@ func killThat(pass func(pid int) bool) ([]int, error) {
 }
 
 type mount struct {
+	root    string // in the file system
 	point   string
 	fstype  string
 	options string // of the superblock
@@ -119,7 +128,7 @@ func readMounts(path string) ([]mount, error) {
 		if !found || len(left) < 5 || len(right) < 3 {
 			return nil, fmt.Errorf("read %s: unexpected line %q", path, line)
 		}
-		mounts = append(mounts, mount{unescape.Replace(left[4]), right[0], right[2]})
+		mounts = append(mounts, mount{unescape.Replace(left[3]), unescape.Replace(left[4]), right[0], right[2]})
 	}
 	return mounts, nil
 }

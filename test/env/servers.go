@@ -27,6 +27,8 @@ type builtServer struct {
 	tags     string
 	ldflags  string
 	cgo      bool
+	// helper is a command in C, whose sources are in the module; "": there is none.
+	helper, helperSources string
 }
 
 // containerd2 is what the distribution's containerd is not yet: one of the second major
@@ -48,6 +50,7 @@ func crio() builtServer {
 		packages: []string{"cmd/crio"},
 		tags:     "containers_image_openpgp containers_image_ostree_stub exclude_graphdriver_btrfs btrfs_noversion seccomp",
 		cgo:      true,
+		helper:   "pinns", helperSources: "pinns/src/*.c",
 	}
 }
 
@@ -165,7 +168,16 @@ func (b builtServer) build(ctx context.Context, src, bin string, progress io.Wri
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, tail(count.text.String(), 20))
 	}
-	return nil
+	if b.helper == "" {
+		return nil
+	}
+	sources, err := filepath.Glob(filepath.Join(module.Dir, b.helperSources))
+	if err != nil {
+		return err
+	}
+	args = append([]string{"-std=c99", "-O2", "-static", "-o", filepath.Join(bin, b.helper)}, sources...)
+	_, err = output(exec.CommandContext(ctx, "gcc", args...))
+	return err
 }
 
 func (b builtServer) goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {

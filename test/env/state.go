@@ -255,8 +255,14 @@ func sweep(ctx context.Context) error {
 // containerIDs are those that the environment's daemons know.
 func (s *state) containerIDs() []string {
 	var ids []string
-	for _, path := range append(s.glob("docker", "root", "containers", "*"), s.bundles()...) {
-		ids = append(ids, filepath.Base(path))
+	paths := append(s.glob("docker", "root", "containers", "*"), s.bundles()...)
+	for _, runtime := range []string{"crio", "podman"} { // which keep their containers alike
+		paths = append(paths, s.glob(runtime, "root", "overlay-containers", "*")...)
+	}
+	for _, path := range paths {
+		if id := filepath.Base(path); !strings.HasSuffix(id, ".json") && !strings.HasSuffix(id, ".lock") {
+			ids = append(ids, id)
+		}
 	}
 	return ids
 }
