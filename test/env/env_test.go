@@ -19,7 +19,7 @@ import (
 )
 
 // machine is what a test must leave as it was. What lies below Root is left out: other
-// tests work there at the same time.
+// tests work there at the same time. So is the one mount that environments share.
 type machine struct {
 	Rules, Forward string
 	Links, Mounts  []string
@@ -52,7 +52,7 @@ func look(t *testing.T) machine {
 		m.Links = append(m.Links, link.Name)
 	}
 	for _, mount := range mounts {
-		if !strings.HasPrefix(mount.point, Root+"/") {
+		if !strings.HasPrefix(mount.point, Root+"/") && mount.point != netnsDir {
 			m.Mounts = append(m.Mounts, mount.point)
 		}
 	}
@@ -117,6 +117,11 @@ func checkGone(t *testing.T, s *state, ids, sockets []string) {
 			if _, err := os.Stat(filepath.Join(root, pod)); err == nil {
 				t.Errorf("the cgroup %s of a pod is left in %s", pod, root)
 			}
+		}
+	}
+	for _, id := range ids {
+		if _, err := os.Stat(filepath.Join(runcDir, id)); err == nil {
+			t.Errorf("runc's state of container %s is left", id)
 		}
 	}
 	for _, word := range append(ids, filepath.Base(s.dir)) {

@@ -8,6 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // cniPlugins is where the distribution's package puts the plugins of the CNI, and
@@ -82,9 +85,49 @@ func (s *state) writeCNI(bridge bool) error {
 
 // removeCNI removes what the CNI noted about the pods of this environment.
 func (s *state) removeCNI(ids []string) error {
-	errs := []error{removeGlob(filepath.Join(cniState, "*", s.cniNetwork()+"-*"))}
+	errs := []error{
+		removeGlob(filepath.Join(cniState, "*", s.cniNetwork())),
+		removeGlob(filepath.Join(cniState, "*", s.cniNetwork()+"-*")),
+	}
 	for _, id := range ids { // some are of networks that the runtime itself describes
 		errs = append(errs, removeGlob(filepath.Join(cniState, "*", "*-"+id+"-*")))
 	}
 	return errors.Join(errs...)
+}
+
+// netnsDir is where Podman binds the network namespaces of its containers, whatever it
+// is told.
+const netnsDir = "/run/netns"
+
+// podmanNamespaces are the network namespaces of a Podman's containers.
+func (s *state) podmanNamespaces() []string {
+	var paths []string
+	for _, file := range s.glob("podman", "root", "overlay-containers", "*", "userdata", "config.json") {
+		var bundle struct {
+			Linux struct {
+				Namespaces []struct{ Path string }
+			}
+		}
+		text, err := os.ReadFile(file)
+		if err != nil || json.Unmarshal(text, &bundle) != nil {
+			continue // just being removed, or written
+		}
+		for _, n := range bundle.Linux.Namespaces {
+			if strings.HasPrefix(n.Path, netnsDir+"/netns-") {
+				paths = append(paths, n.Path)
+			}
+		}
+	}
+	return paths
+}
+
+// removeNamespaces removes network namespaces by the files that they are bound to.
+func removeNamespaces(paths []string) error {
+	for _, path := range paths {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // it is bound no more
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
+	}
+	return removeFiles(paths)
 }

@@ -162,7 +162,8 @@ func (s *state) clean(ctx context.Context) error {
 	if _, err := os.Stat(s.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	ids, sockets := s.containerIDs(), s.shimSockets() // before the daemons forget them
+	// before the daemons forget them
+	ids, sockets, namespaces := s.containerIDs(), s.shimSockets(), s.podmanNamespaces()
 	// The containers first, so that their daemons, if they live, can see them end.
 	errs := []error{killContained(s.dir)}
 	for _, d := range slices.Backward(s.record.Daemons) {
@@ -175,7 +176,7 @@ func (s *state) clean(ctx context.Context) error {
 	// What a shim had started may still be on its way out, and write; a cgroup is busy for
 	// a moment after its last process.
 	err := poll(ctx, func() error {
-		if err := errors.Join(removeCgroups(ids, s.record.Cgroups), unmountBelow(s.dir), s.removeCNI(ids)); err != nil {
+		if err := errors.Join(removeCgroups(ids, s.record.Cgroups), unmountBelow(s.dir), s.removeCNI(ids), removeNamespaces(namespaces), removeRuncStates(ids)); err != nil {
 			return err
 		}
 		return os.RemoveAll(s.dir)
@@ -297,6 +298,18 @@ func shimAddress(bundle string) string {
 		return ""
 	}
 	return strings.TrimSpace(string(text))
+}
+
+// runcDir is where runc keeps the state of containers unless it is told otherwise.
+const runcDir = "/run/runc"
+
+// removeRuncStates removes what runc knows of containers that were killed.
+func removeRuncStates(ids []string) error {
+	var errs []error
+	for _, id := range ids {
+		errs = append(errs, os.RemoveAll(filepath.Join(runcDir, id)))
+	}
+	return errors.Join(errs...)
 }
 
 func (s *state) glob(elem ...string) []string {

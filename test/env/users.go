@@ -27,9 +27,9 @@ func sharedDirs() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	candidates := []string{shimDir, "/run/docker", cniState}
+	candidates := []string{shimDir, "/run/docker", runcDir, netnsDir, cniState}
 	for _, root := range roots {
-		for _, parent := range []string{"docker", CtrNamespace, CRINamespace, podParent} {
+		for _, parent := range []string{"docker", CtrNamespace, CRINamespace, podParent, "libpod_parent"} {
 			candidates = append(candidates, filepath.Join(root, parent))
 		}
 	}
@@ -113,6 +113,9 @@ func (u *users) end() error {
 	}
 	for _, dir := range present {
 		if !slices.Contains(before, dir) {
+			if dir == netnsDir { // mounted on itself; with something in it, it stays so
+				_ = unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
+			}
 			removeEmptyDirs(dir)
 		}
 	}
