@@ -18,6 +18,7 @@ type options struct {
 
 	cri         bool
 	containerd2 bool
+	defaultRoot bool
 }
 
 func collect(opts []Option) (o options) {

@@ -257,6 +257,7 @@ func sweep(ctx context.Context) error {
 func (s *state) containerIDs() []string {
 	var ids []string
 	paths := append(s.glob("docker", "root", "containers", "*"), s.bundles()...)
+	paths = append(paths, s.glob("runc", "bundles", "*")...)
 	for _, runtime := range []string{"crio", "podman"} { // which keep their containers alike
 		paths = append(paths, s.glob(runtime, "root", "overlay-containers", "*")...)
 	}
