@@ -8,7 +8,7 @@ import (
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
-const runtime = "containerd"
+const runtimeName = "containerd"
 
 // describer turns containerd's words into the contract's. It does no I/O and is safe for
 // concurrent use.
@@ -21,7 +21,7 @@ func (d *describer) shortened() uint64 { return d.labels.shortened.Swap(0) }
 func (d *describer) container(namespace string, in *containersapi.Container) *protov1.Container {
 	k := key{namespace, cut(in.GetID(), maxName)}
 	c := &protov1.Container{
-		Id: k.id, Scope: scopeOf(k), Name: fallbackName(k, true), Image: parseImage(in.GetImage()), Runtime: runtime,
+		Id: k.id, Scope: scopeOf(k), Name: fallbackName(k, true), Image: parseImage(in.GetImage()), Runtime: runtimeName,
 		CreatedUnixNano: nano(in.GetCreatedAt()),
 	}
 	c.Labels, _, _ = d.labels.apply(in.GetLabels(), 32<<10)

@@ -73,7 +73,7 @@ func pack(c *protov1.Container) record {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
 	if err != nil {
 		// Only for a text that is not UTF-8, and the describer leaves none.
-		b, _ = proto.Marshal(&protov1.Container{Id: c.GetId(), Scope: c.GetScope(), Runtime: runtime})
+		b, _ = proto.Marshal(&protov1.Container{Id: c.GetId(), Scope: c.GetScope(), Runtime: runtimeName})
 	}
 	return b
 }
@@ -209,7 +209,7 @@ func (t *tracker) add(k key) *tracked {
 // created is a container as its create event tells it.
 func created(e *event) *protov1.Container {
 	return &protov1.Container{
-		Id: e.key.id, Scope: scopeOf(e.key), Name: fallbackName(e.key, false), Image: parseImage(e.image), Runtime: runtime,
+		Id: e.key.id, Scope: scopeOf(e.key), Name: fallbackName(e.key, false), Image: parseImage(e.image), Runtime: runtimeName,
 		CreatedUnixNano: e.nano,
 	}
 }

@@ -70,7 +70,7 @@ func ofPID(pid uint32) func(*event)   { return func(e *event) { e.pid = pid } }
 
 // stored is a container as the store tells it.
 func stored(id string) *protov1.Container {
-	return &protov1.Container{Id: id, Scope: "containerd:default", Name: id, Image: &protov1.Image{Name: "img", Tag: "1"}, Runtime: runtime,
+	return &protov1.Container{Id: id, Scope: "containerd:default", Name: id, Image: &protov1.Image{Name: "img", Tag: "1"}, Runtime: runtimeName,
 		Hostname: "stored", CgroupPath: "/default/" + id}
 }
 
