@@ -179,18 +179,16 @@ func TestContainersThatAreDeletedWhileTheyAreDescribed(t *testing.T) {
 	r.wait("the snapshot", synced(1))
 	const n = 300
 	for i := range n {
-		id := fmt.Sprint("brief", i)
+		id := fmt.Sprintf("brief%03d", i)
 		c.create(t, "default", &containersapi.Container{ID: id, Image: "img:1"})
 		_, err := c.containers.Delete(within(t.Context(), "default"), &containersapi.DeleteContainerRequest{ID: id})
 		must(t, err)
 	}
-	c.create(t, "default", &containersapi.Container{ID: "last", Image: "img:1"})
-	r.wait("the last one, described", func(r *recorder) bool {
-		return r.find("last") != nil && len(r.lines("container last")) >= 2 || r.find("last").GetCreatedUnixNano() > 0
-	})
+	c.create(t, "default", &containersapi.Container{ID: "last", Labels: map[string]string{"last": "yes"}})
+	r.wait("the last one, described", func(r *recorder) bool { return r.find("last").GetLabels()["last"] == "yes" })
 	r.wait("no other", func(r *recorder) bool { return len(r.containers) == 1 })
 	for i := range n {
-		id := fmt.Sprint("brief", i)
+		id := fmt.Sprintf("brief%03d", i)
 		if l := r.lines(" " + id); len(l) < 3 || l[0] != "container "+id+" created" || l[len(l)-1] != "remove "+id {
 			t.Errorf("told %q", l)
 		}
