@@ -51,6 +51,17 @@ func configSchema() schema.Block {
 					"containerd drops no events, but a shim gives up telling of a container's end while containerd is away for long."},
 			{Name: "timeout", Type: schema.Duration, Default: 5 * time.Second, Min: schema.Bound(100 * time.Millisecond), Max: schema.Bound(5 * time.Minute),
 				Doc: "How long one request may take, and how often a silent containerd is asked whether it is still there."},
+			{Name: "env", Type: schema.Bool, Default: false,
+				Doc: "Whether to read the environment that containers are configured with. It often holds secrets."},
+			{Name: "labels_include", Type: schema.String, Shape: schema.List, Default: []string{"*"},
+				Doc: "Patterns of the label keys to keep. * stands for any characters, ? for one, [a-z] for one of a set."},
+			{Name: "labels_exclude", Type: schema.String, Shape: schema.List, Default: []string{},
+				Doc: "Patterns of the label keys to leave out, whatever labels_include says."},
+			{Name: "label_size", Type: schema.Size, Default: int64(4 << 10), Min: schema.Bound(16), Max: schema.Bound(16 << 10),
+				Doc: "A longer label value is cut, and ends in an ellipsis."},
+			{Name: "labels_size", Type: schema.Size, Default: int64(32 << 10), Min: schema.Bound(256), Max: schema.Bound(64 << 10),
+				Doc: "What all labels and annotations of one container may take, keys and values. The labels of Kubernetes and Compose come first, " +
+					"then the others by key; those beyond are left out."},
 		},
 	}
 }
@@ -68,6 +79,16 @@ func validate(c Config) diag.Diagnostics {
 				"Namespace %q is in namespaces_exclude too; take it out of one of the two.", n))
 		}
 	}
+	check := func(name string, patterns []string) {
+		for i, p := range patterns {
+			if _, err := path.Match(crossSlashes(p), ""); err != nil {
+				ds = append(ds, diag.Errorf(diag.Path{diag.Attr(name), diag.Index(i)}, "not a pattern",
+					"%q cannot be read as a pattern; a bracket that is meant as such is written \\[.", p))
+			}
+		}
+	}
+	check("labels_include", c.LabelsInclude)
+	check("labels_exclude", c.LabelsExclude)
 	return ds
 }
 

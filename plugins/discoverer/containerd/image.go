@@ -6,11 +6,13 @@ import (
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
-// parseImage splits an image reference as a user writes it. A reference
+// parseImage splits an image reference as a user writes it; nil: there is none. A reference
 // without tag and digest means the tag latest; one that is an image's id has
 // no name.
 func parseImage(ref string) *protov1.Image {
-	ref = cut(ref, maxName)
+	if ref = cut(ref, maxName); ref == "" {
+		return nil
+	}
 	if id, ok := imageID(ref); ok {
 		return &protov1.Image{Id: id}
 	}

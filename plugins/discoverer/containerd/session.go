@@ -45,6 +45,7 @@ type session struct {
 	heard    bool // something came since the last tick
 	owed     bool // a list, because events were lost
 	lostSeen uint64
+	refused  uint64 // that were reported
 }
 
 type answer struct {
@@ -327,8 +328,18 @@ func (s *session) takeRest(err error) error {
 // resync compares a list with what is known, unless one is under way or the last is
 // still being worked off.
 func (s *session) resync(ctx context.Context) {
-	if n := s.describe.shortened(); n > 0 {
+	if n := s.describe.labels.shortened.Swap(0); n > 0 {
 		s.log.Info("labels were cut or left out for their size; see label_size and labels_size", "descriptions", n)
+	}
+	if n := s.describe.unread.Swap(0); n > 0 {
+		s.log.Info("specifications or metadata of containers could not be read whole", "descriptions", n)
+	}
+	if n := s.stream.malformed.Swap(0); n > 0 {
+		s.log.Warn("events were not understood", "events", n)
+	}
+	if n := s.tracker.refused; n > s.refused {
+		s.log.Warn("there are more containers than are followed", "most", maxContainers, "left_out", n-s.refused)
+		s.refused = n
 	}
 	if !s.listing && s.tracker.settled() {
 		s.startList(ctx, false)
