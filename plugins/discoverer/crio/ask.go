@@ -129,9 +129,6 @@ func (t *tracker) answer(a answer) error {
 	}
 	t.clock++
 	c := t.containers[id]
-	if c == nil && a.request.known {
-		return t.settle() // forgotten meanwhile
-	}
 	if c != nil && a.outcome != failed {
 		t.arrived(c)
 	}
@@ -221,7 +218,6 @@ func (t *tracker) arrived(c *tracked) {
 func (t *tracker) cgroup(n cgroupNews) {
 	c := t.containers[n.id]
 	switch {
-	case t.gone.has(n.id):
 	case n.removed && (c == nil || t.events && t.sandboxes[n.id] == nil && c.listed):
 		// Nobody's that is known, or one whose removal an event will tell.
 	case !n.removed && c != nil && c.listed:
@@ -277,9 +273,7 @@ func (t *tracker) worthAsking(p *probe) bool {
 	switch {
 	case t.gone.has(p.id):
 		return false
-	case p.removed:
-		return c != nil
-	case c == nil:
+	case p.removed, c == nil:
 		return true
 	}
 	return !c.listed && !t.events

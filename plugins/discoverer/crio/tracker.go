@@ -272,8 +272,11 @@ func (t *tracker) forget(id string, at int64) error {
 
 func (t *tracker) forgetOne(id string, c *tracked, at int64) error {
 	t.gone.add(id, forever)
-	if c == nil || c.said == nil {
-		delete(t.containers, id)
+	if c == nil {
+		return nil
+	}
+	if c.said == nil {
+		t.drop(id, c)
 		return nil
 	}
 	if c.listed {
@@ -425,8 +428,9 @@ func (t *tracker) dropAbsent(there map[string]struct{}, snapshot bool) error {
 // forgetAbsent forgets a container that is not in a list. One of a snapshot is taken
 // back by not being told again before Synced.
 func (t *tracker) forgetAbsent(id string, c *tracked, snapshot bool) error {
+	t.gone.add(id, t.clock)
 	if c.said == nil {
-		delete(t.containers, id)
+		t.drop(id, c)
 		return nil
 	}
 	if c.listed {
@@ -434,7 +438,6 @@ func (t *tracker) forgetAbsent(id string, c *tracked, snapshot bool) error {
 			return err
 		}
 	}
-	t.gone.add(id, t.clock)
 	t.drop(id, c)
 	if snapshot {
 		return nil

@@ -343,7 +343,7 @@ func TestOfAPodsSandboxesTheReadyOneSpeaks(t *testing.T) {
 	w := newWorld(t).synced(t, list{})
 	old, young := podRow("old"), podRow("young")
 	old.Metadata.Uid, young.Metadata.Uid = "u", "u"
-	old.State, young.CreatedAt = cri.PodSandboxState_SANDBOX_NOTREADY, 60
+	old.State, old.CreatedAt = cri.PodSandboxState_SANDBOX_NOTREADY, 70 // a clock was put back
 	young.Labels = map[string]string{"which": "young"}
 	w.beginList()
 	must(t, w.listed(list{sandboxes: []*cri.PodSandbox{young, old}}, false))
@@ -499,6 +499,134 @@ func TestAfterAReconnectionNothingIsLostAndNothingToldTwice(t *testing.T) {
 	if got := fmt.Sprint(w.lines("lifecycle goes"), w.lines("lifecycle ends"), w.lines("lifecycle comes"), w.lines("lifecycle stays")); got !=
 		"[lifecycle goes removed] [lifecycle ends died exit_code=3] [lifecycle comes created lifecycle comes started] []" {
 		t.Error(got)
+	}
+}
+
+func TestASnapshotTellsAgainWhatDidNotChange(t *testing.T) {
+	w := newWorld(t)
+	l := list{sandboxes: []*cri.PodSandbox{podRow("pod")}, containers: []*cri.Container{row("a", isRunning)}}
+	for n := range 3 {
+		must(t, w.connected())
+		w.beginList()
+		must(t, w.listed(l, true))
+		w.answerAll(t, map[string]cri.ContainerState{"a": isRunning})
+		if w.syncs != n+1 || w.container("a") == nil || w.container("pod") == nil || len(w.pod("u-pod").GetContainerIds()) != 1 {
+			t.Fatalf("after snapshot %d: %q", n, w.lines(""))
+		}
+		w.disconnected()
+	}
+}
+
+func TestASnapshotDoesNotWaitForWhatIsRemovedMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	must(t, w.connected())
+	w.beginList()
+	must(t, w.listed(list{sandboxes: []*cri.PodSandbox{podRow("pod")}, containers: []*cri.Container{row("a", isRunning)}}, true))
+	r := w.asks(t, "pod")
+	must(t, w.event(event("a", eventDeleted, 0)))
+	must(t, w.answer(w.truly(r, nil)))
+	if w.syncs != 1 {
+		t.Errorf("not synced: %q", w.lines(""))
+	}
+}
+
+func TestASandboxesOwnContainerIsToldWithItsImage(t *testing.T) {
+	w := newWorld(t).synced(t, list{})
+	h := happening{kind: eventStarted, id: "pod", at: 999, sandbox: podOf("pod")}
+	must(t, w.event(h))
+	w.told(t, "pod u-pod pod running 0")
+	r := w.asks(t, "pod")
+	a := w.truly(r, nil)
+	a.container.Image = &protov1.Image{Name: "pause"}
+	must(t, w.answer(a))
+	w.told(t, "container pod POD running", "lifecycle pod created", "lifecycle pod started")
+	t.Run("or without it, when the runtime does not answer", func(t *testing.T) {
+		h.id, h.sandbox = "sick", podOf("sick")
+		must(t, w.event(h))
+		w.taken()
+		must(t, w.answer(answer{request: w.asks(t, "sick"), outcome: failed}))
+		w.told(t, "container sick POD running", "lifecycle sick created", "lifecycle sick started")
+	})
+}
+
+func TestAContainerThatNeverStartedIsNotToldToHave(t *testing.T) {
+	w := newWorld(t).synced(t, list{})
+	must(t, w.event(event("a", eventCreated, isCreated)))
+	h := event("a", eventStopped, isExited)
+	h.status.StartedAt, h.status.ExitCode = 0, 128
+	must(t, w.event(h))
+	if got := fmt.Sprint(w.lines("lifecycle")); got != "[lifecycle a created lifecycle a died exit_code=128]" {
+		t.Error(got)
+	}
+}
+
+func TestASandboxIsNotReadyTwice(t *testing.T) {
+	w := newWorld(t).synced(t, list{})
+	must(t, w.event(happening{kind: eventStarted, id: "pod", at: 5, sandbox: podOf("pod")}))
+	r := w.asks(t, "pod")
+	over := podOf("pod")
+	over.State, over.Network = cri.PodSandboxState_SANDBOX_NOTREADY, nil
+	must(t, w.event(happening{kind: eventStopped, id: "pod", at: 6, sandbox: over}))
+	must(t, w.answer(w.truly(r, nil))) // it was ready when it was asked
+	if p := w.pod("u-pod"); p.Phase != "Unknown" || len(p.Ips) != 1 {
+		t.Error(p)
+	}
+	if c := w.container("pod"); c.State != protov1.Container_STATE_EXITED || c.FinishedUnixNano != 6 {
+		t.Error(c)
+	}
+}
+
+func TestAListDoesNotTakeAYoungerPodAway(t *testing.T) {
+	w := newWorld(t).synced(t, list{})
+	w.beginList()
+	must(t, w.event(happening{kind: eventStarted, id: "pod", at: 5, sandbox: podOf("pod")}))
+	must(t, w.event(event("a", eventCreated, isCreated)))
+	must(t, w.listed(list{}, false))
+	if w.pod("u-pod") == nil || w.container("a").GetPodUid() != "u-pod" {
+		t.Errorf("told %q", w.lines(""))
+	}
+}
+
+func TestADenialFromBeforeTheLastWordIsOld(t *testing.T) {
+	w := newWorld(t).synced(t, list{})
+	w.inspects = true
+	w.cgroup(cgroupNews{id: "a"})
+	r := w.asks(t, "a")
+	c, _ := w.describe.inspected("a", &inspected{Spec: map[string]string{crioMetadata: `{"name":"app"}`}})
+	must(t, w.answer(answer{request: r, container: c, glimpse: true}))
+	w.cgroup(cgroupNews{id: "a", removed: true}) // by a low-level runtime that tries again
+	w.time = w.time.Add(firstCheck)
+	r = w.asks(t, "a")
+	must(t, w.event(event("a", eventCreated, isCreated)))
+	must(t, w.answer(answer{request: r, outcome: notThere}))
+	if w.container("a") == nil {
+		t.Errorf("told %q", w.lines(""))
+	}
+}
+
+func TestNothingIsAskedForTwiceAtATime(t *testing.T) {
+	w := newWorld(t).synced(t, list{})
+	w.inspects = true
+	w.cgroup(cgroupNews{id: "a"})
+	w.cgroup(cgroupNews{id: "a"})
+	must(t, w.event(event("b", eventCreated, isCreated)))
+	r := w.asks(t, "a")
+	w.asks(t, "b")
+	must(t, w.event(event("b", eventStarted, isRunning)))
+	w.time = w.time.Add(time.Second)
+	w.asksNothing(t)
+	must(t, w.answer(answer{request: r, outcome: notThere}))
+	w.time = w.time.Add(time.Second)
+	w.asks(t, "a")
+}
+
+func TestTheMemoryOfRemovalsIsBounded(t *testing.T) {
+	var r recent
+	for i := range 3000 {
+		r.add(fmt.Sprint(i), forever)
+	}
+	if len(r.set) != len(r.ring) || r.has("1") || !r.has("2999") || !r.has(fmt.Sprint(3000-len(r.ring))) {
+		t.Errorf("%d are remembered", len(r.set))
 	}
 }
 
