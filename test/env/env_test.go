@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -107,6 +108,22 @@ func checkGone(t *testing.T, s *state, ids, sockets []string) {
 	if dirs, err := cgroupsOf(ids); err != nil || len(dirs) > 0 {
 		t.Errorf("cgroups %v are left (%v)", dirs, err)
 	}
+	roots, err := cgroupRoots()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, pod := range s.record.Cgroups {
+		for _, root := range roots {
+			if _, err := os.Stat(filepath.Join(root, pod)); err == nil {
+				t.Errorf("the cgroup %s of a pod is left in %s", pod, root)
+			}
+		}
+	}
+	for _, word := range append(ids, filepath.Base(s.dir)) {
+		if notes, err := filepath.Glob(filepath.Join(cniState, "*", "*"+word+"*")); err != nil || len(notes) > 0 {
+			t.Errorf("the CNI's notes %v are left (%v)", notes, err)
+		}
+	}
 }
 
 func TestInstallFindsEverythingThereOnASecondCall(t *testing.T) {
@@ -187,40 +204,55 @@ func TestDockerRunsContainersAndIsGoneAfterClose(t *testing.T) {
 	}
 }
 
+// containerds are the kinds of containerd that are to be had.
+var containerds = []struct {
+	name    string
+	options []Option
+}{
+	{"of the distribution", nil},
+	{"of the distribution with its CRI", []Option{WithCRI()}},
+	{"of the second major version", []Option{WithContainerd2()}},
+	{"of the second major version with its CRI", []Option{WithContainerd2(), WithCRI()}},
+}
+
 func TestContainerdRunsContainersAndIsGoneAfterClose(t *testing.T) {
-	watch(t)
-	c, err := NewContainerd(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed := false
-	defer func() {
-		if !closed {
+	for _, kind := range containerds {
+		t.Run(kind.name, func(t *testing.T) {
+			watch(t)
+			c, err := NewContainerd(t.Context(), kind.options...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			closed := false
+			defer func() {
+				if !closed {
+					closeWithTest(t, c.Close)
+				}
+			}()
+			if got := c.Run(t, "--rm", BusyboxImage, "one", "echo", "from a container"); got != "from a container" {
+				t.Errorf("the container printed %q", got)
+			}
+			c.Run(t, "--rm", NoopImage, "two")
+			long := fmt.Sprintf("env-test-%d", os.Getpid())
+			c.Run(t, "--detach", "--label", "a=b", BusyboxImage, long, "sleep", "1000")
+			ids, sockets := c.state.containerIDs(), c.state.shimSockets()
+			if !slices.Contains(ids, long) || len(sockets) == 0 {
+				t.Errorf("the record knows containers %v, sockets %v; want %s and a socket", ids, sockets, long)
+			}
+			if err := c.Kill(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := c.Ctr(t.Context(), "task", "list", "--quiet"); err != nil || got != long {
+				t.Errorf("after a restart the tasks are %q (%v)", got, err)
+			}
+			closed = true
 			closeWithTest(t, c.Close)
-		}
-	}()
-	if got := c.Run(t, "--rm", BusyboxImage, "one", "echo", "from a container"); got != "from a container" {
-		t.Errorf("the container printed %q", got)
+			checkGone(t, c.state, ids, sockets)
+		})
 	}
-	c.Run(t, "--rm", NoopImage, "two")
-	long := fmt.Sprintf("env-test-%d", os.Getpid())
-	c.Run(t, "--detach", "--label", "a=b", BusyboxImage, long, "sleep", "1000")
-	ids, sockets := c.state.containerIDs(), c.state.shimSockets()
-	if !slices.Contains(ids, long) {
-		t.Errorf("the record knows %v", ids)
-	}
-	if err := c.Kill(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := c.Ctr(t.Context(), "task", "list", "--quiet"); err != nil || got != long {
-		t.Errorf("after a restart the tasks are %q (%v)", got, err)
-	}
-	closed = true
-	closeWithTest(t, c.Close)
-	checkGone(t, c.state, ids, sockets)
 }
 
 func TestDockerTellsAnImagesEnvironmentAndLabels(t *testing.T) {

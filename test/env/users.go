@@ -13,7 +13,7 @@ import (
 )
 
 // users is the machine-wide list of who runs an environment now, as a lock that each
-// shares. Some directories are shared as well: the parent cgroups of containers, and two
+// shares. Some directories are shared as well: the parent cgroups of containers, and some
 // that runtimes make whatever they are told. Only the last to go may remove them, or a
 // container that another's runtime is just making would fail.
 //
@@ -27,9 +27,11 @@ func sharedDirs() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	candidates := []string{shimDir, "/run/docker"}
+	candidates := []string{shimDir, "/run/docker", cniState}
 	for _, root := range roots {
-		candidates = append(candidates, filepath.Join(root, "docker"), filepath.Join(root, CtrNamespace))
+		for _, parent := range []string{"docker", CtrNamespace, CRINamespace, podParent} {
+			candidates = append(candidates, filepath.Join(root, parent))
+		}
 	}
 	return slices.DeleteFunc(candidates, func(dir string) bool {
 		_, err := os.Stat(dir)
