@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ type Containerd struct {
 	runtime string // the runc to use
 	bin     string // where its commands are; "": they are the distribution's
 	cri     *CRI   // nil without [WithCRI]
+	execs   atomic.Int64
 }
 
 // StartContainerd starts a containerd and takes it off the machine when the test ends.
