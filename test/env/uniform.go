@@ -15,6 +15,7 @@ import (
 
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -61,6 +62,9 @@ type Spec struct {
 	Labels map[string]string
 	Env    []string // NAME=value
 
+	// Entrypoint is told apart from Args by the runtimes that do so.
+	Entrypoint string
+
 	Hostname     string
 	User         string // a number
 	ReadOnlyRoot bool
@@ -74,20 +78,30 @@ type Spec struct {
 	CPUPeriod   int64 // µs
 	CPUShares   int64
 	PIDs        int64
+	OpenFiles   int64 // the soft and the hard limit
+}
+
+// command is the whole command line.
+func (spec Spec) command() []string {
+	if spec.Entrypoint == "" {
+		return spec.Args
+	}
+	return append([]string{spec.Entrypoint}, spec.Args...)
 }
 
 // BindMount is a directory of the host that a container may read.
 type BindMount struct{ Source, Destination string }
 
-// FullSpec asks for something of everything, for a container of [BusyboxImage].
-func FullSpec(name, hostDir string, args ...string) Spec {
+// FullSpec asks for something of everything, for a container of [BusyboxImage] that
+// sleeps.
+func FullSpec(name, hostDir string) Spec {
 	return Spec{
-		Name: name, Image: BusyboxImage, Args: args,
+		Name: name, Image: BusyboxImage, Entrypoint: "/bin/sleep", Args: []string{"1000"},
 		Labels:   map[string]string{"team": "tracing", "org.example/with.dots": "yes"},
 		Env:      []string{"COLOUR=blue", "EMPTY="},
 		Hostname: "host-of-" + name, User: "1234:5678", ReadOnlyRoot: true, AddCap: "SYS_PTRACE", DropCap: "MKNOD",
 		Mount: &BindMount{hostDir, "/data"}, Port: 18080,
-		MemoryBytes: 64 << 20, CPUQuota: 50_000, CPUPeriod: 100_000, CPUShares: 512, PIDs: 100,
+		MemoryBytes: 64 << 20, CPUQuota: 50_000, CPUPeriod: 100_000, CPUShares: 512, PIDs: 100, OpenFiles: 1000,
 	}
 }
 
@@ -130,23 +144,41 @@ func orNone(n int64) *int64 {
 	return proto.Int64(n)
 }
 
-// CgroupPath is where a process is on the default hierarchy, by the kernel's word; "" when
-// it is gone.
-func CgroupPath(pid uint32) string {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+// locate adds where a container's first process is on the default hierarchy, by the
+// kernel's word.
+func locate(c *protov1.Container) error {
+	if c.GetPid() == 0 {
+		return nil
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.GetPid()))
 	if err != nil {
-		return ""
+		return fmt.Errorf("find the cgroup of container %s: %w", c.GetId(), err)
+	}
+	mounts, err := readMounts("/proc/self/mountinfo")
+	if err != nil {
+		return err
 	}
 	for line := range strings.Lines(string(text)) {
 		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
-			return path
+			c.CgroupPath = path
 		}
 	}
-	return ""
+	for _, m := range mounts {
+		if m.fstype != "cgroup2" {
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(path.Join(m.point, c.CgroupPath), &st); err != nil {
+			return fmt.Errorf("find the cgroup of container %s: %w", c.GetId(), err)
+		}
+		c.CgroupId = st.Ino
+	}
+	return nil
 }
 
 // fromSpec describes a container by the specification that its runtime made for it.
-func fromSpec(c *protov1.Container, text []byte) error {
+// defaults are the capabilities that the runtime gives to those who ask for nothing.
+func fromSpec(c *protov1.Container, text []byte, defaults []string) error {
 	var s specs.Spec
 	if err := json.Unmarshal(text, &s); err != nil {
 		return fmt.Errorf("read the specification of container %s: %w", c.GetId(), err)
@@ -185,8 +217,31 @@ func fromSpec(c *protov1.Container, text []byte) error {
 	if s.Linux.Seccomp != nil {
 		c.Security.Seccomp = "filtered"
 	}
+	c.Security.Privileged = proto.Bool(len(s.Linux.MaskedPaths) == 0)
+	if s.Process.Capabilities != nil {
+		has := s.Process.Capabilities.Bounding
+		for _, name := range has {
+			if !slices.Contains(defaults, strings.TrimPrefix(name, "CAP_")) {
+				c.Security.CapabilitiesAdded = append(c.Security.CapabilitiesAdded, name)
+			}
+		}
+		for _, name := range defaults {
+			if !slices.Contains(has, "CAP_"+name) {
+				c.Security.CapabilitiesDropped = append(c.Security.CapabilitiesDropped, name)
+			}
+		}
+	}
 	return nil
 }
+
+// containerdCapabilities are what containerd gives to those who ask for nothing, and
+// smallCapabilities what runc does by its own default specification.
+var (
+	containerdCapabilities = []string{"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD",
+		"NET_BIND_SERVICE", "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"}
+	smallCapabilities = []string{"AUDIT_WRITE", "KILL", "NET_BIND_SERVICE"}
+	crioCapabilities  = []string{"CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "SETGID", "SETUID", "SETPCAP", "NET_BIND_SERVICE", "KILL"}
+)
 
 func limitsOf(l *protov1.Limits, r *specs.LinuxResources) {
 	if m := r.Memory; m != nil {
@@ -239,7 +294,7 @@ func (r runcRow) RunShort(ctx context.Context, name string, labels map[string]st
 }
 
 func (r runcRow) RunDetached(ctx context.Context, spec Spec) (string, error) {
-	return spec.Name, r.Runc.RunDetached(ctx, spec.Name, spec.Image, spec.apply, spec.Args...)
+	return spec.Name, r.Runc.RunDetached(ctx, spec.Name, spec.Image, spec.apply, spec.command()...)
 }
 
 // apply asks for what a specification can express.
@@ -299,11 +354,11 @@ func (r runcRow) Inspect(ctx context.Context, id string) (*protov1.Container, er
 	if err != nil {
 		return nil, fmt.Errorf("read the bundle of container %s: %w", id, err)
 	}
-	if err := fromSpec(c, text); err != nil {
+	if err := fromSpec(c, text, smallCapabilities); err != nil {
 		return nil, err
 	}
-	c.CgroupPath = CgroupPath(c.Pid)
-	return c, nil
+	c.Scope = "oci:" + r.Root
+	return c, locate(c)
 }
 
 func (r runcRow) Stop(ctx context.Context, id string) error {

@@ -1,6 +1,7 @@
 package env
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 // criRow is a runtime that is driven by its CRI. Each container has a pod of its own.
 type criRow struct {
 	client     *CRI
+	defaults   []string // capabilities
 	discoverer func() (name, hcl string)
 	runtimeDaemon
 
@@ -33,7 +35,7 @@ func NewContainerdCRIRow(ctx context.Context, opts ...Option) (Runtime, error) {
 		return nil, err
 	}
 	return &criRow{
-		client: c.CRI(), discoverer: func() (string, string) { return containerdDiscoverer(c) },
+		client: c.CRI(), defaults: containerdCapabilities, discoverer: func() (string, string) { return containerdDiscoverer(c) },
 		runtimeDaemon: runtimeDaemon{c.Kill, c.Start, c.Pause, c.Resume, c.Close}, pods: map[string]*Pod{},
 	}, nil
 }
@@ -48,7 +50,7 @@ func NewCRIORow(ctx context.Context) (Runtime, error) {
 		return "crio", fmt.Sprintf("discoverer \"crio\" {\n  endpoint = \"unix://%s\"\n  env      = true\n}\n", c.Socket)
 	}
 	return &criRow{
-		client: c.CRI(), discoverer: discoverer,
+		client: c.CRI(), defaults: crioCapabilities, discoverer: discoverer,
 		runtimeDaemon: runtimeDaemon{c.Kill, c.Start, c.Pause, c.Resume, c.Close}, pods: map[string]*Pod{},
 	}, nil
 }
@@ -94,6 +96,9 @@ func (r *criRow) RunDetached(ctx context.Context, spec Spec) (string, error) {
 // container asks for what the CRI can express, in a pod.
 func (spec Spec) container(pod *Pod) *cri.ContainerConfig {
 	c := pod.ContainerConfig(spec.Name, spec.Image, spec.Args...)
+	if spec.Entrypoint != "" {
+		c.Command = []string{spec.Entrypoint}
+	}
 	for key, value := range spec.Labels {
 		c.Labels[key] = value
 	}
@@ -166,21 +171,35 @@ func (r *criRow) Inspect(ctx context.Context, id string) (*protov1.Container, er
 		SandboxID   string          `json:"sandboxID"`
 		PID         uint32          `json:"pid"`
 		RuntimeSpec json.RawMessage `json:"runtimeSpec"`
+		Privileged  bool            `json:"privileged"` // by CRI-O
+		Config      struct {        // by containerd
+			Linux struct {
+				Security struct {
+					Privileged bool `json:"privileged"`
+				} `json:"security_context"`
+			} `json:"linux"`
+		} `json:"config"`
 	}
 	if err := json.Unmarshal([]byte(told.GetInfo()["info"]), &info); err != nil {
 		return nil, fmt.Errorf("read what the runtime tells of container %s: %w", id, err)
 	}
 	c := &protov1.Container{}
-	if err := fromSpec(c, info.RuntimeSpec); err != nil {
+	if err := fromSpec(c, info.RuntimeSpec, r.defaults); err != nil {
 		return nil, err
 	}
 	c.Id, c.Name, c.KubernetesName = in.GetId(), in.GetMetadata().GetName(), in.GetMetadata().GetName()
 	c.Image = reference(in.GetImage().GetImage())
-	c.Image.Id = in.GetImageId()
+	if id := cmp.Or(in.GetImageId(), in.GetImageRef()); id != "" && !strings.Contains(id, "@") { // the older CRI has one of them
+		c.Image.Id = "sha256:" + strings.TrimPrefix(id, "sha256:")
+	}
 	if _, digest, ok := strings.Cut(in.GetImageRef(), "@"); ok {
 		c.Image.Digest = digest
 	}
-	c.Labels = in.GetLabels()
+	c.Security.Privileged = proto.Bool(info.Privileged || info.Config.Linux.Security.Privileged)
+	c.Labels, c.Annotations = in.GetLabels(), in.GetAnnotations()
+	if c.NetworkMode == "" {
+		c.NetworkMode = "container:" + info.SandboxID
+	}
 	c.PodUid, c.SandboxId = in.GetLabels()["io.kubernetes.pod.uid"], info.SandboxID
 	c.RestartCount = proto.Uint32(in.GetMetadata().GetAttempt())
 	c.CreatedUnixNano, c.StartedUnixNano = in.GetCreatedAt(), in.GetStartedAt()
@@ -189,7 +208,6 @@ func (r *criRow) Inspect(ctx context.Context, id string) (*protov1.Container, er
 		c.State = protov1.Container_STATE_CREATED
 	case cri.ContainerState_CONTAINER_RUNNING:
 		c.State, c.Pid = protov1.Container_STATE_RUNNING, info.PID
-		c.CgroupPath = CgroupPath(c.Pid)
 	case cri.ContainerState_CONTAINER_EXITED:
 		c.State, c.FinishedUnixNano = protov1.Container_STATE_EXITED, in.GetFinishedAt()
 		c.ExitCode, c.OomKilled = proto.Int32(in.GetExitCode()), proto.Bool(in.GetReason() == "OOMKilled")
@@ -204,7 +222,7 @@ func (r *criRow) Inspect(ctx context.Context, id string) (*protov1.Container, er
 	pod := r.pods[id]
 	r.mu.Unlock()
 	if pod == nil {
-		return c, nil
+		return c, locate(c)
 	}
 	sandbox, err := r.client.InspectPod(ctx, pod)
 	if err != nil {
@@ -220,5 +238,5 @@ func (r *criRow) Inspect(ctx context.Context, id string) (*protov1.Container, er
 		})
 	}
 	slices.SortFunc(c.Mounts, func(a, b *protov1.Mount) int { return strings.Compare(a.Destination, b.Destination) })
-	return c, nil
+	return c, locate(c)
 }

@@ -69,7 +69,13 @@ func (r *ctrRow) RunDetached(ctx context.Context, spec Spec) (string, error) {
 			args = append(args, option, value)
 		}
 	}
-	add("--user", spec.User)
+	if r.containerd.bin != "" { // the older ctr has no such options
+		add("--user", spec.User)
+		add("--hostname", spec.Hostname)
+		if n := spec.OpenFiles; n != 0 {
+			add("--rlimit-nofile", fmt.Sprintf("%d:%d", n, n))
+		}
+	}
 	add("--memory-limit", strconv.FormatInt(spec.MemoryBytes, 10))
 	add("--cpu-quota", strconv.FormatInt(spec.CPUQuota, 10))
 	add("--cpu-period", strconv.FormatInt(spec.CPUPeriod, 10))
@@ -86,7 +92,7 @@ func (r *ctrRow) RunDetached(ctx context.Context, spec Spec) (string, error) {
 	if m := spec.Mount; m != nil {
 		add("--mount", fmt.Sprintf("type=bind,src=%s,dst=%s,options=rbind:ro", m.Source, m.Destination))
 	}
-	_, err := r.containerd.Ctr(ctx, append(append(args, spec.Image, spec.Name), spec.Args...)...)
+	_, err := r.containerd.Ctr(ctx, append(append(args, spec.Image, spec.Name), spec.command()...)...)
 	return spec.Name, err
 }
 
@@ -128,9 +134,9 @@ func (r *ctrRow) Inspect(ctx context.Context, id string) (*protov1.Container, er
 	in := stored.GetContainer()
 	c := &protov1.Container{
 		Id: in.GetID(), Name: in.GetID(), Image: reference(in.GetImage()), Labels: in.GetLabels(), State: protov1.Container_STATE_CREATED,
-		CreatedUnixNano: in.GetCreatedAt().AsTime().UnixNano(),
+		Scope: "containerd:" + CtrNamespace, CreatedUnixNano: in.GetCreatedAt().AsTime().UnixNano(),
 	}
-	if err := fromSpec(c, in.GetSpec().GetValue()); err != nil {
+	if err := fromSpec(c, in.GetSpec().GetValue(), containerdCapabilities); err != nil {
 		return nil, err
 	}
 	image, err := imagesapi.NewImagesClient(r.conn).Get(ctx, &imagesapi.GetImageRequest{Name: in.GetImage()})
@@ -160,8 +166,7 @@ func (r *ctrRow) Inspect(ctx context.Context, id string) (*protov1.Container, er
 		return c, nil
 	}
 	c.Pid = p.GetPid()
-	c.CgroupPath = CgroupPath(c.Pid)
-	return c, nil
+	return c, locate(c)
 }
 
 // imageID is the digest of an image's config.

@@ -93,6 +93,10 @@ func (d *dockerLike) RunDetached(ctx context.Context, spec Spec) (string, error)
 	add("--cpu-period", strconv.FormatInt(spec.CPUPeriod, 10))
 	add("--cpu-shares", strconv.FormatInt(spec.CPUShares, 10))
 	add("--pids-limit", strconv.FormatInt(spec.PIDs, 10))
+	add("--entrypoint", spec.Entrypoint)
+	if n := spec.OpenFiles; n != 0 {
+		add("--ulimit", fmt.Sprintf("nofile=%d:%d", n, n))
+	}
 	if spec.ReadOnlyRoot {
 		args = append(args, "--read-only")
 	}
@@ -216,7 +220,6 @@ func (d *dockerLike) Inspect(ctx context.Context, id string) (*protov1.Container
 		CreatedUnixNano: nano(in.Created), StartedUnixNano: nano(in.State.StartedAt), FinishedUnixNano: nano(in.State.FinishedAt),
 		Labels: in.Config.Labels, Entrypoint: in.Config.Entrypoint, Args: in.Config.Cmd, Env: in.Config.Env,
 		NetworkMode: in.HostConfig.NetworkMode, Hostname: in.Config.Hostname, RestartCount: proto.Uint32(in.RestartCount),
-		CgroupPath: CgroupPath(in.State.Pid),
 	}
 	c.Image.Id = "sha256:" + strings.TrimPrefix(in.Image, "sha256:")
 	c.Image.Digest = in.ImageDigest
@@ -274,5 +277,5 @@ func (d *dockerLike) Inspect(ctx context.Context, id string) (*protov1.Container
 		User: in.Config.User, Privileged: proto.Bool(h.Privileged), ReadOnlyRoot: proto.Bool(h.ReadonlyRootfs),
 		CapabilitiesAdded: h.CapAdd, CapabilitiesDropped: h.CapDrop, Apparmor: in.AppArmor, Selinux: in.ProcessLabel, Seccomp: "default",
 	}
-	return c, nil
+	return c, locate(c)
 }

@@ -77,11 +77,14 @@ func TestOneSuiteOnEveryRuntime(t *testing.T) {
 	}
 }
 
-// start runs the daemon with the runtime's discoverer.
+// start runs the daemon with the runtime's discoverer and waits until that has reached
+// the runtime.
 func start(t *testing.T, rt env.Runtime) *harness.Tracer {
 	t.Helper()
 	_, hcl := rt.Discoverer()
-	return harness.Start(t, "probe \"process\" {}\n"+hcl)
+	tr := harness.Start(t, "probe \"process\" {}\n"+hcl)
+	serving(tr, rt, 0)
+	return tr
 }
 
 // discovererPID is the process of the runtime's discoverer.
