@@ -124,8 +124,9 @@ func (b builtServer) build(ctx context.Context, src, bin string, progress io.Wri
 		}
 	}
 	version := "v" + b.version
-	text := fmt.Sprintf("module build\n\nrequire %s %s\n", b.module, version)
-	if err := os.WriteFile(filepath.Join(src, "go.mod"), []byte(text), 0o644); err != nil {
+	// Required before it is there, and without its version of the language, Go would
+	// fetch every module that its requirements ever required.
+	if err := os.WriteFile(filepath.Join(src, "go.mod"), []byte("module build\n"), 0o644); err != nil {
 		return err
 	}
 	out, err := output(b.goCommand(ctx, src, "mod", "download", "-json", b.module+"@"+version))
@@ -151,9 +152,10 @@ func (b builtServer) build(ctx context.Context, src, bin string, progress io.Wri
 	if err != nil {
 		return err
 	}
-	if parsed.Go != nil {
-		text += "\ngo " + parsed.Go.Version + "\n"
+	if parsed.Go == nil {
+		return fmt.Errorf("read the module's go.mod: it names no version of Go")
 	}
+	text := fmt.Sprintf("module build\n\ngo %s\n\nrequire %s %s\n", parsed.Go.Version, b.module, version)
 	if err := os.WriteFile(filepath.Join(src, "go.mod"), []byte(text), 0o644); err != nil {
 		return err
 	}

@@ -21,6 +21,11 @@ func shortContainers(t *testing.T, r row, rt env.Runtime) {
 	tr := start(t, rt)
 	mine := tag()
 	name := func(i int) string { return fmt.Sprintf("%s-%d", mine, i) }
+	// One first, so that what follows measures no server's first answer.
+	if _, err := rt.RunShort(t.Context(), mine+"-first", nil, mine+"-first"); err != nil {
+		t.Fatal(err)
+	}
+	tr.UntilCount(1, "process.exec", inside("/noop", mine+"-first"))
 	ids := make([]string, containers)
 	discoverer := discovererPID(tr, rt)
 	began := time.Now()
