@@ -54,7 +54,11 @@ func NewPodmanRow(ctx context.Context) (Runtime, error) {
 }
 
 func (d *dockerLike) Discoverer() (name, hcl string) {
-	return "docker", fmt.Sprintf("discoverer \"docker\" {\n  host = \"unix://%s\"\n  env  = true\n}\n", d.socket)
+	timeout := "5s"
+	if d.podman { // asked for its version, its service asks dpkg, which takes seconds on a busy machine
+		timeout = "60s"
+	}
+	return "docker", fmt.Sprintf("discoverer \"docker\" {\n  host    = \"unix://%s\"\n  env     = true\n  timeout = %q\n}\n", d.socket, timeout)
 }
 
 func labelArgs(labels map[string]string) (args []string) {

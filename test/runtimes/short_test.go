@@ -14,6 +14,26 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/test/harness"
 )
 
+// heard waits until the discoverer hears of containers: a server may take its time to
+// answer for the first time.
+func heard(t *testing.T, tr *harness.Tracer, rt env.Runtime, mine string) {
+	t.Helper()
+	n := 0
+	eventually(t, "the discoverer to hear of a container", func() error {
+		name := fmt.Sprintf("%s-heard-%d", mine, n)
+		n++
+		id, err := rt.RunShort(t.Context(), name, nil, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := tr.UntilCount(1, "process.exec", inside("/noop", name))[0]
+		if e.Container == nil || e.Container.ID != id || e.Container.Name != name {
+			return fmt.Errorf("the exec of container %s is not attributed: %s", name, e.Line)
+		}
+		return nil
+	})
+}
+
 // shortContainers runs many containers that live for a moment, some at the same time,
 // while the discoverer hangs for a while.
 func shortContainers(t *testing.T, r row, rt env.Runtime) {
@@ -21,11 +41,7 @@ func shortContainers(t *testing.T, r row, rt env.Runtime) {
 	tr := start(t, rt)
 	mine := tag()
 	name := func(i int) string { return fmt.Sprintf("%s-%d", mine, i) }
-	// One first, so that what follows measures no server's first answer.
-	if _, err := rt.RunShort(t.Context(), mine+"-first", nil, mine+"-first"); err != nil {
-		t.Fatal(err)
-	}
-	tr.UntilCount(1, "process.exec", inside("/noop", mine+"-first"))
+	heard(t, tr, rt, mine)
 	ids := make([]string, containers)
 	discoverer := discovererPID(tr, rt)
 	began := time.Now()
