@@ -102,6 +102,27 @@ func serving(tr *harness.Tracer, rt env.Runtime, pid int) {
 	})
 }
 
+// current runs programs in a container until their execs carry a description that is not
+// stale: a discoverer whose socket is another one is replaced, and what it told stays,
+// marked, until the new one has caught up.
+func (r row) current(t *testing.T, tr *harness.Tracer, rt env.Runtime, id, name, word string) {
+	t.Helper()
+	n := 0
+	var last *harness.Event
+	eventually(t, "a description that is current", func() error {
+		last = executed(t, tr, rt, id, fmt.Sprintf("%s-%d", word, n))
+		n++
+		if c := last.Container; c == nil || c.ID != id || c.Name != name {
+			t.Fatalf("the event is not of container %s (%s): %s", id, name, last.Line)
+		}
+		if last.Container.Stale {
+			return errors.New("it is marked stale still")
+		}
+		return nil
+	})
+	r.isOf(t, last, id, name, env.BusyboxImage)
+}
+
 // killed kills the runtime's daemon and then the discoverer while programs are run.
 func killed(t *testing.T, r row, rt env.Runtime) {
 	p := load.Build(t)
@@ -130,13 +151,13 @@ func killed(t *testing.T, r row, rt env.Runtime) {
 			t.Fatal(err)
 		}
 		back := time.Now()
-		serving(tr, rt, 0)
-		t.Logf("the discoverer had caught up %v after the runtime's socket answered again", time.Since(back).Round(time.Millisecond))
-		r.isOf(t, executed(t, tr, rt, stays, mine+"-after-runtime"), stays, mine+"-stays", env.BusyboxImage)
+		first := detached(t, rt, mine+"-first")
+		remove(t, rt, first)
+		tr.WaitContainer(first)
+		t.Logf("a container that was made then is known %v after the runtime's socket answered again", time.Since(back).Round(time.Millisecond))
+		r.current(t, tr, rt, stays, mine+"-stays", mine+"-after-runtime")
+		t.Logf("the older container's description is current %v after it", time.Since(back).Round(time.Millisecond))
 	}
-	first := detached(t, rt, mine+"-first")
-	remove(t, rt, first)
-	tr.WaitContainer(first)
 
 	pid := discovererPID(tr, rt)
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
@@ -148,18 +169,8 @@ func killed(t *testing.T, r row, rt env.Runtime) {
 	serving(tr, rt, pid)
 	tr.WaitContainer(second)
 	t.Logf("a container that was made after the discoverer's death is known %v after it", time.Since(gone).Round(time.Millisecond))
-	eventually(t, "what was stale to be current again", func() error {
-		for _, id := range []string{stays, first, second} {
-			if view := tr.WaitContainer(id); view.GetStale() {
-				return fmt.Errorf("container %s is stale", id)
-			}
-		}
-		return nil
-	})
-	for i, id := range []string{stays, first, second} {
-		name := mine + "-" + []string{"stays", "first", "second"}[i]
-		r.isOf(t, executed(t, tr, rt, id, fmt.Sprintf("%s-after-discoverer-%d", mine, i)), id, name, env.BusyboxImage)
-	}
+	r.current(t, tr, rt, stays, mine+"-stays", mine+"-after-discoverer")
+	r.current(t, tr, rt, second, mine+"-second", mine+"-after-discoverer-second")
 
 	did := wait()
 	tr.UntilCount(int(did.Execs), "process.exec", func(e *harness.Event) bool { return loaded(e, prefix) != "" })

@@ -89,7 +89,7 @@ func shortContainers(t *testing.T, r row, rt env.Runtime) {
 			ofContainer[e.Container.ID] = append(ofContainer[e.Container.ID], e)
 		}
 	}
-	attributed := 0
+	attributed, early := 0, 0
 	for i, id := range ids {
 		found := harness.Select(events, "process.exec", func(e *harness.Event) bool {
 			return e.Process.Executable.Path == "/noop" && slices.Equal(e.Process.Args, []string{"/noop", name(i)})
@@ -107,13 +107,17 @@ func shortContainers(t *testing.T, r row, rt env.Runtime) {
 			if other.Kind == "process.exec" && other != e && other.Process.Executable.Path == "/noop" {
 				t.Errorf("container %d has another exec: %s", i, other.Line)
 			}
+			if other.Pending && other.Process.Comm != "noop" {
+				early++ // the low-level runtime's own, which joins the cgroup before it is the container
+				continue
+			}
 			r.isOf(t, other, id, name(i), env.NoopImage)
 		}
 	}
 	if attributed != containers {
 		t.Errorf("of %d first execs %d are attributed", containers, attributed)
 	}
-	t.Logf("%d of %d first execs attributed, containers made in %.1f s; %d events waited, the half up to %.1f ms, 99%% up to %.1f ms, %d in vain",
-		attributed, containers, took.Seconds(), stats.GetHeldTotal(), stats.GetDelayP50Seconds()*1000, stats.GetDelayP99Seconds()*1000, stats.GetHeldExpired())
+	t.Logf("%d of %d first execs attributed, %d events of the low-level runtime before them were not; containers made in %.1f s; %d events waited, the half up to %.1f ms, 99%% up to %.1f ms, %d in vain",
+		attributed, containers, early, took.Seconds(), stats.GetHeldTotal(), stats.GetDelayP50Seconds()*1000, stats.GetDelayP99Seconds()*1000, stats.GetHeldExpired())
 	checkLedger(t, ledger, map[string]int64{"process.exec": containers, "process.exit": containers})
 }
