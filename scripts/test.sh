@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 what=${1:?usage: test.sh all|unit|race}
 
 # Packages that touch the machine, below the module's path.
-machine='^(core/kernel|core/pluginhost|core/daemon|core/cmd/.*|plugins/discoverer/.*|test/(authors|e2e|env|faults|goldens|harness|kernel|load|bench|sandbox|thirdparty).*)$'
+machine='^(core/kernel|core/pluginhost|core/daemon|core/cmd/.*|plugins/discoverer/.*|test/(authors|e2e|env|faults|goldens|harness|kernel|load|bench|sandbox|thirdparty|runtimes).*)$'
 
 if [ "$what" = all ]; then
 	if [ "$(id -u)" != 0 ]; then
@@ -84,6 +84,8 @@ unit)
 	;;
 all)
 	make build
+	# Takes minutes on a machine that never did it: not a part of any test's time.
+	go run ./test/env/cmd/testenv servers
 	step lint . scripts/lint.sh
 	# shellcheck disable=SC2086
 	step unit . go test -v -p 2 $quiet

@@ -38,6 +38,9 @@ func schemas() map[string]schema.Block {
 			{Name: "label_size", Type: schema.Size, Default: int64(4 << 10), Min: schema.Bound(16), Max: schema.Bound(64 << 10)},
 			{Name: "labels_size", Type: schema.Size, Default: int64(32 << 10), Min: schema.Bound(0), Max: schema.Bound(256 << 10)},
 		}},
+		`discoverer "crio"`: {Attributes: []schema.Attribute{
+			{Name: "endpoint", Type: schema.String, Pattern: `unix:///.+`, Opens: schema.Socket},
+		}},
 		`mesh "generic"`: {
 			Attributes: []schema.Attribute{
 				{Name: "min_confidence", Type: schema.Number, Default: 0.5, Min: schema.Bound(0.1), Max: schema.Bound(1)},

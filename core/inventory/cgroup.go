@@ -90,10 +90,14 @@ func hints(path string) (out []string) {
 // the cgroup of a container by its id of 64 hex digits, some with a word before
 // it (crio-, libpod-, docker-, cri-containerd-) and some with .scope behind. It
 // is a hint only, since anybody may name a cgroup like this: it counts when a
-// runtime has told of such a container.
+// runtime has told of such a container. What watches over a container from outside
+// (crio-conmon-, libpod-conmon-) is none of it.
 func hint(name string) string {
 	name = strings.TrimSuffix(name, ".scope")
 	if at := strings.LastIndexByte(name, '-'); at >= 0 {
+		if strings.HasSuffix(name[:at], "conmon") {
+			return ""
+		}
 		name = name[at+1:]
 	}
 	if !unique(name) {

@@ -291,7 +291,7 @@ func (i *Inventory) remake(c *container) {
 		}
 	}
 	if p := i.pods[c.podUID]; p != nil {
-		w.Pod = top(p.facets)
+		w.Pod = p.merged
 		w.Mesh = best(c.mesh, p.mesh)
 	} else {
 		w.Mesh = best(c.mesh, nil)

@@ -252,6 +252,42 @@ func TestAMeshFactOfAPodHoldsForItsContainersAndTheirOwnWins(t *testing.T) {
 	}
 }
 
+func TestAnOrchestratorKnowsItsPodsBestAndARuntimeAddsWhatItDoesNotTell(t *testing.T) {
+	i := New(Options{})
+	told := func(p *protov1.Pod) *protov1.InventoryChange {
+		return &protov1.InventoryChange{Change: &protov1.InventoryChange_Pod{Pod: p}}
+	}
+	apply(t, i, "crio", &protov1.InventoryChange{Change: &protov1.InventoryChange_Container{Container: &protov1.Container{
+		Id: id("a"), Name: "app", PodUid: "u1"}}}, told(&protov1.Pod{Uid: "u1", Name: "by-cri", Phase: "Running", Ips: []string{"10.0.0.1"}}))
+	pod := func() *protov1.Pod { return i.Containers()[0].Pod }
+	if p := pod(); p.GetName() != "by-cri" || p.GetPhase() != "Running" {
+		t.Errorf("by the runtime alone: %v", p)
+	}
+	apply(t, i, "kubernetes", told(&protov1.Pod{Uid: "u1", Name: "by-api", Phase: "Pending", ServiceAccount: "sa"}))
+	if p := pod(); p.GetName() != "by-api" || p.GetPhase() != "Pending" || p.GetServiceAccount() != "sa" || len(p.GetIps()) != 1 {
+		t.Errorf("by both: %v", p)
+	}
+	apply(t, i, "kubernetes", removal(&protov1.Removed{What: &protov1.Removed_PodUid{PodUid: "u1"}}))
+	if p := pod(); p.GetName() != "by-cri" || p.GetServiceAccount() != "" {
+		t.Errorf("by the runtime alone again: %v", p)
+	}
+	apply(t, i, "crio", removal(&protov1.Removed{What: &protov1.Removed_PodUid{PodUid: "u1"}}))
+	if p := pod(); p != nil {
+		t.Errorf("by nobody: %v", p)
+	}
+}
+
+func TestWhatWatchesOverAContainerFromOutsideIsNoneOfIt(t *testing.T) {
+	i := New(Options{})
+	apply(t, i, "crio", described(id("a"), "app"))
+	for n, path := range []string{"/pods/crio-" + id("a"), "/pods/crio-" + id("a") + ".scope", "/pods/crio-conmon-" + id("a"), "/pods/libpod-conmon-" + id("a") + ".scope"} {
+		i.CgroupCreated(uint64(n), path)
+		if got, want := nameOf(i, uint64(n)), []string{"app", "app", "host", "host"}[n]; got != want {
+			t.Errorf("%s belongs to %s, want %s", path, got, want)
+		}
+	}
+}
+
 func BenchmarkLookup(b *testing.B) {
 	i := New(Options{})
 	for n := range 1000 {

@@ -1,11 +1,54 @@
 package inventory
 
-import protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
 
 // pod is a pod as its sources describe it.
 type pod struct {
 	facets map[string]told[*protov1.Pod] // by source
 	mesh   map[string]meshFact           // by detector
+	merged *protov1.Pod                  // what the facets come to; nil: there is none
+}
+
+// merge puts the facets of a pod together: for each field that of the source that
+// knows it best and told it. That is the orchestrator, whose the pod is; a runtime
+// tells of it sooner, and of less.
+func (p *pod) merge() {
+	p.merged = nil
+	from := slices.SortedFunc(maps.Keys(p.facets), func(a, b string) int {
+		orchestrator := func(s string) int {
+			if s == "kubernetes" {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(orchestrator(a), orchestrator(b)), compareSources(a, b))
+	})
+	for n, source := range from {
+		switch told := p.facets[source].what; n {
+		case 0:
+			p.merged = told
+		case 1:
+			p.merged = proto.CloneOf(p.merged)
+			fallthrough
+		default:
+			out := p.merged.ProtoReflect()
+			proto.CloneOf(told).ProtoReflect().Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+				if !out.Has(f) {
+					out.Set(f, v)
+				}
+				return true
+			})
+		}
+	}
 }
 
 // pod gives a pod, and makes it where there is room.
@@ -31,6 +74,7 @@ func (i *Inventory) describePod(source string, generation uint64, d *protov1.Pod
 			i.stats.Pods++
 		}
 		p.facets[source] = told[*protov1.Pod]{d, generation}
+		p.merge()
 		i.podChanged(d.GetUid())
 		i.tell(i.podChange(d.GetUid()))
 	}
@@ -48,6 +92,7 @@ func (i *Inventory) forgetPod(source, uid string) {
 	if len(p.facets) == 0 {
 		i.stats.Pods--
 	}
+	p.merge()
 	i.prunePod(uid)
 	i.podChanged(uid)
 	i.tell(i.podChange(uid))

@@ -109,7 +109,7 @@ func (i *Inventory) containerChange(k key) *protov1.InventoryChange {
 
 func (i *Inventory) podChange(uid string) *protov1.InventoryChange {
 	if p := i.pods[uid]; p != nil {
-		if d := top(p.facets); d != nil {
+		if d := p.merged; d != nil {
 			return &protov1.InventoryChange{Change: &protov1.InventoryChange_Pod{Pod: d}}
 		}
 	}

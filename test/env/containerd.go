@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,16 +22,22 @@ const CtrNamespace = "default"
 // startTimeout is how long a daemon may take until it answers. On a busy machine, much.
 const startTimeout = 60 * time.Second
 
+// CRINamespace is the containerd namespace of what is made through the CRI.
+const CRINamespace = "k8s.io"
+
 // Containerd is a containerd of its own, with [BusyboxImage] and [NoopImage] in the
-// namespace [CtrNamespace]. Its methods may be called from several goroutines, but for
-// those that start and end it.
+// namespace [CtrNamespace]: the distribution's, or with [WithContainerd2] a newer one.
+// Its methods may be called from several goroutines, but for those that start and end it.
 type Containerd struct {
 	Socket string
 
 	state   *state
+	options options
 	server  *daemon
 	runtime string // the runc to use
-	args    []string
+	bin     string // where its commands are; "": they are the distribution's
+	cri     *CRI   // nil without [WithCRI]
+	execs   atomic.Int64
 }
 
 // StartContainerd starts a containerd and takes it off the machine when the test ends.
@@ -51,49 +58,158 @@ func NewContainerd(ctx context.Context, opts ...Option) (*Containerd, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := startContainerd(ctx, s, o)
-	if err == nil {
-		err = c.importImages(ctx)
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.clean(ctx))
+	c := &Containerd{state: s, options: o}
+	if err := c.setUp(ctx); err != nil {
+		return nil, errors.Join(err, c.Close(ctx))
 	}
 	return c, nil
 }
 
-// startContainerd starts one inside an environment: by itself, or below a dockerd.
-func startContainerd(ctx context.Context, s *state, o options) (*Containerd, error) {
-	socket, err := s.socket(o.socket, "containerd.sock")
-	if err != nil {
-		return nil, err
+// setUp prepares what a containerd has that is not merely a dockerd's.
+func (c *Containerd) setUp(ctx context.Context) (err error) {
+	if c.options.containerd2 {
+		if c.bin, err = containerd2().get(ctx, os.Stderr); err != nil {
+			return err
+		}
 	}
-	c := &Containerd{Socket: socket, state: s, args: o.args}
+	if c.options.bridge {
+		if err := c.state.makeNetns(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.start(ctx); err != nil {
+		return err
+	}
+	if c.options.cri {
+		if err := c.state.writeCNI(c.options.bridge); err != nil {
+			return err
+		}
+		if c.cri, err = newCRI(c.state, c.Socket); err != nil {
+			return err
+		}
+	}
+	return c.importImages(ctx)
+}
+
+// startContainerd starts one below a dockerd, in its environment.
+func startContainerd(ctx context.Context, s *state) (*Containerd, error) {
+	c := &Containerd{state: s}
+	return c, c.start(ctx)
+}
+
+func (c *Containerd) start(ctx context.Context) (err error) {
+	if c.Socket, err = c.state.socket(c.options.socket, "containerd.sock"); err != nil {
+		return err
+	}
+	if c.runtime, err = c.state.runc(); err != nil {
+		return err
+	}
+	config := c.config1()
+	if c.bin != "" {
+		config = c.config2()
+	}
+	if err := os.WriteFile(c.state.path("containerd.toml"), []byte(config), 0o644); err != nil {
+		return fmt.Errorf("configure containerd: %w", err)
+	}
+	return c.Start(ctx)
+}
+
+// config1 is the configuration of a containerd of the first major version.
+func (c *Containerd) config1() string {
 	config := fmt.Sprintf(`version = 2
 root = %q
 state = %q
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
   address = %q
 [plugins."io.containerd.internal.v1.opt"]
   path = %q
-`, s.path("containerd", "root"), s.path("containerd", "state"), c.Socket, s.path("containerd", "opt"))
-	if err := os.WriteFile(s.path("containerd.toml"), []byte(config), 0o644); err != nil {
-		return nil, fmt.Errorf("configure containerd: %w", err)
+`, c.state.path("containerd", "root"), c.state.path("containerd", "state"), c.Socket, c.state.path("containerd", "opt"))
+	if !c.options.cri {
+		return `disabled_plugins = ["io.containerd.grpc.v1.cri"]` + "\n" + config
 	}
-	if c.runtime, err = s.runc(); err != nil {
-		return nil, err
+	return config + fmt.Sprintf(`[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = %q
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = %q
+    conf_dir = %q
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      BinaryName = %q
+      Root = %q
+`, PauseImage, cniPlugins, c.state.cniDir(), c.runtime, c.runcRoot())
+}
+
+// config2 is the configuration of one of the second major version.
+func (c *Containerd) config2() string {
+	config := fmt.Sprintf(`version = 3
+root = %q
+state = %q
+[plugins."io.containerd.server.v1.grpc"]
+  address = %q
+[plugins."io.containerd.server.v1.ttrpc"]
+  address = %q
+[plugins."io.containerd.internal.v1.opt"]
+  path = %q
+[plugins."io.containerd.nri.v1.nri"]
+  disable = true
+`, c.state.path("containerd", "root"), c.state.path("containerd", "state"), c.Socket, c.Socket+".ttrpc",
+		c.state.path("containerd", "opt"))
+	if !c.options.cri {
+		return `disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images"]` + "\n" + config
 	}
-	return c, c.Start(ctx)
+	return config + fmt.Sprintf(`[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = %q
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = [%q]
+    conf_dir = %q
+  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+      BinaryName = %q
+      Root = %q
+`, PauseImage, cniPlugins, c.state.cniDir(), c.runtime, c.runcRoot())
+}
+
+// runcRoot is where runc keeps the state of the containers, in a directory for each
+// namespace.
+func (c *Containerd) runcRoot() string { return c.state.path("containerd", "runc") }
+
+// command finds one of containerd's own commands.
+func (c *Containerd) command(name string) (string, error) {
+	if c.bin != "" {
+		return filepath.Join(c.bin, name), nil
+	}
+	return command(name)
+}
+
+// environ is the environment of the daemon, which finds its shim by the PATH.
+func (c *Containerd) environ() []string {
+	environ := commandEnv()
+	if c.bin != "" {
+		environ = append(environ, "PATH="+strings.Join(append([]string{c.bin}, systemPath...), ":"))
+	}
+	return environ
 }
 
 // Start starts the daemon, again after Kill, and waits until it answers.
 func (c *Containerd) Start(ctx context.Context) error {
-	path, err := command("containerd")
+	path, err := c.command("containerd")
 	if err != nil {
 		return err
 	}
-	argv := append([]string{path, "--config", c.state.path("containerd.toml")}, c.args...)
-	c.server, err = c.state.start("containerd", argv, commandEnv())
+	argv := append([]string{path, "--config", c.state.path("containerd.toml")}, c.options.args...)
+	if c.options.bridge {
+		if argv, err = c.state.inNetns(argv); err != nil {
+			return err
+		}
+	}
+	c.server, err = c.state.start("containerd", argv, c.environ())
 	if err != nil {
 		return err
 	}
@@ -122,12 +238,27 @@ func (c *Containerd) Resume() error { return c.server.signal(unix.SIGCONT) }
 func (c *Containerd) PID() int { return c.server.PID }
 
 // Close ends the containers and the daemon and takes all they left off the machine.
-func (c *Containerd) Close(ctx context.Context) error { return c.state.clean(ctx) }
+func (c *Containerd) Close(ctx context.Context) error {
+	return errors.Join(c.cri.close(), c.state.clean(ctx))
+}
 
-// Command prepares ctr, of the distribution's package, for this daemon.
+// CRI is a client of its CRI, if it was started with [WithCRI]. What is made through it is
+// in the namespace [CRINamespace].
+func (c *Containerd) CRI() *CRI { return c.cri }
+
+// Netns is the path of the network namespace of one with [WithBridge], as nsenter
+// --net=PATH takes it.
+func (c *Containerd) Netns() string { return c.state.netns() }
+
+// Command prepares ctr, of the same version, for this daemon and [CtrNamespace].
 func (c *Containerd) Command(ctx context.Context, args ...string) *exec.Cmd {
-	path, err := command("ctr")
-	cmd := exec.CommandContext(ctx, path, append([]string{"--address", c.Socket, "--namespace", CtrNamespace}, args...)...)
+	return c.CommandIn(ctx, CtrNamespace, args...)
+}
+
+// CommandIn is Command in another namespace of containerd's.
+func (c *Containerd) CommandIn(ctx context.Context, namespace string, args ...string) *exec.Cmd {
+	path, err := c.command("ctr")
+	cmd := exec.CommandContext(ctx, path, append([]string{"--address", c.Socket, "--namespace", namespace}, args...)...)
 	cmd.Err = errors.Join(err, cmd.Err)
 	cmd.Env = commandEnv()
 	return cmd
@@ -143,7 +274,7 @@ func (c *Containerd) Ctr(ctx context.Context, args ...string) (string, error) {
 func (c *Containerd) RunArgs(args ...string) []string {
 	return append([]string{"run",
 		"--runc-binary", c.runtime,
-		"--runc-root", c.state.path("containerd", "runc"),
+		"--runc-root", c.runcRoot(),
 		"--fifo-dir", c.state.path("containerd", "fifo"),
 	}, args...)
 }
@@ -170,8 +301,17 @@ func (c *Containerd) importImages(ctx context.Context) error {
 		if _, err := c.Ctr(ctx, "image", "import", archive); err != nil {
 			return err
 		}
+		if c.cri == nil {
+			continue
+		}
+		if _, err := output(c.CommandIn(ctx, CRINamespace, "image", "import", archive)); err != nil {
+			return err
+		}
 	}
-	return nil
+	if c.cri == nil {
+		return nil
+	}
+	return c.cri.waitImages(ctx)
 }
 
 // stillRunning makes an error out of a daemon that is gone: to wait on is in vain.

@@ -1,10 +1,11 @@
 // Package env puts real container runtimes on the machine for a test and takes them off
 // again.
 //
-// Why it exists: what the tracer says about containers is only believed when dockerd and
-// containerd made them. The daemons are those of the distribution's packages (Install),
-// images are made here, from a static busybox, since no registry is to be had, and
-// everything that is written lies in one directory of its own below Root.
+// Why it exists: what the tracer says about containers is only believed when real
+// runtimes made them. These are those of the distribution's packages (Install), or, where
+// it has none, built from their published Go modules (BuildServers); images are made here,
+// from a static busybox, since no registry is to be had, and everything that is written
+// lies in one directory of its own below Root.
 //
 // What a runtime leaves on a machine is owned by the environment that started it, and
 // its Close takes all of it away: containers, processes, mounts, cgroups, directories.

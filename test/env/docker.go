@@ -56,11 +56,11 @@ func (d *Docker) setUp(ctx context.Context) (err error) {
 		return err
 	}
 	if d.options.bridge {
-		if err := d.makeNetns(ctx); err != nil {
+		if err := d.state.makeNetns(ctx); err != nil {
 			return err
 		}
 	}
-	if d.containerd, err = startContainerd(ctx, d.state, options{}); err != nil {
+	if d.containerd, err = startContainerd(ctx, d.state); err != nil {
 		return err
 	}
 	if err := d.configure(); err != nil {
@@ -107,22 +107,7 @@ func (d *Docker) configure() error {
 
 // Netns is the path of the network namespace of a dockerd with [WithBridge], as nsenter
 // --net=PATH takes it.
-func (d *Docker) Netns() string { return d.state.path("netns") }
-
-// makeNetns makes a network namespace that lives on while dockerd is restarted.
-func (d *Docker) makeNetns(ctx context.Context) error {
-	if err := os.WriteFile(d.Netns(), nil, 0o444); err != nil {
-		return fmt.Errorf("make a network namespace: %w", err)
-	}
-	unshare, err := command("unshare")
-	if err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(ctx, unshare, "--net="+d.Netns(), "ip", "link", "set", "lo", "up")
-	cmd.Env = commandEnv()
-	_, err = output(cmd)
-	return err
-}
+func (d *Docker) Netns() string { return d.state.netns() }
 
 // Start starts dockerd, again after Kill or Stop, and waits until it answers.
 func (d *Docker) Start(ctx context.Context) error {
@@ -140,11 +125,9 @@ func (d *Docker) Start(ctx context.Context) error {
 		"--storage-driver", "overlay2",
 	}
 	if d.options.bridge {
-		nsenter, err := command("nsenter")
-		if err != nil {
+		if argv, err = d.state.inNetns(argv); err != nil {
 			return err
 		}
-		argv = append([]string{nsenter, "--net=" + d.Netns(), "--"}, argv...)
 	} else {
 		argv = append(argv, "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false")
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,7 +19,7 @@ import (
 )
 
 // machine is what a test must leave as it was. What lies below Root is left out: other
-// tests work there at the same time.
+// tests work there at the same time. So is the one mount that environments share.
 type machine struct {
 	Rules, Forward string
 	Links, Mounts  []string
@@ -51,7 +52,7 @@ func look(t *testing.T) machine {
 		m.Links = append(m.Links, link.Name)
 	}
 	for _, mount := range mounts {
-		if !strings.HasPrefix(mount.point, Root+"/") {
+		if !strings.HasPrefix(mount.point, Root+"/") && mount.point != netnsDir {
 			m.Mounts = append(m.Mounts, mount.point)
 		}
 	}
@@ -106,6 +107,27 @@ func checkGone(t *testing.T, s *state, ids, sockets []string) {
 	}
 	if dirs, err := cgroupsOf(ids); err != nil || len(dirs) > 0 {
 		t.Errorf("cgroups %v are left (%v)", dirs, err)
+	}
+	roots, err := cgroupRoots()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, pod := range s.record.Cgroups {
+		for _, root := range roots {
+			if _, err := os.Stat(filepath.Join(root, pod)); err == nil {
+				t.Errorf("the cgroup %s of a pod is left in %s", pod, root)
+			}
+		}
+	}
+	for _, id := range ids {
+		if _, err := os.Stat(filepath.Join(runcDir, id)); err == nil {
+			t.Errorf("runc's state of container %s is left", id)
+		}
+	}
+	for _, word := range append(ids, filepath.Base(s.dir)) {
+		if notes, err := filepath.Glob(filepath.Join(cniState, "*", "*"+word+"*")); err != nil || len(notes) > 0 {
+			t.Errorf("the CNI's notes %v are left (%v)", notes, err)
+		}
 	}
 }
 
@@ -187,40 +209,55 @@ func TestDockerRunsContainersAndIsGoneAfterClose(t *testing.T) {
 	}
 }
 
+// containerds are the kinds of containerd that are to be had.
+var containerds = []struct {
+	name    string
+	options []Option
+}{
+	{"of the distribution", nil},
+	{"of the distribution with its CRI", []Option{WithCRI()}},
+	{"of the second major version", []Option{WithContainerd2()}},
+	{"of the second major version with its CRI", []Option{WithContainerd2(), WithCRI()}},
+}
+
 func TestContainerdRunsContainersAndIsGoneAfterClose(t *testing.T) {
-	watch(t)
-	c, err := NewContainerd(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed := false
-	defer func() {
-		if !closed {
+	for _, kind := range containerds {
+		t.Run(kind.name, func(t *testing.T) {
+			watch(t)
+			c, err := NewContainerd(t.Context(), kind.options...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			closed := false
+			defer func() {
+				if !closed {
+					closeWithTest(t, c.Close)
+				}
+			}()
+			if got := c.Run(t, "--rm", BusyboxImage, "one", "echo", "from a container"); got != "from a container" {
+				t.Errorf("the container printed %q", got)
+			}
+			c.Run(t, "--rm", NoopImage, "two")
+			long := fmt.Sprintf("env-test-%d", os.Getpid())
+			c.Run(t, "--detach", "--label", "a=b", BusyboxImage, long, "sleep", "1000")
+			ids, sockets := c.state.containerIDs(), c.state.shimSockets()
+			if !slices.Contains(ids, long) || len(sockets) == 0 {
+				t.Errorf("the record knows containers %v, sockets %v; want %s and a socket", ids, sockets, long)
+			}
+			if err := c.Kill(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := c.Ctr(t.Context(), "task", "list", "--quiet"); err != nil || got != long {
+				t.Errorf("after a restart the tasks are %q (%v)", got, err)
+			}
+			closed = true
 			closeWithTest(t, c.Close)
-		}
-	}()
-	if got := c.Run(t, "--rm", BusyboxImage, "one", "echo", "from a container"); got != "from a container" {
-		t.Errorf("the container printed %q", got)
+			checkGone(t, c.state, ids, sockets)
+		})
 	}
-	c.Run(t, "--rm", NoopImage, "two")
-	long := fmt.Sprintf("env-test-%d", os.Getpid())
-	c.Run(t, "--detach", "--label", "a=b", BusyboxImage, long, "sleep", "1000")
-	ids, sockets := c.state.containerIDs(), c.state.shimSockets()
-	if !slices.Contains(ids, long) {
-		t.Errorf("the record knows %v", ids)
-	}
-	if err := c.Kill(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := c.Ctr(t.Context(), "task", "list", "--quiet"); err != nil || got != long {
-		t.Errorf("after a restart the tasks are %q (%v)", got, err)
-	}
-	closed = true
-	closeWithTest(t, c.Close)
-	checkGone(t, c.state, ids, sockets)
 }
 
 func TestDockerTellsAnImagesEnvironmentAndLabels(t *testing.T) {

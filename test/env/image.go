@@ -40,6 +40,9 @@ const BusyboxImage = "localhost/ebpf-tracer/busybox:test"
 // NoopImage is the name of the image that holds /noop, its entrypoint, and nothing else.
 const NoopImage = "localhost/ebpf-tracer/noop:test"
 
+// PauseImage is the name of the image of which the sandboxes of pods are made.
+const PauseImage = "localhost/ebpf-tracer/pause:test"
+
 // Busybox describes [BusyboxImage]. noop is put at /bin/noop.
 func Busybox(noop []byte) (Image, error) {
 	busybox, err := os.ReadFile("/bin/busybox")
@@ -78,6 +81,15 @@ func Noop(noop []byte) Image {
 		Env:        []string{"IMAGE_ENV=from-image"},
 		Labels:     map[string]string{"org.example.image": "noop"},
 		Files:      []File{{Path: "/noop", Data: noop}},
+	}
+}
+
+// Pause describes [PauseImage]. pause sleeps until it is told to end.
+func Pause(pause []byte) Image {
+	return Image{
+		Ref:        PauseImage,
+		Entrypoint: []string{"/pause"},
+		Files:      []File{{Path: "/pause", Data: pause}},
 	}
 }
 

@@ -1,7 +1,8 @@
 #!/bin/bash
 # install.sh installs, from the distribution's own packages, what the tests need:
 # real container runtimes, a static busybox to make images of, qemu, a C compiler
-# for the load programs, gRPC for the plugin in Python. Debian and Ubuntu, as root.
+# for the load programs and for CRI-O, which is no package and is built from its Go
+# module (servers.go), gRPC for the plugin in Python. Debian and Ubuntu, as root.
 #
 # It asks for commands, not for packages: a machine that has its dockerd from
 # elsewhere keeps it, since the distribution's package would remove it. Run again,
@@ -16,6 +17,11 @@ wanted=(
 	containerd-shim-runc-v2        containerd
 	ctr                            containerd
 	runc                           runc
+	crun                           crun
+	podman                         podman
+	conmon                         conmon
+	skopeo                         skopeo
+	/usr/lib/cni/bridge            containernetworking-plugins
 	/bin/busybox                   busybox-static
 	iptables                       iptables
 	nft                            nftables
@@ -24,6 +30,8 @@ wanted=(
 	jq                             jq
 	gcc                            gcc
 	/usr/include/stdlib.h          libc6-dev
+	/usr/include/seccomp.h         libseccomp-dev
+	pkg-config                     pkg-config
 	qemu-system-x86_64             qemu-system-x86
 	cpio                           cpio
 	xz                             xz-utils

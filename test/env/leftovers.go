@@ -30,31 +30,39 @@ func pidsThat(pass func(pid int) bool) ([]int, error) {
 	return pids, nil
 }
 
-// isShim tells whether a process serves containers of the environment in dir: a shim, or
-// the runc that it started, which may be the wrapper.
+// servants are the programs that serve containers beside the daemons: shims and monitors,
+// and the runtimes that these start.
+var servants = []string{"runc", "conmon", "podman", "containerd-shim-runc-v2"}
+
+// isShim tells whether a process serves containers of the environment in dir: a shim or a
+// monitor, or the runc that it started, which may be the wrapper.
 func isShim(pid int, dir string) bool {
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil {
 		return false // gone
 	}
 	args := strings.Split(string(cmdline), "\x00")
-	name := filepath.Base(args[0])
 	if len(args) > 1 && args[1] == filepath.Join(dir, runcWrapName) {
 		return true
 	}
-	return (name == "runc" || strings.HasPrefix(name, "containerd-shim")) &&
-		slices.ContainsFunc(args[1:], func(arg string) bool { return strings.HasPrefix(arg, dir+"/") })
+	return slices.Contains(servants, filepath.Base(args[0])) &&
+		slices.ContainsFunc(args[1:], func(arg string) bool {
+			_, value, _ := strings.Cut(arg, "=")
+			return strings.HasPrefix(arg, dir+"/") || strings.HasPrefix(value, dir+"/")
+		})
 }
 
 // isContained tells whether a process is in a container of the environment in dir: its
-// root is then a mount of layers that lie there.
+// root is then a mount of layers that lie there, or of a directory there.
 func isContained(pid int, dir string) bool {
 	mounts, err := readMounts(fmt.Sprintf("/proc/%d/mountinfo", pid))
 	if err != nil {
 		return false // gone, or a kernel thread
 	}
 	return slices.ContainsFunc(mounts, func(m mount) bool {
-		return m.point == "/" && strings.Contains(m.options, "="+dir+"/")
+		// the path of a mounted directory begins at its own file system's root
+		return m.point == "/" && (strings.Contains(m.options, "="+dir+"/") ||
+			strings.Contains(m.root, "/"+filepath.Join(filepath.Base(Root), filepath.Base(dir))+"/"))
 	})
 }
 
@@ -100,6 +108,7 @@ func killThat(pass func(pid int) bool) ([]int, error) {
 }
 
 type mount struct {
+	root    string // in the file system
 	point   string
 	fstype  string
 	options string // of the superblock
@@ -119,7 +128,7 @@ func readMounts(path string) ([]mount, error) {
 		if !found || len(left) < 5 || len(right) < 3 {
 			return nil, fmt.Errorf("read %s: unexpected line %q", path, line)
 		}
-		mounts = append(mounts, mount{unescape.Replace(left[4]), right[0], right[2]})
+		mounts = append(mounts, mount{unescape.Replace(left[3]), unescape.Replace(left[4]), right[0], right[2]})
 	}
 	return mounts, nil
 }
@@ -171,36 +180,53 @@ func cgroupRoots() ([]string, error) {
 	return roots, nil
 }
 
-// cgroupsOf returns the cgroups whose last element is one of names, in all hierarchies,
-// at most two levels down: /docker/ID, /default/ID, /system.slice/docker-ID.scope.
-func cgroupsOf(names []string) ([]string, error) {
+// cgroupsOf returns the cgroups of containers, in all hierarchies: those whose last
+// element is one of ids, or holds one that is long enough to be nothing else. So
+// /docker/ID, /default/ID, /system.slice/docker-ID.scope, /kubepods/.../crio-conmon-ID.
+func cgroupsOf(ids []string) ([]string, error) {
 	roots, err := cgroupRoots()
 	if err != nil {
 		return nil, err
 	}
+	const whole = 64 // hex digits
+	of := func(id, name string) bool { return name == id || len(id) == whole && strings.Contains(name, id) }
 	var found []string
 	for _, root := range roots {
-		for _, pattern := range []string{"*", "*/*"} {
-			dirs, err := filepath.Glob(filepath.Join(root, pattern))
-			if err != nil {
-				return nil, err
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // gone meanwhile
 			}
-			for _, dir := range dirs {
-				if slices.Contains(names, filepath.Base(dir)) {
-					found = append(found, dir)
-				}
+			if err != nil || !d.IsDir() {
+				return err
 			}
+			if !slices.ContainsFunc(ids, func(id string) bool { return of(id, d.Name()) }) {
+				return nil
+			}
+			found = append(found, path)
+			return fs.SkipDir
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	return found, nil
 }
 
-// removeCgroups removes the cgroups of containers whose processes are gone. A runtime
-// does so itself, unless it was killed.
-func removeCgroups(ids []string) error {
+// removeCgroups removes the cgroups of containers, and of pods, whose processes are gone.
+// A runtime does so itself with those of containers, unless it was killed.
+func removeCgroups(ids, pods []string) error {
 	dirs, err := cgroupsOf(ids)
 	if err != nil {
 		return err
+	}
+	roots, err := cgroupRoots()
+	if err != nil {
+		return err
+	}
+	for _, pod := range pods {
+		for _, root := range roots {
+			dirs = append(dirs, filepath.Join(root, pod))
+		}
 	}
 	for _, dir := range dirs {
 		if err := removeCgroup(dir); err != nil {

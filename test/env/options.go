@@ -15,6 +15,10 @@ type options struct {
 	socket string
 	bridge bool
 	args   []string
+
+	cri         bool
+	containerd2 bool
+	defaultRoot bool
 }
 
 func collect(opts []Option) (o options) {
@@ -24,11 +28,19 @@ func collect(opts []Option) (o options) {
 	return o
 }
 
-// WithBridge gives the containers of a dockerd a network: its bridge, packet rules and
-// forwarding, all inside a network namespace that dockerd then has for itself. Containers
-// reach one another and can be reached from [Docker.Netns]; the machine's own network is
-// not touched.
+// WithBridge gives containers a network: a bridge, packet rules and forwarding, all inside
+// a network namespace that the daemon then has for itself. Containers reach one another
+// and can be reached from that namespace, for instance [Docker.Netns]; the machine's own
+// network is not touched. Of a CRI it is the pods that may then have a network of their
+// own.
 func WithBridge() Option { return func(o *options) { o.bridge = true } }
+
+// WithCRI makes a containerd serve the CRI too, for [Containerd.CRI].
+func WithCRI() Option { return func(o *options) { o.cri = true } }
+
+// WithContainerd2 chooses a containerd of the second major version, which is built from
+// its published Go module where that was not done before. That takes minutes.
+func WithContainerd2() Option { return func(o *options) { o.containerd2 = true } }
 
 // WithArgs gives the daemon further arguments, such as "--live-restore" to dockerd.
 func WithArgs(args ...string) Option {
@@ -51,6 +63,5 @@ func (s *state) socket(wanted, name string) (string, error) {
 	if _, err := os.Lstat(wanted); !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("listen at %s: something is there already", wanted)
 	}
-	s.record.Outside = append(s.record.Outside, wanted, wanted+".ttrpc")
-	return wanted, s.save()
+	return wanted, s.note(func(r *record) { r.Outside = append(r.Outside, wanted, wanted+".ttrpc") })
 }

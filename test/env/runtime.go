@@ -49,8 +49,12 @@ func (s *state) images() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	pause, err := load.PauseELF(runtime.GOARCH)
+	if err != nil {
+		return nil, err
+	}
 	var paths []string
-	for i, image := range []Image{busybox, Noop(noop)} {
+	for i, image := range []Image{busybox, Noop(noop), Pause(pause)} {
 		var archive bytes.Buffer
 		if err := image.WriteArchive(&archive); err != nil {
 			return nil, err

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,12 +26,14 @@ type state struct {
 	lock  *os.File // nil for one that outlives its process
 	users *users   // nil while it is nobody's
 
-	record record
+	mu     sync.Mutex
+	record record // guarded by mu
 }
 
 type record struct {
 	Daemons []*daemon `json:"daemons"`
 	Outside []string  `json:"outside"` // files of its own beyond its directory
+	Cgroups []string  `json:"cgroups"` // of its pods, below the root of each hierarchy
 }
 
 // shimDir is where containerd's shims keep their sockets, whatever they are told.
@@ -60,7 +63,7 @@ func newState(ctx context.Context, name string) (*state, error) {
 	if err := s.makeDir(name); err != nil {
 		return nil, errors.Join(err, users.leave())
 	}
-	if err := s.save(); err != nil {
+	if err := s.note(func(*record) {}); err != nil {
 		return nil, errors.Join(err, s.clean(ctx))
 	}
 	return s, nil
@@ -111,7 +114,11 @@ func loadState(dir string) (*state, error) {
 	return s, nil
 }
 
-func (s *state) save() error {
+// note changes the record and saves it.
+func (s *state) note(change func(*record)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.record)
 	text, err := json.Marshal(s.record)
 	if err != nil {
 		return fmt.Errorf("encode the record of an environment: %w", err)
@@ -136,8 +143,7 @@ func (s *state) start(name string, argv, environ []string) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.record.Daemons = append(s.record.Daemons, d)
-	return d, s.save()
+	return d, s.note(func(r *record) { r.Daemons = append(r.Daemons, d) })
 }
 
 // log is the end of a daemon's log, for an error's text.
@@ -156,7 +162,8 @@ func (s *state) clean(ctx context.Context) error {
 	if _, err := os.Stat(s.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	ids, sockets := s.containerIDs(), s.shimSockets() // before the daemons forget them
+	// before the daemons forget them
+	ids, sockets, namespaces := s.containerIDs(), s.shimSockets(), s.podmanNamespaces()
 	// The containers first, so that their daemons, if they live, can see them end.
 	errs := []error{killContained(s.dir)}
 	for _, d := range slices.Backward(s.record.Daemons) {
@@ -169,7 +176,7 @@ func (s *state) clean(ctx context.Context) error {
 	// What a shim had started may still be on its way out, and write; a cgroup is busy for
 	// a moment after its last process.
 	err := poll(ctx, func() error {
-		if err := errors.Join(removeCgroups(ids), unmountBelow(s.dir)); err != nil {
+		if err := errors.Join(removeCgroups(ids, s.record.Cgroups), unmountBelow(s.dir), s.removeCNI(ids), removeNamespaces(namespaces), removeRuncStates(ids)); err != nil {
 			return err
 		}
 		return os.RemoveAll(s.dir)
@@ -249,8 +256,15 @@ func sweep(ctx context.Context) error {
 // containerIDs are those that the environment's daemons know.
 func (s *state) containerIDs() []string {
 	var ids []string
-	for _, path := range append(s.glob("docker", "root", "containers", "*"), s.bundles()...) {
-		ids = append(ids, filepath.Base(path))
+	paths := append(s.glob("docker", "root", "containers", "*"), s.bundles()...)
+	paths = append(paths, s.glob("runc", "bundles", "*")...)
+	for _, runtime := range []string{"crio", "podman"} { // which keep their containers alike
+		paths = append(paths, s.glob(runtime, "root", "overlay-containers", "*")...)
+	}
+	for _, path := range paths {
+		if id := filepath.Base(path); !strings.HasSuffix(id, ".json") && !strings.HasSuffix(id, ".lock") {
+			ids = append(ids, id)
+		}
 	}
 	return ids
 }
@@ -265,13 +279,38 @@ func (s *state) bundles() []string {
 func (s *state) shimSockets() []string {
 	var paths []string
 	for _, bundle := range s.bundles() {
-		address, err := os.ReadFile(filepath.Join(bundle, "address"))
-		path, ok := strings.CutPrefix(strings.TrimSpace(string(address)), "unix://")
-		if err == nil && ok && strings.HasPrefix(path, shimDir+"/") {
+		path, ok := strings.CutPrefix(shimAddress(bundle), "unix://")
+		if ok && strings.HasPrefix(path, shimDir+"/") {
 			paths = append(paths, path)
 		}
 	}
 	return paths
+}
+
+// shimAddress is where the shim of a bundle listens, which each major version of
+// containerd notes in its own way; "" when it has not done so.
+func shimAddress(bundle string) string {
+	var boot struct{ Address string }
+	text, err := os.ReadFile(filepath.Join(bundle, "bootstrap.json"))
+	if err == nil && json.Unmarshal(text, &boot) == nil {
+		return boot.Address
+	}
+	if text, err = os.ReadFile(filepath.Join(bundle, "address")); err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// runcDir is where runc keeps the state of containers unless it is told otherwise.
+const runcDir = "/run/runc"
+
+// removeRuncStates removes what runc knows of containers that were killed.
+func removeRuncStates(ids []string) error {
+	var errs []error
+	for _, id := range ids {
+		errs = append(errs, os.RemoveAll(filepath.Join(runcDir, id)))
+	}
+	return errors.Join(errs...)
 }
 
 func (s *state) glob(elem ...string) []string {

@@ -13,7 +13,7 @@ import (
 )
 
 // users is the machine-wide list of who runs an environment now, as a lock that each
-// shares. Some directories are shared as well: the parent cgroups of containers, and two
+// shares. Some directories are shared as well: the parent cgroups of containers, and some
 // that runtimes make whatever they are told. Only the last to go may remove them, or a
 // container that another's runtime is just making would fail.
 //
@@ -27,9 +27,11 @@ func sharedDirs() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	candidates := []string{shimDir, "/run/docker"}
+	candidates := []string{shimDir, "/run/docker", runcDir, netnsDir, cniState}
 	for _, root := range roots {
-		candidates = append(candidates, filepath.Join(root, "docker"), filepath.Join(root, CtrNamespace))
+		for _, parent := range []string{"docker", CtrNamespace, CRINamespace, podParent, "libpod_parent"} {
+			candidates = append(candidates, filepath.Join(root, parent))
+		}
 	}
 	return slices.DeleteFunc(candidates, func(dir string) bool {
 		_, err := os.Stat(dir)
@@ -111,6 +113,9 @@ func (u *users) end() error {
 	}
 	for _, dir := range present {
 		if !slices.Contains(before, dir) {
+			if dir == netnsDir { // mounted on itself; with something in it, it stays so
+				_ = unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
+			}
 			removeEmptyDirs(dir)
 		}
 	}

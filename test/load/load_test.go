@@ -7,7 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 func TestNoopExitsWithStatusZero(t *testing.T) {
@@ -34,6 +38,63 @@ func TestNoopIsAnExecutableOfItsArchitecture(t *testing.T) {
 		})
 	}
 	if _, err := NoopELF("pdp11"); err == nil {
+		t.Error("an unknown architecture got a program")
+	}
+}
+
+func TestPauseSleepsUntilItIsToldToEnd(t *testing.T) {
+	code, err := PauseELF(runtime.GOARCH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "pause")
+	if err := os.WriteFile(path, code, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		cmd := exec.Command(path)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// Sleeping in its system call, it has blocked the signals.
+		status := fmt.Sprintf("/proc/%d/syscall", cmd.Process.Pid)
+		for deadline := time.Now().Add(time.Minute); ; {
+			text, err := os.ReadFile(status)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(text), " ") && !strings.HasPrefix(string(text), "-1") {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("it does not sleep: %s", text)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("after %v it ended with %v", signal, err)
+		}
+	}
+}
+
+func TestPauseIsAnExecutableOfItsArchitecture(t *testing.T) {
+	for arch, machine := range map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64} {
+		b, err := PauseELF(arch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := elf.NewFile(bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Machine != machine {
+			t.Errorf("for %s it is made for %v", arch, f.Machine)
+		}
+	}
+	if _, err := PauseELF("pdp11"); err == nil {
 		t.Error("an unknown architecture got a program")
 	}
 }

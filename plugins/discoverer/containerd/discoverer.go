@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/backoff"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+// Between two tries to connect the pause doubles from the first to the last; a socket
+// that appears or is replaced ends it early.
+const (
+	firstPause  = 100 * time.Millisecond
+	lastPause   = 5 * time.Second
+	socketWatch = 100 * time.Millisecond
+)
+
+// containerdDiscoverer finds the containers of one containerd.
+type containerdDiscoverer struct {
+	config Config
+	socket string
+	log    *slog.Logger
+}
+
+func newDiscoverer(c Config, fromEnv string, node *protov1.Node, log *slog.Logger) (*containerdDiscoverer, error) {
+	socket, err := findSocket(c.Address, fromEnv, node.GetHostRoot())
+	if err != nil {
+		return nil, err
+	}
+	return &containerdDiscoverer{config: c, socket: socket, log: log.With("socket", socket)}, nil
+}
+
+// Detect tells whether containerd answers at the socket.
+func (d *containerdDiscoverer) Detect(ctx context.Context) (string, error) {
+	conn, err := dial(ctx, d.socket, min(d.config.Timeout, 2*time.Second))
+	if err != nil {
+		if isAbsent(d.socket, err) {
+			return "no containerd at " + d.socket, discover.ErrAbsent
+		}
+		return "", fmt.Errorf("detect at %s: %w", d.socket, err)
+	}
+	return fmt.Sprintf("containerd %s at %s", conn.release, d.socket), conn.close()
+}
+
+// Discover follows containerd until ctx is done, through all its restarts. It answers for
+// the host's cgroups at all times.
+func (d *containerdDiscoverer) Discover(ctx context.Context, host discover.Host, inv discover.Inventory) error {
+	facts := host.Facts(&protov1.Subscribe{Cgroups: true, Claims: true})
+	t := newTracker(inv, d.config.scope())
+	describe := newDescriber(d.config)
+	pause := backoff.Backoff{Min: firstPause, Max: lastPause}
+	said := ""
+	for {
+		sig := signature(d.socket)
+		began := time.Now()
+		err := d.session(ctx, t, describe, facts)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := t.setAway(); err != nil {
+			return err
+		}
+		why := reason(d.socket, d.config.Timeout, err)
+		inv.Degraded(why)
+		if time.Since(began) > 2*lastPause {
+			pause.Reset()
+			said = ""
+		}
+		if why != said {
+			d.log.Warn("not connected", "reason", why, "error", err, "known_containers", len(t.containers))
+			said = why
+		}
+		wait := pause.Next()
+		if _, err := meanwhile(ctx, t, facts, func(ctx context.Context) struct{} { d.wait(ctx, wait, sig); return struct{}{} }); err != nil {
+			return err
+		}
+		if signature(d.socket) != sig {
+			pause.Reset()
+		}
+	}
+}
+
+// session connects and follows containerd while the connection lasts. It returns why it
+// ended; never nil.
+func (d *containerdDiscoverer) session(ctx context.Context, t *tracker, describe *describer, facts <-chan *protov1.HostFacts) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type opened struct {
+		conn   *connection
+		stream *stream
+		err    error
+	}
+	o, err := meanwhile(ctx, t, facts, func(context.Context) (o opened) { // the stream outlives it
+		o.conn, o.stream, o.err = connect(ctx, d.socket, d.config)
+		return o
+	})
+	if o.conn == nil {
+		return errors.Join(err, o.err)
+	}
+	if err == nil {
+		s := &session{conn: o.conn, stream: o.stream, tracker: t, describe: describe, config: d.config, log: d.log}
+		err = s.run(ctx, facts)
+	}
+	cancel()
+	err = errors.Join(err, o.conn.close())
+	<-o.stream.done
+	return err
+}
+
+// meanwhile answers for the host's cgroups while something else is done, and returns what
+// that came to. Its error is ctx's, or the inventory's.
+func meanwhile[T any](ctx context.Context, t *tracker, facts <-chan *protov1.HostFacts, do func(context.Context) T) (T, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan T, 1)
+	go func() { done <- do(ctx) }()
+	var expire <-chan time.Time
+	if t.connecting { // else nobody waits
+		ticker := time.NewTicker(claimPatience / 4)
+		defer ticker.Stop()
+		expire = ticker.C
+	}
+	var err error
+	for {
+		select {
+		case out := <-done:
+			if err == nil {
+				err = ctx.Err()
+			}
+			return out, err
+		case f, ok := <-facts:
+			if !ok {
+				facts = nil // and so the stream to the daemon has ended, and ctx with it
+			} else if err == nil {
+				err = t.facts(f)
+			}
+		case <-expire:
+			if err == nil {
+				err = t.expire()
+			}
+		}
+		if err != nil {
+			cancel() // and wait for what is done
+		}
+	}
+}
+
+// wait pauses, but no longer than until the socket is another one.
+func (d *containerdDiscoverer) wait(ctx context.Context, pause time.Duration, sig socketSignature) {
+	end := time.NewTimer(pause)
+	defer end.Stop()
+	look := time.NewTicker(socketWatch)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-end.C:
+			return
+		case <-look.C:
+			if now := signature(d.socket); now != sig && now != (socketSignature{}) {
+				return
+			}
+		}
+	}
+}
+
+// socketSignature tells one socket from its successor at the same path; the zero value
+// is none.
+type socketSignature struct {
+	dev, ino uint64
+	changed  int64
+}
+
+func signature(socket string) socketSignature {
+	var st syscall.Stat_t
+	if err := syscall.Stat(socket, &st); err != nil {
+		return socketSignature{}
+	}
+	return socketSignature{dev: uint64(st.Dev), ino: st.Ino, changed: st.Ctim.Nano()}
+}
+
+// isAbsent tells that nothing listens at the socket. gRPC's errors don't keep their
+// cause, so the socket is tried.
+func isAbsent(socket string, err error) bool {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return true
+	}
+	tried := tryConnect(socket)
+	return errors.Is(tried, fs.ErrNotExist) || errors.Is(tried, syscall.ECONNREFUSED)
+}
+
+func isForbidden(socket string, err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(tryConnect(socket), os.ErrPermission)
+}
+
+func tryConnect(socket string) error {
+	c, err := net.DialTimeout("unix", socket, time.Second)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+var _ discover.Discoverer = (*containerdDiscoverer)(nil)

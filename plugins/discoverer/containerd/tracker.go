@@ -1,0 +1,595 @@
+package main
+
+import (
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/containerd/containerd/api/types/task"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+const (
+	// maxTries is how often a question that went wrong is asked before the container
+	// stays as it is known, until its next event or a resync.
+	maxTries = 3
+	// maxContainers that are followed; the daemon knows no more either.
+	maxContainers = 65536
+)
+
+// tracker knows what was said of every container and decides what to say next. It does
+// no I/O: events, lists, answers and the host's cgroups are handed to it, in any order,
+// and it never lets an older answer overwrite a newer fact. It belongs to one goroutine.
+//
+// What orders things is a clock of its own that ticks with every event. A container
+// remembers the tick of its last event; a list and a question remember the tick at which
+// they were sent. An answer asked for before the container's last event may be older than
+// it, so the event's facts win; an event after which there is more to know has asked
+// again by itself. What the store tells (the record) and what the tasks tell (the status)
+// are kept apart: only a list tells of both.
+type tracker struct {
+	inv discover.Inventory
+	now func() time.Time
+
+	tick       uint64
+	containers map[key]*tracked
+	deleted    map[key]struct{} // since the list under way was asked for
+	buried     graves
+	listing    bool
+	snapshot   bool // of the list under way
+	listTick   uint64
+	listed     map[key]struct{} // by the list under way
+
+	questions  fifo
+	asking     map[key]struct{} // asked for, or queued to be
+	inSnapshot bool
+
+	claims
+
+	// counts since the tracker began, for the log
+	asked, failed, stale, ignored, refused uint64
+}
+
+// tracked is one container.
+type tracked struct {
+	record   record // nil: not known yet, and nothing told
+	path     string // of its cgroup, as the record has it
+	status   status
+	cgroup   uint64 // id; 0: not known
+	tick     uint64 // of the last event
+	queued   bool
+	inFlight bool
+	tries    int
+}
+
+// record is what containerd's store tells of a container, encoded: many are held, and
+// few are looked at.
+type record []byte
+
+func pack(c *protov1.Container) record {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
+	if err != nil {
+		// Only for a text that is not UTF-8, and the describer leaves none.
+		b, _ = proto.Marshal(&protov1.Container{Id: c.GetId(), Scope: c.GetScope(), Runtime: runtimeName})
+	}
+	return b
+}
+
+func (r record) unpack() *protov1.Container {
+	c := &protov1.Container{}
+	if err := proto.Unmarshal(r, c); err != nil {
+		return c // never: it is what pack made
+	}
+	return c
+}
+
+// status is what the tasks tell of a container.
+type status struct {
+	state    protov1.Container_State
+	pid      uint32
+	exited   bool // and code is its exit code
+	code     int32
+	oom      bool  // since the last start
+	started  int64 // ns
+	finished int64 // ns
+}
+
+// alive tells whether the container has processes.
+func (s *status) alive() bool {
+	return s.state == protov1.Container_STATE_RUNNING || s.state == protov1.Container_STATE_PAUSED
+}
+
+func newTracker(inv discover.Inventory, s scope) *tracker {
+	return &tracker{
+		inv: inv, now: time.Now,
+		containers: map[key]*tracked{}, deleted: map[key]struct{}{}, listed: map[key]struct{}{}, asking: map[key]struct{}{},
+		claims: newClaims(s),
+	}
+}
+
+// event takes one of containerd's events.
+func (t *tracker) event(e *event) error {
+	switch e.action {
+	case imageCreated:
+		if isDocker(e.key.namespace) || isDigest(e.image) {
+			return nil
+		}
+		return t.inv.Lifecycle(&protov1.Lifecycle{Action: "pulled", TimeUnixNano: e.nano,
+			Attributes: map[string]string{"image": e.image}})
+	case imageUpdated, imageDeleted, noAction:
+		return nil
+	case namespaceDeleted:
+		return t.forgetNamespace(e.key.namespace)
+	}
+	if e.key.id == "" {
+		t.ignored++
+		return nil
+	}
+	t.tick++
+	c := t.containers[e.key]
+	if e.action == containerDeleted {
+		return t.delete(c, e)
+	}
+	if c == nil {
+		var err error
+		if c, err = t.unknown(e); c == nil {
+			return err
+		}
+	}
+	c.tick = t.tick
+	before := c.status
+	word := apply(&c.status, e)
+	switch e.action {
+	case containerCreated:
+		if c.record == nil { // else a list or an answer told of it first
+			t.record(e.key, c, created(e))
+		}
+		if err := t.tell(e.key, c); err != nil {
+			return err
+		}
+		t.ask(e.key, c)
+	case containerUpdated:
+		t.ask(e.key, c)
+	default:
+		if c.status != before && c.record != nil {
+			if err := t.tell(e.key, c); err != nil {
+				return err
+			}
+		}
+	}
+	if word == "" {
+		return nil
+	}
+	return t.lifecycle(e, word, c.record)
+}
+
+// unknown makes a container of an event that tells of one not known, where there is one:
+// nil where there is not.
+func (t *tracker) unknown(e *event) (*tracked, error) {
+	switch e.action {
+	case containerCreated:
+	case taskExited, taskDeleted, taskOOM:
+		// The shim tells of an end by itself, and containerd may have told of the
+		// container's deletion before that arrives.
+		if g := t.buried.find(e.key); g != nil && g.alive && e.action == taskExited {
+			g.alive = false
+			return nil, t.lifecycle(e, "died", g.record)
+		}
+		t.ignored++
+		return nil, nil
+	default:
+		// It was created while there were no events, or it was deleted and this came
+		// late: the answer tells.
+		if t.buried.find(e.key) != nil {
+			t.ignored++
+			return nil, nil
+		}
+	}
+	c := t.add(e.key)
+	if c != nil && e.action != containerCreated {
+		t.ask(e.key, c)
+	}
+	return c, nil
+}
+
+// add makes room for a container; nil: there is none.
+func (t *tracker) add(k key) *tracked {
+	if len(t.containers) >= maxContainers {
+		t.refused++
+		return nil
+	}
+	c := &tracked{tick: t.tick}
+	t.containers[k] = c
+	return c
+}
+
+// created is a container as its create event tells it.
+func created(e *event) *protov1.Container {
+	return &protov1.Container{
+		Id: e.key.id, Scope: scopeOf(e.key), Name: fallbackName(e.key, false), Image: parseImage(e.image), Runtime: runtimeName,
+		CreatedUnixNano: e.nano,
+	}
+}
+
+// apply changes a status as an event says, and returns the lifecycle's word for it.
+func apply(s *status, e *event) string {
+	switch e.action {
+	case containerCreated:
+		*s = status{state: protov1.Container_STATE_CREATED}
+		return "created"
+	case taskCreated:
+		*s = status{state: protov1.Container_STATE_CREATED, pid: e.pid}
+	case taskStarted:
+		*s = status{state: protov1.Container_STATE_RUNNING, pid: e.pid, started: e.nano}
+		return "started"
+	case taskPaused:
+		s.state = protov1.Container_STATE_PAUSED
+		return "paused"
+	case taskResumed:
+		s.state = protov1.Container_STATE_RUNNING
+		return "unpaused"
+	case taskOOM:
+		s.oom = true
+		return "oom"
+	case taskExited:
+		// The end of an earlier task may arrive after a later one's start.
+		if e.pid == 0 || s.pid == 0 || e.pid == s.pid {
+			s.end(e)
+		}
+		return "died"
+	case taskDeleted:
+		if s.pid != 0 && (e.pid == 0 || e.pid == s.pid) {
+			s.end(e)
+		}
+	}
+	return ""
+}
+
+func (s *status) end(e *event) {
+	s.state, s.pid, s.exited, s.code, s.finished = protov1.Container_STATE_EXITED, 0, true, int32(e.code), e.ended
+	if s.finished == 0 {
+		s.finished = e.nano
+	}
+}
+
+// record notes what the store has of a container, and finds its cgroup.
+func (t *tracker) record(k key, c *tracked, r *protov1.Container) {
+	if c.path != r.GetCgroupPath() {
+		if t.byPath[c.path] == k {
+			delete(t.byPath, c.path)
+		}
+		if c.path, c.cgroup = r.GetCgroupPath(), 0; c.path != "" {
+			t.byPath[c.path] = k
+		}
+	}
+	if id := t.cgroups[c.path]; id != 0 && c.path != "" {
+		c.cgroup = id
+	}
+	c.record = pack(r)
+}
+
+// tell sends the description of a container.
+func (t *tracker) tell(k key, c *tracked) error {
+	out := c.record.unpack()
+	s := &c.status
+	out.State, out.Pid, out.StartedUnixNano, out.FinishedUnixNano = s.state, s.pid, s.started, s.finished
+	if s.exited {
+		out.ExitCode = proto.Int32(s.code)
+	}
+	if s.oom {
+		out.OomKilled = proto.Bool(true)
+	}
+	out.CgroupId = c.cgroup
+	if c.cgroup != 0 {
+		delete(t.unanswered, c.cgroup) // this is the answer
+	}
+	return t.inv.Container(out)
+}
+
+func (t *tracker) lifecycle(e *event, word string, r record) error {
+	if isDocker(e.key.namespace) {
+		return nil
+	}
+	l := &protov1.Lifecycle{Container: refOf(e.key), Action: word, TimeUnixNano: e.nano, Attributes: map[string]string{}}
+	said := r.unpack()
+	if said.GetName() != "" {
+		l.Attributes["name"] = said.GetName()
+	}
+	if ref := said.GetImage(); ref.GetName() != "" {
+		l.Attributes["image"] = reference(ref)
+	}
+	if word == "died" {
+		l.Attributes["exit_code"] = strconv.FormatUint(uint64(e.code), 10)
+		// A shell gives these codes too, to those that a signal ended.
+		if e.code > 128 && e.code <= 128+64 {
+			l.Attributes["signal"] = strconv.FormatUint(uint64(e.code-128), 10)
+		}
+	}
+	return t.inv.Lifecycle(l)
+}
+
+// delete takes a container's delete event.
+func (t *tracker) delete(c *tracked, e *event) error {
+	if t.listing {
+		t.deleted[e.key] = struct{}{}
+	}
+	var r record
+	alive := false
+	if c != nil {
+		r = c.record
+		alive = c.status.alive()
+	}
+	if r == nil {
+		r = pack(created(e))
+	}
+	t.buried.add(grave{key: e.key, record: r, alive: alive, tick: t.tick})
+	if err := t.lifecycle(e, "removed", r); err != nil {
+		return err
+	}
+	if c != nil {
+		// Another container may be given the id, and with it a cgroup of the same path,
+		// before the host tells that this one's is gone.
+		delete(t.cgroups, c.path)
+	}
+	if err := t.forget(e.key); err != nil {
+		return err
+	}
+	return t.settle(e.key)
+}
+
+func (t *tracker) forget(k key) error {
+	t.drop(k)
+	return t.inv.RemoveContainer(refOf(k))
+}
+
+// drop takes a container out without a word.
+func (t *tracker) drop(k key) {
+	c := t.containers[k]
+	if c == nil {
+		return
+	}
+	delete(t.containers, k)
+	delete(t.asking, k)
+	if c.path != "" && t.byPath[c.path] == k {
+		delete(t.byPath, c.path)
+	}
+}
+
+func (t *tracker) forgetNamespace(namespace string) error {
+	for k := range t.containers {
+		if k.namespace == namespace {
+			if err := t.forget(k); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// connected begins a snapshot: the stream of events is open, and every one that comes
+// from now on is told within it.
+func (t *tracker) connected() error {
+	t.inSnapshot, t.connecting, t.away = true, false, false
+	return t.inv.Reset()
+}
+
+// beginList must be called before a list is asked for.
+func (t *tracker) beginList(snapshot bool) {
+	t.listing, t.snapshot, t.listTick = true, snapshot, t.tick
+	clear(t.deleted)
+	clear(t.listed)
+}
+
+// found is a container of a list.
+type found struct {
+	key       key
+	container *protov1.Container
+	task      *task.Process // nil: there is none
+	tasks     bool          // whether it is known if there is one
+}
+
+// list takes one container of the list under way. For a snapshot all are told; else only
+// what differs.
+func (t *tracker) list(f *found) error {
+	if _, gone := t.deleted[f.key]; gone || f.key.id == "" {
+		return nil
+	}
+	c := t.containers[f.key]
+	isNew := c == nil
+	if isNew {
+		if c = t.add(f.key); c == nil {
+			return nil
+		}
+		c.tick = 0
+	}
+	t.listed[f.key] = struct{}{}
+	was, statusWas := c.record, c.status
+	if c.record == nil || c.tick <= t.listTick {
+		t.record(f.key, c, f.container)
+	}
+	switch {
+	case !f.tasks:
+	case c.tick <= t.listTick:
+		c.status.listed(f.task)
+	case c.status.pid == 0 && c.status.alive():
+		c.status.pid = f.task.GetPid() // an event that does not tell it was the first
+	}
+	if t.snapshot || string(was) != string(c.record) || statusWas != c.status {
+		return t.tell(f.key, c)
+	}
+	return nil
+}
+
+// listed takes what a list tells of a task.
+func (s *status) listed(p *task.Process) {
+	switch {
+	case p == nil:
+		if s.pid != 0 { // its end was not told
+			s.state, s.pid, s.exited = protov1.Container_STATE_EXITED, 0, false
+		}
+	case p.GetStatus() == task.Status_STOPPED:
+		*s = status{state: protov1.Container_STATE_EXITED, exited: true, code: int32(p.GetExitStatus()),
+			oom: s.oom, started: s.started, finished: nano(p.GetExitedAt())}
+	default:
+		next := stateOf(p.GetStatus())
+		if next == protov1.Container_STATE_UNSPECIFIED {
+			next = s.state // the shim did not answer
+		}
+		if s.pid != p.GetPid() {
+			*s = status{} // another task than the one that was known
+		}
+		s.state, s.pid, s.exited, s.finished = next, p.GetPid(), false, 0
+	}
+}
+
+func stateOf(s task.Status) protov1.Container_State {
+	switch s {
+	case task.Status_CREATED:
+		return protov1.Container_STATE_CREATED
+	case task.Status_RUNNING, task.Status_PAUSING:
+		return protov1.Container_STATE_RUNNING
+	case task.Status_PAUSED:
+		return protov1.Container_STATE_PAUSED
+	case task.Status_STOPPED:
+		return protov1.Container_STATE_EXITED
+	}
+	return protov1.Container_STATE_UNSPECIFIED
+}
+
+// endList ends the list under way: what it did not tell is gone. An error leaves all as
+// it was.
+func (t *tracker) endList(err error) error {
+	t.listing = false
+	defer func() { clear(t.deleted); clear(t.listed) }()
+	if err != nil {
+		return nil
+	}
+	for k, c := range t.containers {
+		_, there := t.listed[k]
+		switch {
+		case there, c.tick > t.listTick: // else it was created after the list was made, and told then
+		case t.snapshot, c.record == nil:
+			t.drop(k) // not told again before Synced, or never
+		default:
+			if err := t.forget(k); err != nil {
+				return err
+			}
+		}
+	}
+	if !t.snapshot || !t.inSnapshot {
+		return nil
+	}
+	t.inSnapshot = false
+	if err := t.reconsider(); err != nil {
+		return err
+	}
+	return t.inv.Synced()
+}
+
+// ask queues a question to the store.
+func (t *tracker) ask(k key, c *tracked) {
+	c.tries = 0
+	t.askAgain(k, c)
+}
+
+func (t *tracker) askAgain(k key, c *tracked) {
+	t.asking[k] = struct{}{}
+	if !c.queued {
+		c.queued = true
+		t.questions.push(k)
+	}
+}
+
+// question is one container to ask the store for.
+type question struct {
+	key   key
+	of    *tracked // nil: it is a claim's, and whether there is such a container is asked
+	claim uint64   // the cgroup
+	tick  uint64
+}
+
+// next gives the next question, if there is one.
+func (t *tracker) next() (question, bool) {
+	for n := t.questions.len(); n > 0; n-- {
+		k := t.questions.pop()
+		c := t.containers[k]
+		if c == nil || !c.queued {
+			continue // deleted
+		}
+		if c.inFlight {
+			t.questions.push(k) // asked again when this answer is there
+			continue
+		}
+		c.queued, c.inFlight = false, true
+		t.asked++
+		return question{key: k, of: c, tick: t.tick}, true
+	}
+	return question{}, false
+}
+
+// outcome of a question.
+type outcome int
+
+const (
+	answerOK outcome = iota
+	answerGone
+	answerFailed
+)
+
+// answer takes the answer to a question of next.
+func (t *tracker) answer(q question, r *protov1.Container, how outcome) error {
+	c := t.containers[q.key]
+	if c != q.of || c == nil {
+		return t.settle(q.key) // deleted meanwhile, and there may be another of its id
+	}
+	c.inFlight = false
+	switch how {
+	case answerGone:
+		if c.record == nil {
+			t.drop(q.key)
+		}
+		// Else what the create event told stays until the delete event.
+	case answerFailed:
+		t.failed++
+		if c.tries++; c.tries < maxTries {
+			t.askAgain(q.key, c)
+		}
+	case answerOK:
+		if c.tick > q.tick {
+			t.stale++ // of the tasks, which it does not tell of; an update asks again
+		}
+		was := c.record
+		cgroup := c.cgroup
+		t.record(q.key, c, r)
+		if string(was) != string(c.record) || cgroup != c.cgroup {
+			if err := t.tell(q.key, c); err != nil {
+				return err
+			}
+		}
+	}
+	if c := t.containers[q.key]; c == nil || !c.queued {
+		delete(t.asking, q.key)
+	}
+	return t.settle(q.key)
+}
+
+// disconnected forgets what was under way; what is known stays.
+func (t *tracker) disconnected() {
+	t.listing, t.inSnapshot = false, false
+	clear(t.deleted)
+	clear(t.listed)
+	clear(t.asking)
+	t.questions = fifo{}
+	for k, c := range t.containers {
+		c.queued, c.inFlight = false, false
+		if c.record == nil {
+			delete(t.containers, k)
+		}
+	}
+}
+
+// settled tells that nothing is queued or awaited.
+func (t *tracker) settled() bool { return !t.inSnapshot && t.questions.len() == 0 }
