@@ -175,6 +175,30 @@ func TestTheLifeOfAContainerIsTold(t *testing.T) {
 	}
 }
 
+func TestAnEndIsToldOnceWhicheverEventComesFirst(t *testing.T) {
+	for _, order := range [][]action{{taskExited, taskDeleted}, {taskDeleted, taskExited}, {taskDeleted}, {taskExited, taskExited}} {
+		tr, r := connectedTo(t)
+		must(t, tr.event(eventOf("a", containerCreated)))
+		must(t, tr.event(eventOf("a", taskStarted)))
+		for _, a := range order {
+			must(t, tr.event(eventOf("a", a, ending(5))))
+		}
+		if got := strings.Join(r.lines("lifecycle a died"), "; "); got != "lifecycle a died exit_code=5" {
+			t.Errorf("%v: told %q", order, got)
+		}
+		if c := r.container("a"); c.State != protov1.Container_STATE_EXITED || c.GetExitCode() != 5 {
+			t.Error(c)
+		}
+	}
+	tr, r := connectedTo(t)
+	must(t, tr.event(eventOf("a", containerCreated)))
+	must(t, tr.event(eventOf("a", taskCreated)))
+	must(t, tr.event(eventOf("a", taskDeleted, ending(1)))) // it could not be started
+	if got := r.lines("lifecycle a died"); len(got) > 0 || r.container("a").State != protov1.Container_STATE_EXITED {
+		t.Error(got, r.container("a"))
+	}
+}
+
 func TestTheEndOfAnEarlierTaskIsNotTheLaterOnes(t *testing.T) {
 	tr, r := connectedTo(t)
 	must(t, tr.event(eventOf("a", containerCreated)))
