@@ -130,6 +130,9 @@ func settings() map[string]func(config.Config, map[string]string) bool {
 		}
 	}
 	docker := plugin(`discoverer "docker"`, "{")
+	runtimes := func(_ config.Config, plugins map[string]string) bool {
+		return plugins[`discoverer "docker"`]+plugins[`discoverer "containerd"`] != ""
+	}
 	level := func(below, rate string) func(config.Config, map[string]string) bool {
 		return plugin(`sampler "threshold"`, fmt.Sprintf(`"level":[{"below":%s,"rate":%s}]`, below, rate))
 	}
@@ -138,7 +141,7 @@ func settings() map[string]func(config.Config, map[string]string) bool {
 		"container_config.enable_kubernetes_integration": nil,
 		"container_config.enable_namespace_isolation":    nil,
 		"container_config.enable_service_mesh_support":   plugin(`mesh "generic"`, "{"),
-		"container_config.container_runtimes":            docker,
+		"container_config.container_runtimes":            runtimes,
 		"container_config.kubeconfig_path":               nil,
 		"container_config.namespace_filters":             nil,
 		"container_config.discovery_interval":            plugin(`discoverer "docker"`, `"resync":30000000000`),

@@ -38,6 +38,10 @@ func schemas() map[string]schema.Block {
 			{Name: "label_size", Type: schema.Size, Default: int64(4 << 10), Min: schema.Bound(16), Max: schema.Bound(64 << 10)},
 			{Name: "labels_size", Type: schema.Size, Default: int64(32 << 10), Min: schema.Bound(0), Max: schema.Bound(256 << 10)},
 		}},
+		`discoverer "containerd"`: {Attributes: []schema.Attribute{
+			{Name: "address", Type: schema.String, Pattern: `unix:///.+`, Opens: schema.Socket},
+			{Name: "namespaces", Type: schema.String, Shape: schema.List, Default: []string{}},
+		}},
 		`mesh "generic"`: {
 			Attributes: []schema.Attribute{
 				{Name: "min_confidence", Type: schema.Number, Default: 0.5, Min: schema.Bound(0.1), Max: schema.Bound(1)},
