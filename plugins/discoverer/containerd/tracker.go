@@ -318,15 +318,12 @@ func (t *tracker) delete(c *tracked, e *event) error {
 	if t.listing {
 		t.deleted[e.key] = struct{}{}
 	}
-	var r record
-	alive := false
-	if c != nil {
-		r = c.record
-		alive = c.status.alive()
+	said, alive := created(e), false
+	if c != nil && c.record != nil {
+		said, alive = c.record.unpack(), c.status.alive()
 	}
-	if r == nil {
-		r = pack(created(e))
-	}
+	// Of it no more is kept than a later word of its end needs.
+	r := pack(&protov1.Container{Id: said.Id, Scope: said.Scope, Name: said.Name, Image: said.Image})
 	t.buried.add(grave{key: e.key, record: r, alive: alive, tick: t.tick})
 	if err := t.lifecycle(e, "removed", r); err != nil {
 		return err
