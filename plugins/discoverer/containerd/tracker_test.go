@@ -446,6 +446,56 @@ func TestAResyncTellsOnlyWhatDiffers(t *testing.T) {
 	}
 }
 
+func TestAResyncFindsWhatNoEventTold(t *testing.T) {
+	tr, r := connectedTo(t, line("a", task.Status_RUNNING))
+	must(t, tr.event(eventOf("a", taskOOM)))
+	f := line("a", task.Status_RUNNING)
+	f.container.Labels = map[string]string{"new": "label"}
+	f.task.Pid = 200
+	listed(t, tr, false, f)
+	if c := r.container("a"); c.Labels["new"] != "label" || c.Pid != 200 || c.OomKilled != nil {
+		t.Error("it is another task, and has another label: ", c)
+	}
+}
+
+func TestWhatIsGoneAfterAReconnectionIsKnownUntilTheSnapshotIsComplete(t *testing.T) {
+	tr, r := connectedTo(t, line("old", task.Status_RUNNING))
+	tr.disconnected()
+	must(t, tr.connected())
+	listed(t, tr, true)
+	if got := strings.Join(r.log, " "); got != "reset synced" || len(tr.containers) != 0 {
+		t.Error(got)
+	}
+}
+
+func TestAQuestionUnderWayAtADisconnectionIsAskedAnew(t *testing.T) {
+	tr, _ := connectedTo(t)
+	must(t, tr.event(eventOf("a", containerCreated)))
+	if _, ok := tr.next(); !ok {
+		t.Fatal("not asked for")
+	}
+	tr.disconnected()
+	must(t, tr.connected())
+	listed(t, tr, true, line("a", task.Status_RUNNING))
+	must(t, tr.event(eventOf("a", containerUpdated)))
+	if _, ok := tr.next(); !ok {
+		t.Error("not asked for again")
+	}
+}
+
+func TestAnEventThatComesBeforeTheListLacksNothingAfterIt(t *testing.T) {
+	tr, r := trackerFor(t)
+	must(t, tr.connected())
+	tr.beginList(true)
+	must(t, tr.event(eventOf("a", taskPaused)))
+	f := line("a", task.Status_RUNNING)
+	must(t, tr.list(&f))
+	must(t, tr.endList(nil))
+	if c := r.container("a"); c.State != protov1.Container_STATE_PAUSED || c.Pid != 100 {
+		t.Error(c)
+	}
+}
+
 func TestWhatDockerRunsIsDescribedButHasNoLifeOfItsOwn(t *testing.T) {
 	tr, r := connectedTo(t)
 	moby := func(e *event) { e.key.namespace = "moby" }
