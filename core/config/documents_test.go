@@ -131,7 +131,7 @@ func settings() map[string]func(config.Config, map[string]string) bool {
 	}
 	docker := plugin(`discoverer "docker"`, "{")
 	runtimes := func(_ config.Config, plugins map[string]string) bool {
-		return plugins[`discoverer "docker"`]+plugins[`discoverer "crio"`] != ""
+		return plugins[`discoverer "docker"`]+plugins[`discoverer "containerd"`]+plugins[`discoverer "crio"`] != ""
 	}
 	level := func(below, rate string) func(config.Config, map[string]string) bool {
 		return plugin(`sampler "threshold"`, fmt.Sprintf(`"level":[{"below":%s,"rate":%s}]`, below, rate))

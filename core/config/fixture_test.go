@@ -41,6 +41,10 @@ func schemas() map[string]schema.Block {
 		`discoverer "crio"`: {Attributes: []schema.Attribute{
 			{Name: "endpoint", Type: schema.String, Pattern: `unix:///.+`, Opens: schema.Socket},
 		}},
+		`discoverer "containerd"`: {Attributes: []schema.Attribute{
+			{Name: "address", Type: schema.String, Pattern: `unix:///.+`, Opens: schema.Socket},
+			{Name: "namespaces", Type: schema.String, Shape: schema.List, Default: []string{}},
+		}},
 		`mesh "generic"`: {
 			Attributes: []schema.Attribute{
 				{Name: "min_confidence", Type: schema.Number, Default: 0.5, Min: schema.Bound(0.1), Max: schema.Bound(1)},

@@ -138,6 +138,9 @@ func TestCgroupsOfTheFirstListWaitForTheSnapshot(t *testing.T) {
 	f := line("a", task.Status_RUNNING)
 	must(t, tr.list(&f))
 	checkAnswers(t, r, "while listing", "1:a")
+	if q, ok := tr.nextDoubt(); ok {
+		t.Errorf("%v is asked for, although the list may tell", q.key)
+	}
 	must(t, tr.event(eventOf("b", containerCreated)))
 	must(t, tr.endList(nil))
 	checkAnswers(t, r, "after the list", "1:a 2:-")
@@ -217,6 +220,57 @@ func TestANewContainerDoesNotGetTheCgroupOfAnEarlierOne(t *testing.T) {
 	must(t, tr.event(eventOf("a", taskStarted)))
 	if c := r.container("a"); c.CgroupId != 2 {
 		t.Error(c)
+	}
+}
+
+func TestTheCgroupsOfOneNameAreToldApart(t *testing.T) {
+	tr, r := connectedTo(t)
+	must(t, tr.facts(batch(1, "/somewhere/a", 2, "/somewhere/a")))
+	must(t, tr.facts(removed(1, "/somewhere/a")))
+	must(t, tr.event(eventOf("a", containerCreated)))
+	answerAll(t, tr, func(id string) *protov1.Container {
+		c := stored(id)
+		c.CgroupPath = "/somewhere/a"
+		return c
+	})
+	if c := r.container("a"); c.CgroupId != 2 {
+		t.Error(c)
+	}
+}
+
+func TestAContainerThatMovesLosesItsEarlierCgroup(t *testing.T) {
+	tr, r := connectedTo(t, line("a", task.Status_RUNNING))
+	must(t, tr.event(eventOf("a", containerUpdated)))
+	answerAll(t, tr, func(id string) *protov1.Container {
+		c := stored(id)
+		c.CgroupPath = "/elsewhere/a"
+		return c
+	})
+	must(t, tr.facts(batch(1, "/default/a", 2, "/elsewhere/a")))
+	checkAnswers(t, r, "", "1:- 2:a")
+	if q, ok := tr.nextDoubt(); ok {
+		t.Errorf("%v is asked for, although its cgroup is known", q.key)
+	}
+}
+
+func TestCgroupsOfOtherNamespacesAreNotAskedAbout(t *testing.T) {
+	r := newRecorder(t)
+	tr := newTracker(r, scope{except: []string{"other"}})
+	must(t, tr.connected())
+	listed(t, tr, true)
+	must(t, tr.facts(batch(1, "/other/a", 2, "/default/a")))
+	checkAnswers(t, r, "", "1:-")
+}
+
+func TestAContainerFoundByItsCgroupIsNotGoneForAnOlderList(t *testing.T) {
+	tr, r := connectedTo(t)
+	must(t, tr.facts(batch(1, "/default/a")))
+	q, _ := tr.nextDoubt()
+	tr.beginList(false)
+	must(t, tr.answerDoubt(q, stored("a"), answerOK))
+	must(t, tr.endList(nil)) // it was made before
+	if r.container("a") == nil {
+		t.Error(r.log)
 	}
 }
 

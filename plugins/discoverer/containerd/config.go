@@ -48,7 +48,7 @@ func configSchema() schema.Block {
 				Doc: "Namespaces not to follow."},
 			{Name: "resync", Type: schema.Duration, Default: 5 * time.Minute, Min: schema.Bound(time.Duration(0)), Max: schema.Bound(24 * time.Hour),
 				Doc: "How often the list of containers is compared with what the events told; at least 1s. 0 turns it off. " +
-					"containerd drops no events, but a shim gives up telling of a container's end while containerd is away for long."},
+					"Events of a container's processes come from its shim, which gives up after some tries; this finds what they would have told."},
 			{Name: "timeout", Type: schema.Duration, Default: 5 * time.Second, Min: schema.Bound(100 * time.Millisecond), Max: schema.Bound(5 * time.Minute),
 				Doc: "How long one request may take, and how often a silent containerd is asked whether it is still there."},
 			{Name: "env", Type: schema.Bool, Default: false,

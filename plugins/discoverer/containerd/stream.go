@@ -12,7 +12,7 @@ import (
 
 // maxEvents is how many events wait for the tracker. containerd keeps those of a slow
 // reader without bound, so they are read at once and dropped here, where it is noticed.
-const maxEvents = 8192
+const maxEvents = 2048
 
 // stream is containerd's events, read as they come.
 type stream struct {

@@ -92,9 +92,10 @@ type status struct {
 	pid      uint32
 	exited   bool // and code is its exit code
 	code     int32
-	oom      bool  // since the last start
-	started  int64 // ns
-	finished int64 // ns
+	oom      bool   // since the last start
+	started  int64  // ns
+	finished int64  // ns
+	dead     uint32 // the pid of the last task whose end was told
 }
 
 // alive tells whether the container has processes.
@@ -174,7 +175,7 @@ func (t *tracker) unknown(e *event) (*tracked, error) {
 	case taskExited, taskDeleted, taskOOM:
 		// The shim tells of an end by itself, and containerd may have told of the
 		// container's deletion before that arrives.
-		if g := t.buried.find(e.key); g != nil && g.alive && e.action == taskExited {
+		if g := t.buried.find(e.key); g != nil && g.alive && e.action != taskOOM {
 			g.alive = false
 			return nil, t.lifecycle(e, "died", g.record)
 		}
@@ -221,9 +222,9 @@ func apply(s *status, e *event) string {
 		*s = status{state: protov1.Container_STATE_CREATED}
 		return "created"
 	case taskCreated:
-		*s = status{state: protov1.Container_STATE_CREATED, pid: e.pid}
+		*s = status{state: protov1.Container_STATE_CREATED, pid: e.pid, dead: s.dead}
 	case taskStarted:
-		*s = status{state: protov1.Container_STATE_RUNNING, pid: e.pid, started: e.nano}
+		*s = status{state: protov1.Container_STATE_RUNNING, pid: e.pid, started: e.nano, dead: s.dead}
 		return "started"
 	case taskPaused:
 		s.state = protov1.Container_STATE_PAUSED
@@ -234,15 +235,16 @@ func apply(s *status, e *event) string {
 	case taskOOM:
 		s.oom = true
 		return "oom"
-	case taskExited:
-		// The end of an earlier task may arrive after a later one's start.
+	case taskExited, taskDeleted:
+		// Both tell of the end, in any order.
+		ran := e.action == taskExited || s.alive()
+		// The end of an earlier task may be told after a later one's start.
 		if e.pid == 0 || s.pid == 0 || e.pid == s.pid {
 			s.end(e)
 		}
-		return "died"
-	case taskDeleted:
-		if s.pid != 0 && (e.pid == 0 || e.pid == s.pid) {
-			s.end(e)
+		if ran && (e.pid == 0 || e.pid != s.dead) {
+			s.dead = e.pid
+			return "died"
 		}
 	}
 	return ""
@@ -316,15 +318,12 @@ func (t *tracker) delete(c *tracked, e *event) error {
 	if t.listing {
 		t.deleted[e.key] = struct{}{}
 	}
-	var r record
-	alive := false
-	if c != nil {
-		r = c.record
-		alive = c.status.alive()
+	said, alive := created(e), false
+	if c != nil && c.record != nil {
+		said, alive = c.record.unpack(), c.status.alive()
 	}
-	if r == nil {
-		r = pack(created(e))
-	}
+	// Of it no more is kept than a later word of its end needs.
+	r := pack(&protov1.Container{Id: said.Id, Scope: said.Scope, Name: said.Name, Image: said.Image})
 	t.buried.add(grave{key: e.key, record: r, alive: alive, tick: t.tick})
 	if err := t.lifecycle(e, "removed", r); err != nil {
 		return err
@@ -432,14 +431,14 @@ func (s *status) listed(p *task.Process) {
 		}
 	case p.GetStatus() == task.Status_STOPPED:
 		*s = status{state: protov1.Container_STATE_EXITED, exited: true, code: int32(p.GetExitStatus()),
-			oom: s.oom, started: s.started, finished: nano(p.GetExitedAt())}
+			oom: s.oom, started: s.started, finished: nano(p.GetExitedAt()), dead: s.dead}
 	default:
 		next := stateOf(p.GetStatus())
 		if next == protov1.Container_STATE_UNSPECIFIED {
 			next = s.state // the shim did not answer
 		}
 		if s.pid != p.GetPid() {
-			*s = status{} // another task than the one that was known
+			*s = status{dead: s.dead} // another task than the one that was known
 		}
 		s.state, s.pid, s.exited, s.finished = next, p.GetPid(), false, 0
 	}

@@ -175,6 +175,30 @@ func TestTheLifeOfAContainerIsTold(t *testing.T) {
 	}
 }
 
+func TestAnEndIsToldOnceWhicheverEventComesFirst(t *testing.T) {
+	for _, order := range [][]action{{taskExited, taskDeleted}, {taskDeleted, taskExited}, {taskDeleted}, {taskExited, taskExited}} {
+		tr, r := connectedTo(t)
+		must(t, tr.event(eventOf("a", containerCreated)))
+		must(t, tr.event(eventOf("a", taskStarted)))
+		for _, a := range order {
+			must(t, tr.event(eventOf("a", a, ending(5))))
+		}
+		if got := strings.Join(r.lines("lifecycle a died"), "; "); got != "lifecycle a died exit_code=5" {
+			t.Errorf("%v: told %q", order, got)
+		}
+		if c := r.container("a"); c.State != protov1.Container_STATE_EXITED || c.GetExitCode() != 5 {
+			t.Error(c)
+		}
+	}
+	tr, r := connectedTo(t)
+	must(t, tr.event(eventOf("a", containerCreated)))
+	must(t, tr.event(eventOf("a", taskCreated)))
+	must(t, tr.event(eventOf("a", taskDeleted, ending(1)))) // it could not be started
+	if got := r.lines("lifecycle a died"); len(got) > 0 || r.container("a").State != protov1.Container_STATE_EXITED {
+		t.Error(got, r.container("a"))
+	}
+}
+
 func TestTheEndOfAnEarlierTaskIsNotTheLaterOnes(t *testing.T) {
 	tr, r := connectedTo(t)
 	must(t, tr.event(eventOf("a", containerCreated)))
@@ -419,6 +443,56 @@ func TestAResyncTellsOnlyWhatDiffers(t *testing.T) {
 	}
 	if len(want) > 0 {
 		t.Errorf("not told: %v", want)
+	}
+}
+
+func TestAResyncFindsWhatNoEventTold(t *testing.T) {
+	tr, r := connectedTo(t, line("a", task.Status_RUNNING))
+	must(t, tr.event(eventOf("a", taskOOM)))
+	f := line("a", task.Status_RUNNING)
+	f.container.Labels = map[string]string{"new": "label"}
+	f.task.Pid = 200
+	listed(t, tr, false, f)
+	if c := r.container("a"); c.Labels["new"] != "label" || c.Pid != 200 || c.OomKilled != nil {
+		t.Error("it is another task, and has another label: ", c)
+	}
+}
+
+func TestWhatIsGoneAfterAReconnectionIsKnownUntilTheSnapshotIsComplete(t *testing.T) {
+	tr, r := connectedTo(t, line("old", task.Status_RUNNING))
+	tr.disconnected()
+	must(t, tr.connected())
+	listed(t, tr, true)
+	if got := strings.Join(r.log, " "); got != "reset synced" || len(tr.containers) != 0 {
+		t.Error(got)
+	}
+}
+
+func TestAQuestionUnderWayAtADisconnectionIsAskedAnew(t *testing.T) {
+	tr, _ := connectedTo(t)
+	must(t, tr.event(eventOf("a", containerCreated)))
+	if _, ok := tr.next(); !ok {
+		t.Fatal("not asked for")
+	}
+	tr.disconnected()
+	must(t, tr.connected())
+	listed(t, tr, true, line("a", task.Status_RUNNING))
+	must(t, tr.event(eventOf("a", containerUpdated)))
+	if _, ok := tr.next(); !ok {
+		t.Error("not asked for again")
+	}
+}
+
+func TestAnEventThatComesBeforeTheListLacksNothingAfterIt(t *testing.T) {
+	tr, r := trackerFor(t)
+	must(t, tr.connected())
+	tr.beginList(true)
+	must(t, tr.event(eventOf("a", taskPaused)))
+	f := line("a", task.Status_RUNNING)
+	must(t, tr.list(&f))
+	must(t, tr.endList(nil))
+	if c := r.container("a"); c.State != protov1.Container_STATE_PAUSED || c.Pid != 100 {
+		t.Error(c)
 	}
 }
 
