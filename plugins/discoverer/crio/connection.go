@@ -110,26 +110,41 @@ func (c *connection) list(ctx context.Context) (list, error) {
 	return list{containers.GetContainers(), sandboxes.GetItems()}, nil
 }
 
-// container asks for all that is known of a container.
+// container asks for all that is known of a container. What a runtime adds to the status
+// may be gone before the container is; then the status alone is asked for.
 func (c *connection) container(ctx context.Context, id string) (*cri.ContainerStatusResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	r, err := c.runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	r, err := c.containerStatus(ctx, id, true)
+	if isBroken(err) {
+		r, err = c.containerStatus(ctx, id, false)
+	}
 	if err == nil && r.GetStatus().GetId() != id {
 		err = fmt.Errorf("ask for the container %s: %w", id, errAnother)
 	}
 	return r, err
 }
 
-// sandbox asks for all that is known of a pod sandbox.
-func (c *connection) sandbox(ctx context.Context, id string) (*cri.PodSandboxStatusResponse, error) {
+func (c *connection) containerStatus(ctx context.Context, id string, verbose bool) (*cri.ContainerStatusResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	r, err := c.runtime.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
+	return c.runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id, Verbose: verbose})
+}
+
+// sandbox asks for all that is known of a pod sandbox.
+func (c *connection) sandbox(ctx context.Context, id string) (*cri.PodSandboxStatusResponse, error) {
+	r, err := c.sandboxStatus(ctx, id, true)
+	if isBroken(err) {
+		r, err = c.sandboxStatus(ctx, id, false)
+	}
 	if err == nil && r.GetStatus().GetId() != id {
 		err = fmt.Errorf("ask for the pod sandbox %s: %w", id, errAnother)
 	}
 	return r, err
+}
+
+func (c *connection) sandboxStatus(ctx context.Context, id string, verbose bool) (*cri.PodSandboxStatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	return c.runtime.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: id, Verbose: verbose})
 }
 
 // find tells what has an id, by lists that are short: an id that nothing has is no
@@ -166,6 +181,12 @@ var errAnother = errors.New("the answer is about another")
 // isNotFound tells that the runtime knows no such thing.
 func isNotFound(err error) bool {
 	return errors.Is(err, errNotFound) || status.Code(err) == codes.NotFound
+}
+
+// isBroken tells that the runtime answered, and could not say what it was asked for.
+func isBroken(err error) bool {
+	c := status.Code(err)
+	return c == codes.Unknown || c == codes.Internal
 }
 
 // isSilent tells that no answer came in time.

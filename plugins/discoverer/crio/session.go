@@ -163,7 +163,11 @@ func (s *session) loop(ctx context.Context, ended *bool) error {
 			s.heard = true
 			err = s.tracker.listed(r.list, r.snapshot)
 		case <-again.C:
-			s.owed = true
+			if s.tracker.inSnapshot {
+				again.Reset(secondList) // it is still being worked off
+			} else {
+				s.owed = true
+			}
 		case <-poll:
 			s.owed = true
 		case <-resync:
