@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 )
 
 // maxAnswer bounds what is read of one answer: twice what a kubelet takes.
@@ -70,7 +72,7 @@ func (c *connection) hello(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask for the version: %w", err)
 	}
-	c.engine = engine{name: strings.ToLower(cut(v.GetRuntimeName(), maxName)), version: cut(v.GetRuntimeVersion(), maxName)}
+	c.engine = engine{name: strings.ToLower(describe.Cut(v.GetRuntimeName(), describe.MaxName)), version: describe.Cut(v.GetRuntimeVersion(), describe.MaxName)}
 	return nil
 }
 

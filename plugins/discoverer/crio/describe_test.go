@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -81,9 +82,11 @@ func TestACRIOContainerIsDescribedWhole(t *testing.T) {
 	if t.Failed() {
 		t.Log(c)
 	}
-	d.env = true
-	if c := d.whole(&cri.ContainerStatusResponse{Status: s, Info: verbose(crioContainerInfo)}); strings.Join(c.Env, " ") != "PATH=/bin FOO=bar" {
-		t.Error(c.Env)
+	c0 := defaults()
+	c0.Env, c0.FieldsExclude, c0.EnvExclude = true, []string{"mounts", "networks", "network_mode", "exit_code"}, []string{"PATH"}
+	d.filter = describe.NewFilter(c0.FilterConfig)
+	if c := d.whole(&cri.ContainerStatusResponse{Status: s, Info: verbose(crioContainerInfo)}); strings.Join(c.Env, " ") != "FOO=bar" || len(c.Mounts) > 0 {
+		t.Error(c)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -88,13 +89,8 @@ func containerID(name string) string {
 			break
 		}
 	}
-	if !isID(name) {
+	if !describe.IsHex64(name) {
 		return ""
 	}
 	return name
-}
-
-// isID tells whether s is the whole id of a container.
-func isID(s string) bool {
-	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
