@@ -62,8 +62,11 @@ func dial(ctx context.Context, socket string, timeout time.Duration) (*connectio
 	return c, nil
 }
 
-// runtimeCRIO is how CRI-O calls itself.
-const runtimeCRIO = "cri-o"
+// What runtimes call themselves.
+const (
+	runtimeCRIO       = "cri-o"
+	runtimeContainerd = "containerd"
+)
 
 func (c *connection) hello(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)

@@ -146,7 +146,9 @@ func (s *session) loop(ctx context.Context, ended *bool) error {
 			s.heard, s.streamed = true, true
 			err = s.event(h)
 		case n := <-s.facts.news:
-			s.tracker.cgroup(n)
+			if n.concerns(s.conn.engine.name) {
+				s.tracker.cgroup(n)
+			}
 			s.noteLost()
 		case <-probing.C:
 		case requests <- pending:
@@ -193,7 +195,7 @@ func eventsFrom(runtime string) string {
 	switch runtime {
 	case runtimeCRIO:
 		return "CRI-O sends them with enable_pod_events = true in crio.conf"
-	case "containerd":
+	case runtimeContainerd:
 		return "containerd sends them from version 1.7 on"
 	}
 	return "the runtime does not implement GetContainerEvents, or it is turned off there"
