@@ -96,6 +96,9 @@ func (d *daemon) runDiscoverer(ctx context.Context, r *running, log *slog.Logger
 			if !s.GetCgroups() {
 				return nil
 			}
+			if s.GetClaims() {
+				d.inventory.Claims(name) // before the list, so that none is in neither
+			}
 			return d.inventory.Cgroups()
 		},
 	})

@@ -17,7 +17,8 @@ const (
 	Unknown State = iota // never heard of
 	Host                 // no container's
 	// Pending: named like a container that nobody has described, or so new that
-	// its owner is still being looked for.
+	// its owner is still being looked for, or that a claimant has yet to say whether
+	// it is one of its containers'.
 	Pending
 	Known // a container's
 )
@@ -31,6 +32,7 @@ type Cgroup struct {
 	owner   atomic.Pointer[container]
 	settled atomic.Bool // the owner has been looked for
 	waived  atomic.Bool
+	asked   atomic.Uint64 // the claimants that have yet to answer, a bit each
 
 	// Under the inventory's lock.
 	node    *node     // nil: the queue or Scan has yet to bring it
@@ -53,7 +55,7 @@ func (c *Cgroup) State() State {
 	switch {
 	case c.owner.Load() != nil:
 		return Known
-	case len(c.hints) > 0 || !settled:
+	case len(c.hints) > 0 || !settled || c.asked.Load() != 0:
 		return Pending
 	}
 	return Host
@@ -175,6 +177,7 @@ func (i *Inventory) link(g *Cgroup) {
 	n.cgroups = append(n.cgroups, g)
 	g.node, g.scan = n, i.scans
 	i.stats.Cgroups++
+	g.asked.Store(i.claimants.asked(i.options.Now()))
 	i.settleNode(n)
 	i.tellCgroup(g, protov1.CgroupFact_CHANGE_CREATED)
 }

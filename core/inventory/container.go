@@ -127,6 +127,12 @@ func (i *Inventory) describe(source string, generation uint64, d *protov1.Contai
 		return
 	}
 	c := i.container(k)
+	if c != nil && another(c, d) {
+		// Cgroups of the earlier one that are gone keep it: the events that are still
+		// on their way are its own.
+		i.drop(c)
+		c = nil
+	}
 	if c == nil {
 		if c = i.newContainer(k); c == nil {
 			return
@@ -139,6 +145,20 @@ func (i *Inventory) describe(source string, generation uint64, d *protov1.Contai
 	c.facets[origin{source, k.scope}] = &facet{told: d, generation: generation}
 	i.changed(c)
 	i.settle(few)
+}
+
+// another tells whether a description is of a later container that was given the id
+// of an earlier one, whose end was told. Ids of 64 hex digits are given once.
+func another(c *container, d *protov1.Container) bool {
+	if unique(c.key.id) || c.removed.IsZero() || d.GetCreatedUnixNano() == 0 {
+		return false
+	}
+	for _, f := range c.facets {
+		if was := f.told.GetCreatedUnixNano(); was != 0 && was != d.GetCreatedUnixNano() {
+			return true
+		}
+	}
+	return false
 }
 
 // forget takes back what an origin said of a container. What was said last stays

@@ -79,6 +79,7 @@ type Inventory struct {
 	pods       map[string]*pod
 	services   map[string]*service
 	sources    map[string]*source
+	claimants  claimants
 	observers  map[*Observer]struct{}
 	scans      uint64
 	stats      Stats

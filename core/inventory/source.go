@@ -110,6 +110,8 @@ func (i *Inventory) apply(name string, s *source, change *protov1.InventoryChang
 		i.describeService(name, s.generation, c.Service)
 	case *protov1.InventoryChange_Removed:
 		i.forgotten(name, c.Removed)
+	case *protov1.InventoryChange_Considered:
+		i.considered(name, c.Considered.GetCgroupId())
 	}
 	// Lifecycle and subscriptions are not the inventory's.
 	return nil
@@ -170,6 +172,7 @@ func (i *Inventory) Away(name string) {
 		s.since, s.expired = i.options.Now(), false
 	}
 	s.snapshot = false
+	i.claimants.away(name, i.options.Now())
 	i.setAway(name, s, true)
 }
 
@@ -186,6 +189,7 @@ func (i *Inventory) Forget(name string) {
 	i.forgetOlder(name, s, func(protov1.WorkloadKind) bool { return true })
 	s.expired = false
 	i.setAway(name, s, false)
+	i.unclaim(name)
 }
 
 func (i *Inventory) setAway(name string, s *source, away bool) {

@@ -107,6 +107,34 @@ func TestTheFirstEventsOfAContainerWaitForItsNameInOrder(t *testing.T) {
 	}
 }
 
+func TestTheFirstEventsOfACgroupWaitForTheAnswerOfThoseWhoClaim(t *testing.T) {
+	r := newRig(64, 4096)
+	r.inventory.Claims("oci")
+	r.created(1, "/a.service")
+	r.created(2, "/web")
+	r.created(3, "/slow")
+	for cgroup, name := range []string{1: "a", 2: "web", 3: "slow"} {
+		if cgroup > 0 {
+			r.exec(uint64(cgroup), name)
+		}
+	}
+	r.Drained()
+	r.check(t)
+	if err := r.inventory.Apply("oci", []*protov1.InventoryChange{
+		{Change: &protov1.InventoryChange_Container{Container: &protov1.Container{Id: "web", Scope: "oci", Name: "web", CgroupId: 2}}},
+		{Change: &protov1.InventoryChange_Considered{Considered: &protov1.Considered{CgroupId: 1}}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.Drained()
+	r.check(t, "/a host", "/web web")
+	r.now = 501 * time.Millisecond
+	r.Drained()
+	r.check(t, "/a host", "/web web", "/slow pending")
+	r.exec(3, "again")
+	r.check(t, "/a host", "/web web", "/slow pending", "/again pending")
+}
+
 func TestEventsThatWaitedInVainGoOutOnceAndLaterOnesDoNotWait(t *testing.T) {
 	r := newRig(64, 4096)
 	r.created(2, "/docker/"+containerID)

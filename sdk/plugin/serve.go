@@ -49,6 +49,7 @@ func Serve(k Kind) {
 	}
 	p := newProcess(def, newLogger(std.stderr), std)
 	go watchParent(p.ctx, p.orphaned)
+	go p.shed(p.ctx)
 	goplugin.Serve(&goplugin.ServeConfig{
 		HandshakeConfig: goplugin.HandshakeConfig{
 			ProtocolVersion:  wire.ProtocolVersion,
