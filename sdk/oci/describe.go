@@ -44,9 +44,9 @@ func DescribePart(c *protov1.Container, clip *describe.Clip, s *specs.Spec) {
 	}
 }
 
-// networkMode says whose network a container is in: "host", "ns:PATH" for that of
-// another's or one made before, "private" for its own; "" when nothing is said of any
-// namespace.
+// networkMode says whose network a container is in: "host", or "ns:PATH" for a network
+// namespace that somebody made before; "" for its own, of which a specification does not
+// say what it is connected to, and when nothing is said of any namespace.
 func networkMode(clip *describe.Clip, namespaces []specs.LinuxNamespace) string {
 	if len(namespaces) == 0 {
 		return ""
@@ -57,7 +57,7 @@ func networkMode(clip *describe.Clip, namespaces []specs.LinuxNamespace) string 
 		case n.Path != "":
 			return clip.Text("network_mode", "ns:"+n.Path)
 		default:
-			return "private"
+			return ""
 		}
 	}
 	return "host"
@@ -136,11 +136,13 @@ func security(runtime string, clip *describe.Clip, s *specs.Spec) *protov1.Secur
 	return out
 }
 
-// usualCapabilities are those that a runtime gives where nobody says anything. Where
-// it isn't known which runtime wrote the specification they are Docker's, which are
-// containerd's too.
+// usualCapabilities are those that a runtime gives where nobody says anything; "oci"
+// stands for runc and crun by themselves, whose command spec writes them. Docker's are
+// containerd's too, and taken where the runtime is not known.
 func usualCapabilities(runtime string) []string {
 	switch runtime {
+	case "oci":
+		return []string{"AUDIT_WRITE", "KILL", "NET_BIND_SERVICE"}
 	case "cri-o":
 		return []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID"}
 	case "podman":
