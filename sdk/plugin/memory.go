@@ -17,7 +17,7 @@ import (
 
 const (
 	shedFirst = 3 * time.Second // after the start: what only the start needed goes
-	shedAgain = 5 * time.Minute
+	shedAgain = 30 * time.Second
 )
 
 // shed gives memory back now and then, until ctx is done. A plugin spends its life

@@ -222,7 +222,7 @@ func (t *tracker) cgroup(n cgroupNews) {
 		// Nobody's that is known, or one whose removal an event will tell.
 	case !n.removed && c != nil && c.listed:
 	case !n.removed && t.events && !t.inspects:
-		t.queueProbe(&probe{id: n.id}, t.now().Add(lateProbe))
+		t.queueProbe(&probe{id: n.id, late: true}, t.now().Add(lateProbe))
 	default:
 		t.probe(n.id, n.removed)
 	}
@@ -237,6 +237,7 @@ const (
 	// lateProbe is when a runtime is first asked about a new cgroup whose events come as
 	// soon as it has an answer: only an event that was lost makes it necessary.
 	lateProbe = 250 * time.Millisecond
+	lateTries = 4 // 3.8 s in all
 	// firstCheck is the pause before the runtime is asked whether a container whose
 	// cgroup went is gone too; each further is four times the one before.
 	firstCheck   = 30 * time.Millisecond
@@ -247,6 +248,7 @@ const (
 type probe struct {
 	id      string
 	removed bool // expected to be gone, else to be there
+	late    bool // an event was expected first
 	tries   int
 	at      time.Time
 }
@@ -286,7 +288,10 @@ func (t *tracker) probeAgain(a answer) {
 		return
 	}
 	pause, tries := firstProbe<<min(p.tries, 16), createdTries
-	if p.removed {
+	switch {
+	case p.late:
+		pause, tries = lateProbe<<min(p.tries+1, 8), lateTries
+	case p.removed:
 		pause, tries = firstCheck<<(2*min(p.tries+1, 8)), removedTries
 	}
 	if p.tries++; p.tries < tries {

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 )
 
 // maxAnswer bounds what is read of one answer: twice what a kubelet takes.
@@ -60,8 +62,11 @@ func dial(ctx context.Context, socket string, timeout time.Duration) (*connectio
 	return c, nil
 }
 
-// runtimeCRIO is how CRI-O calls itself.
-const runtimeCRIO = "cri-o"
+// What runtimes call themselves.
+const (
+	runtimeCRIO       = "cri-o"
+	runtimeContainerd = "containerd"
+)
 
 func (c *connection) hello(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
@@ -70,7 +75,7 @@ func (c *connection) hello(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask for the version: %w", err)
 	}
-	c.engine = engine{name: strings.ToLower(cut(v.GetRuntimeName(), maxName)), version: cut(v.GetRuntimeVersion(), maxName)}
+	c.engine = engine{name: strings.ToLower(describe.Cut(v.GetRuntimeName(), describe.MaxName)), version: describe.Cut(v.GetRuntimeVersion(), describe.MaxName)}
 	return nil
 }
 
@@ -110,26 +115,41 @@ func (c *connection) list(ctx context.Context) (list, error) {
 	return list{containers.GetContainers(), sandboxes.GetItems()}, nil
 }
 
-// container asks for all that is known of a container.
+// container asks for all that is known of a container. What a runtime adds to the status
+// may be gone before the container is; then the status alone is asked for.
 func (c *connection) container(ctx context.Context, id string) (*cri.ContainerStatusResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	r, err := c.runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	r, err := c.containerStatus(ctx, id, true)
+	if isBroken(err) {
+		r, err = c.containerStatus(ctx, id, false)
+	}
 	if err == nil && r.GetStatus().GetId() != id {
 		err = fmt.Errorf("ask for the container %s: %w", id, errAnother)
 	}
 	return r, err
 }
 
-// sandbox asks for all that is known of a pod sandbox.
-func (c *connection) sandbox(ctx context.Context, id string) (*cri.PodSandboxStatusResponse, error) {
+func (c *connection) containerStatus(ctx context.Context, id string, verbose bool) (*cri.ContainerStatusResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	r, err := c.runtime.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
+	return c.runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id, Verbose: verbose})
+}
+
+// sandbox asks for all that is known of a pod sandbox.
+func (c *connection) sandbox(ctx context.Context, id string) (*cri.PodSandboxStatusResponse, error) {
+	r, err := c.sandboxStatus(ctx, id, true)
+	if isBroken(err) {
+		r, err = c.sandboxStatus(ctx, id, false)
+	}
 	if err == nil && r.GetStatus().GetId() != id {
 		err = fmt.Errorf("ask for the pod sandbox %s: %w", id, errAnother)
 	}
 	return r, err
+}
+
+func (c *connection) sandboxStatus(ctx context.Context, id string, verbose bool) (*cri.PodSandboxStatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	return c.runtime.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: id, Verbose: verbose})
 }
 
 // find tells what has an id, by lists that are short: an id that nothing has is no
@@ -166,6 +186,12 @@ var errAnother = errors.New("the answer is about another")
 // isNotFound tells that the runtime knows no such thing.
 func isNotFound(err error) bool {
 	return errors.Is(err, errNotFound) || status.Code(err) == codes.NotFound
+}
+
+// isBroken tells that the runtime answered, and could not say what it was asked for.
+func isBroken(err error) bool {
+	c := status.Code(err)
+	return c == codes.Unknown || c == codes.Internal
 }
 
 // isSilent tells that no answer came in time.

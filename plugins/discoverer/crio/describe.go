@@ -2,14 +2,13 @@ package main
 
 import (
 	"cmp"
-	"maps"
-	"slices"
 	"strings"
 	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -18,14 +17,13 @@ import (
 type describer struct {
 	runtime string // what it calls itself
 	node    string
-	labels  *labelRules
-	env     bool
+	filter  *describe.Filter
 	root    string        // of the default cgroup hierarchy; "": nowhere
 	unread  atomic.Uint64 // answers that could not be read whole
 }
 
 func newDescriber(c Config, node *protov1.Node) *describer {
-	return &describer{node: node.GetName(), root: node.GetCgroupRoot(), labels: newLabelRules(c), env: c.Env}
+	return &describer{node: node.GetName(), root: node.GetCgroupRoot(), filter: describe.NewFilter(c.FilterConfig)}
 }
 
 // Keys that a kubelet labels and annotates containers with.
@@ -43,13 +41,13 @@ const (
 )
 
 // base describes a container by what all of the runtime's answers tell.
-func (d *describer) base(clip *clip, id, name string, labels, annotations map[string]string) *protov1.Container {
+func (d *describer) base(clip *describe.Clip, id, name string, labels, annotations map[string]string) *protov1.Container {
 	c := &protov1.Container{
-		Id: id, Runtime: d.runtime, Name: clip.text("name", cmp.Or(name, labels[labelContainerName])),
-		KubernetesName: clip.text("kubernetes_name", cmp.Or(labels[labelContainerName], name)),
-		PodUid:         clip.text("pod_uid", labels[labelPodUID]),
-		Labels:         d.chosen(clip, "labels", labels),
-		Annotations:    d.chosen(clip, "annotations", annotations),
+		Id: id, Runtime: d.runtime, Name: clip.Text("name", cmp.Or(name, labels[labelContainerName])),
+		KubernetesName: clip.Text("kubernetes_name", cmp.Or(labels[labelContainerName], name)),
+		PodUid:         clip.Text("pod_uid", labels[labelPodUID]),
+		Labels:         labels,
+		Annotations:    annotations,
 	}
 	if p := annotations[annotationPorts]; p != "" {
 		c.Ports = d.specifiedPorts(clip, p)
@@ -57,41 +55,32 @@ func (d *describer) base(clip *clip, id, name string, labels, annotations map[st
 	return c
 }
 
-// chosen are the labels or annotations that the configuration lets through; they share
-// the room.
-func (d *describer) chosen(clip *clip, field string, all map[string]string) map[string]string {
-	if clip.labels == 0 {
-		clip.labels = d.labels.all
-	}
-	kept, left, shortened := d.labels.apply(all, clip.labels)
-	clip.labels = max(left, 1) // 0 stands for the beginning
-	if shortened {
-		clip.shortened(field)
-	}
-	return kept
+// chosen is a description as the operator chose it, complete.
+func (d *describer) chosen(clip *describe.Clip, c *protov1.Container) *protov1.Container {
+	c.Truncated = append(c.Truncated, clip.Fields()...)
+	d.filter.Apply(c)
+	return c
 }
 
 // listed describes a container from its line in the list.
 func (d *describer) listed(l *cri.Container) *protov1.Container {
-	clip := &clip{}
+	clip := &describe.Clip{}
 	c := d.base(clip, l.GetId(), l.GetMetadata().GetName(), l.GetLabels(), l.GetAnnotations())
-	c.SandboxId = clip.text("sandbox_id", l.GetPodSandboxId())
+	c.SandboxId = clip.Text("sandbox_id", l.GetPodSandboxId())
 	c.Image = image(l.GetImage(), l.GetImageRef(), l.GetImageId())
 	c.RestartCount = proto.Uint32(l.GetMetadata().GetAttempt())
 	c.State, c.CreatedUnixNano = containerState(l.GetState()), time64(l.GetCreatedAt())
-	c.Truncated = clip.fields
-	return c
+	return d.chosen(clip, c)
 }
 
 // container describes a container from its status.
 func (d *describer) container(s *cri.ContainerStatus) *protov1.Container {
-	clip := &clip{}
+	clip := &describe.Clip{}
 	c := d.status(clip, s)
-	c.Truncated = clip.fields
-	return c
+	return d.chosen(clip, c)
 }
 
-func (d *describer) status(clip *clip, s *cri.ContainerStatus) *protov1.Container {
+func (d *describer) status(clip *describe.Clip, s *cri.ContainerStatus) *protov1.Container {
 	c := d.base(clip, s.GetId(), s.GetMetadata().GetName(), s.GetLabels(), s.GetAnnotations())
 	c.Image = image(s.GetImage(), s.GetImageRef(), s.GetImageId())
 	c.RestartCount = proto.Uint32(s.GetMetadata().GetAttempt())
@@ -125,12 +114,14 @@ func (d *describer) listedSandbox(s *cri.PodSandbox) *sandbox {
 }
 
 func (d *describer) pod(id string, m *cri.PodSandboxMetadata, state cri.PodSandboxState, created int64, labels, annotations map[string]string) *sandbox {
-	clip := &clip{}
+	name := func(s string) string { return describe.Cut(s, describe.MaxName) }
+	like := &protov1.Container{Labels: labels, Annotations: annotations}
+	d.filter.Apply(like) // what holds for containers holds for their pods
 	return &sandbox{
 		id: id, created: time64(created), stage: stageOf(sandboxState(state)),
 		pod: &protov1.Pod{
-			Uid: clip.text("uid", m.GetUid()), Name: clip.text("name", m.GetName()), Namespace: clip.text("namespace", m.GetNamespace()), Node: d.node,
-			Labels: d.chosen(clip, "labels", labels), Annotations: d.chosen(clip, "annotations", annotations),
+			Uid: name(m.GetUid()), Name: name(m.GetName()), Namespace: name(m.GetNamespace()), Node: d.node,
+			Labels: like.Labels, Annotations: like.Annotations,
 		},
 	}
 }
@@ -157,19 +148,18 @@ func (d *describer) listedSandboxContainer(s *cri.PodSandbox) *protov1.Container
 }
 
 func (d *describer) ownContainer(id string, m *cri.PodSandboxMetadata, state cri.PodSandboxState, created int64, labels, annotations map[string]string) *protov1.Container {
-	clip := &clip{}
+	clip := &describe.Clip{}
 	c := d.base(clip, id, sandboxName, labels, annotations)
 	c.KubernetesName, c.Type, c.SandboxId = sandboxName, typeSandbox, id
 	if uid := m.GetUid(); uid != "" {
-		c.PodUid = clip.text("pod_uid", uid)
+		c.PodUid = clip.Text("pod_uid", uid)
 	}
 	c.RestartCount = proto.Uint32(m.GetAttempt())
 	c.State, c.CreatedUnixNano = sandboxState(state), time64(created)
 	if c.State == protov1.Container_STATE_RUNNING {
 		c.StartedUnixNano = c.CreatedUnixNano // it is not told apart
 	}
-	c.Truncated = clip.fields
-	return c
+	return d.chosen(clip, c)
 }
 
 func containerState(s cri.ContainerState) protov1.Container_State {
@@ -198,7 +188,7 @@ func addresses(n *cri.PodSandboxNetworkStatus) []string {
 	var out []string
 	add := func(ip string) {
 		if ip != "" && len(out) < maxIPs {
-			out = append(out, cut(ip, maxName))
+			out = append(out, describe.Cut(ip, describe.MaxName))
 		}
 	}
 	add(n.GetIp())
@@ -214,37 +204,37 @@ const maxIPs = 16
 // it is told, a name that the image has, its digest among its names, and its id.
 func image(spec *cri.ImageSpec, ref, id string) *protov1.Image {
 	name := cmp.Or(spec.GetUserSpecifiedImage(), spec.GetImage())
-	img := parseImage(name)
+	img := describe.ParseImage(name)
 	if img.Name == "" && spec.GetImage() != "" {
-		img = parseImage(spec.GetImage())
+		img = describe.ParseImage(spec.GetImage())
 	}
 	if n, digest, ok := strings.Cut(ref, "@"); ok {
 		if img.Name == "" {
-			img.Name = cut(n, maxName)
+			img.Name = describe.Cut(n, describe.MaxName)
 		}
 		if img.Digest == "" {
-			img.Digest = cut(digest, maxName)
+			img.Digest = describe.Cut(digest, describe.MaxName)
 		}
 	} else if id == "" {
 		id = ref
 	}
-	if hex, ok := imageID(id); ok {
+	if hex, ok := describe.ImageID(id); ok {
 		img.Id = hex
 	}
 	return img
 }
 
-func mounts(clip *clip, all []*cri.Mount) []*protov1.Mount {
+func mounts(clip *describe.Clip, all []*cri.Mount) []*protov1.Mount {
 	var out []*protov1.Mount
-	left := maxMountBytes
+	left := describe.MaxMountBytes
 	for _, m := range all {
-		next := &protov1.Mount{Type: "bind", Source: clip.text("mounts", m.GetHostPath()), Destination: clip.text("mounts", m.GetContainerPath()),
+		next := &protov1.Mount{Type: "bind", Source: clip.Text("mounts", m.GetHostPath()), Destination: clip.Text("mounts", m.GetContainerPath()),
 			ReadOnly: proto.Bool(m.GetReadonly())}
 		if i := m.GetImage().GetImage(); i != "" {
-			next.Type, next.Source = "image", clip.text("mounts", i)
+			next.Type, next.Source = "image", clip.Text("mounts", i)
 		}
-		if left -= proto.Size(next); left < 0 || !clip.room("mounts", len(out), maxMounts) {
-			clip.shortened("mounts")
+		if left -= proto.Size(next); left < 0 || !clip.Room("mounts", len(out), describe.MaxMounts) {
+			clip.Shortened("mounts")
 			return out
 		}
 		out = append(out, next)
@@ -253,12 +243,12 @@ func mounts(clip *clip, all []*cri.Mount) []*protov1.Mount {
 }
 
 // limits: the CRI's 0 stands for not told.
-func limits(clip *clip, r *cri.LinuxContainerResources) *protov1.Limits {
+func limits(clip *describe.Clip, r *cri.LinuxContainerResources) *protov1.Limits {
 	if r == nil {
 		return nil
 	}
 	l := &protov1.Limits{
-		CpuQuotaUs: limit(r.GetCpuQuota()), Cpuset: clip.text("limits", r.GetCpusetCpus()), MemoryBytes: limit(r.GetMemoryLimitInBytes()),
+		CpuQuotaUs: limit(r.GetCpuQuota()), Cpuset: clip.Text("limits", r.GetCpusetCpus()), MemoryBytes: limit(r.GetMemoryLimitInBytes()),
 	}
 	if n := r.GetCpuPeriod(); n > 0 {
 		l.CpuPeriodUs = proto.Int64(n)
@@ -279,5 +269,3 @@ func limit(n int64) *int64 {
 	}
 	return &n
 }
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -81,9 +82,11 @@ func TestACRIOContainerIsDescribedWhole(t *testing.T) {
 	if t.Failed() {
 		t.Log(c)
 	}
-	d.env = true
-	if c := d.whole(&cri.ContainerStatusResponse{Status: s, Info: verbose(crioContainerInfo)}); strings.Join(c.Env, " ") != "PATH=/bin FOO=bar" {
-		t.Error(c.Env)
+	c0 := defaults()
+	c0.Env, c0.FieldsExclude, c0.EnvExclude = true, []string{"mounts", "networks", "network_mode", "exit_code"}, []string{"PATH"}
+	d.filter = describe.NewFilter(c0.FilterConfig)
+	if c := d.whole(&cri.ContainerStatusResponse{Status: s, Info: verbose(crioContainerInfo)}); strings.Join(c.Env, " ") != "FOO=bar" || len(c.Mounts) > 0 {
+		t.Error(c)
 	}
 }
 
@@ -172,15 +175,38 @@ func TestTimesAndCodesThatAreNoneAreNotTold(t *testing.T) {
 	}
 }
 
-func TestOfTheIDInACgroupsName(t *testing.T) {
+func TestOfTheIDInACgroupsPath(t *testing.T) {
 	id := strings.Repeat("0a", 32)
-	for name, want := range map[string]string{
-		id: id, "crio-" + id: id, "crio-" + id + ".scope": id, "cri-containerd-" + id + ".scope": id, "cri-containerd:" + id: id,
-		"crio-conmon-" + id: "", "libpod-" + id: "", "docker-" + id + ".scope": "", "crio-": "", "": "", "user.slice": "",
-		id[1:]: "", id + "0": "", strings.ToUpper(id): "", "crio-" + id[1:] + "/": "",
+	for path, want := range map[string]string{
+		"/kubepods/pod1/" + id:                     id + " by ",
+		"/" + id:                                   id + " by ",
+		"/kubepods/pod1/crio-" + id:                id + " by cri-o",
+		"/a.slice/crio-" + id + ".scope":           id + " by cri-o",
+		"/a.slice/cri-containerd-" + id + ".scope": id + " by containerd",
+		"/a/cri-containerd:" + id:                  id + " by containerd",
+		"/docker/crio-" + id:                       id + " by cri-o",
+		"/pods/crio-conmon-" + id:                  " by ",
+		"/libpod_parent/libpod-" + id:              " by ",
+		"/docker/" + id:                            " by ",
+		"/system.slice/docker-" + id + ".scope":    " by ",
+		"crio-":                                    " by ",
+		"":                                         " by ",
+		"/user.slice":                              " by ",
+		"/" + id[1:]:                               " by ",
+		"/" + id + "0":                             " by ",
+		"/" + strings.ToUpper(id):                  " by ",
+		"/cri-containerd" + id:                     " by ",
+		"/cri-containerd":                          " by ",
 	} {
-		if got := containerID(name); got != want {
-			t.Errorf("%q holds %q, want %q", name, got, want)
+		if got, by := containerID(path); got+" by "+by != want {
+			t.Errorf("%q holds %q by %q, want %q", path, got, by, want)
+		}
+	}
+	for runtime, want := range map[string][3]bool{"cri-o": {true, false, false}, "containerd": {false, true, true}, "other": {true, true, true}} {
+		for i, by := range []string{"cri-o", "containerd", ""} {
+			if got := (cgroupNews{by: by}).concerns(runtime); got != want[i] {
+				t.Errorf("a cgroup by %q concerns %s: %v", by, runtime, got)
+			}
 		}
 	}
 }

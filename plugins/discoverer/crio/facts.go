@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -16,7 +17,20 @@ const maxFacts = 2048
 // cgroupNews is that a cgroup came or went that is named like a container.
 type cgroupNews struct {
 	id      string // the container's
+	by      string // the runtime that names cgroups so; "": several do
 	removed bool
+}
+
+// concerns tells whether a cgroup may be one of a runtime's containers. On a host with
+// several runtimes most are not.
+func (n cgroupNews) concerns(runtime string) bool {
+	switch runtime {
+	case runtimeCRIO:
+		return n.by == runtime
+	case runtimeContainerd:
+		return n.by == runtime || n.by == ""
+	}
+	return true
 }
 
 // facts are the cgroups that come and go on the host. A runtime may tell late of a
@@ -56,12 +70,12 @@ func (f *facts) take(g *protov1.CgroupFact) {
 	if change != protov1.CgroupFact_CHANGE_CREATED && change != protov1.CgroupFact_CHANGE_REMOVED {
 		return
 	}
-	id := containerID(path.Base(g.GetPath()))
+	id, by := containerID(g.GetPath())
 	if id == "" {
 		return
 	}
 	select {
-	case f.news <- cgroupNews{id: id, removed: change == protov1.CgroupFact_CHANGE_REMOVED}:
+	case f.news <- cgroupNews{id: id, by: by, removed: change == protov1.CgroupFact_CHANGE_REMOVED}:
 	default:
 		f.lost.Add(1)
 	}
@@ -78,23 +92,19 @@ func (f *facts) forgetOld() {
 	}
 }
 
-// containerID is the id in the name of a cgroup that a CRI runtime made for a
-// container, or "". What watches over a container, such as crio-conmon-ID, is none.
-func containerID(name string) string {
+// containerID is the id in the path of a cgroup that a CRI runtime made for a container,
+// or "", and the runtime where the name tells it. What watches over a container, such as
+// crio-conmon-ID, is none, nor is a container of Docker's own.
+func containerID(cgroup string) (id, by string) {
+	dir, name := path.Split(cgroup)
 	name = strings.TrimSuffix(name, ".scope")
-	for _, prefix := range []string{"crio-", "cri-containerd-", "cri-containerd:"} {
-		if rest, ok := strings.CutPrefix(name, prefix); ok {
-			name = rest
-			break
-		}
+	if rest, ok := strings.CutPrefix(name, "crio-"); ok {
+		name, by = rest, runtimeCRIO
+	} else if rest, ok := strings.CutPrefix(name, "cri-containerd"); ok && rest != "" && (rest[0] == '-' || rest[0] == ':') {
+		name, by = rest[1:], runtimeContainerd
 	}
-	if !isID(name) {
-		return ""
+	if !describe.IsHex64(name) || by == "" && path.Base(dir) == "docker" {
+		return "", ""
 	}
-	return name
-}
-
-// isID tells whether s is the whole id of a container.
-func isID(s string) bool {
-	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+	return name, by
 }

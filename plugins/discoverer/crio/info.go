@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -73,41 +74,39 @@ func (d *describer) readInfo(all map[string]string) *info {
 
 // whole describes a container from its verbose status.
 func (d *describer) whole(r *cri.ContainerStatusResponse) *protov1.Container {
-	clip := &clip{}
+	clip := &describe.Clip{}
 	status, in := r.GetStatus(), d.readInfo(r.GetInfo())
 	c := d.status(clip, status)
-	c.SandboxId = clip.text("sandbox_id", in.SandboxID)
+	c.SandboxId = clip.Text("sandbox_id", in.SandboxID)
 	spec := d.readSpec(clip, c, in.Spec)
 	d.complete(clip, c, in)
 	if asked := cmp.Or(spec.Annotations[crioImage], in.Config.Image.User); asked != "" {
 		// The status has a name of the image; this is the one that was asked for.
 		c.Image = image(&cri.ImageSpec{Image: asked}, status.GetImageRef(), status.GetImageId())
 	}
-	c.Truncated = clip.fields
-	return c
+	return d.chosen(clip, c)
 }
 
 // wholeSandbox describes a sandbox and its own container from its verbose status.
 func (d *describer) wholeSandbox(r *cri.PodSandboxStatusResponse) (*protov1.Container, *sandbox) {
-	clip := &clip{}
+	clip := &describe.Clip{}
 	status, in := r.GetStatus(), d.readInfo(r.GetInfo())
 	c, s := d.sandboxContainer(status), d.sandbox(status)
 	spec := d.readSpec(clip, c, in.Spec)
 	d.complete(clip, c, in)
 	if name := cmp.Or(spec.Annotations[crioImageName], in.Image); name != "" {
-		c.Image = parseImage(name)
+		c.Image = describe.ParseImage(name)
 	}
 	if c.Hostname == "" {
-		c.Hostname = clip.text("hostname", in.Config.Hostname)
+		c.Hostname = clip.Text("hostname", in.Config.Hostname)
 	}
 	c.Ports = mappedPorts(clip, in.Config.Ports)
 	d.crioSandbox(clip, c, s, spec.Annotations)
-	c.Truncated = append(c.Truncated, clip.fields...)
-	return c, s
+	return d.chosen(clip, c), s
 }
 
 // complete adds what is not in the specification.
-func (d *describer) complete(clip *clip, c *protov1.Container, in *info) {
+func (d *describer) complete(clip *describe.Clip, c *protov1.Container, in *info) {
 	if c.State != protov1.Container_STATE_EXITED {
 		c.Pid = clampU32(in.PID)
 	}
@@ -119,8 +118,8 @@ func (d *describer) complete(clip *clip, c *protov1.Container, in *info) {
 		c.Security.Privileged = proto.Bool(security.Privileged || in.Privileged != nil && *in.Privileged)
 	}
 	if s := c.Security; s != nil {
-		s.CapabilitiesAdded = clip.words("security", security.Capabilities.Add)
-		s.CapabilitiesDropped = clip.words("security", security.Capabilities.Drop)
+		s.CapabilitiesAdded = clip.Words("security", security.Capabilities.Add)
+		s.CapabilitiesDropped = clip.Words("security", security.Capabilities.Drop)
 	}
 }
 
@@ -147,7 +146,7 @@ type metadata struct {
 
 // inspected describes what CRI-O has made, or is about to make, and does not list yet.
 func (d *describer) inspected(id string, in *inspected) (*protov1.Container, *sandbox) {
-	clip := &clip{}
+	clip := &describe.Clip{}
 	var m metadata
 	if err := json.Unmarshal([]byte(in.Spec[crioMetadata]), &m); err != nil {
 		d.unread.Add(1) // its labels name it
@@ -156,36 +155,34 @@ func (d *describer) inspected(id string, in *inspected) (*protov1.Container, *sa
 		return d.inspectedSandbox(clip, id, in, m)
 	}
 	c := d.base(clip, id, m.Name, in.Labels, in.Annotations)
-	c.SandboxId = clip.text("sandbox_id", in.Sandbox)
+	c.SandboxId = clip.Text("sandbox_id", in.Sandbox)
 	c.RestartCount, c.CreatedUnixNano = proto.Uint32(m.Attempt), time64(in.Created)
 	c.Image = image(&cri.ImageSpec{Image: cmp.Or(in.Spec[crioImage], in.Image)}, in.ImageRef, in.Spec[crioImageID])
-	c.Truncated = clip.fields
-	return c, nil
+	return d.chosen(clip, c), nil
 }
 
-func (d *describer) inspectedSandbox(clip *clip, id string, in *inspected, m metadata) (*protov1.Container, *sandbox) {
+func (d *describer) inspectedSandbox(clip *describe.Clip, id string, in *inspected, m metadata) (*protov1.Container, *sandbox) {
 	of := &cri.PodSandboxMetadata{Name: m.Name, Uid: m.UID, Namespace: m.Namespace, Attempt: m.Attempt}
 	c := d.ownContainer(id, of, cri.PodSandboxState_SANDBOX_READY, in.Created, in.Labels, in.Annotations)
 	c.State, c.StartedUnixNano = protov1.Container_STATE_UNSPECIFIED, 0
-	c.Image = parseImage(in.Spec[crioImageName])
+	c.Image = describe.ParseImage(in.Spec[crioImageName])
 	s := d.pod(id, of, cri.PodSandboxState_SANDBOX_READY, in.Created, in.Labels, in.Annotations)
 	s.stage = early
 	s.pod.HostNetwork = proto.Bool(in.Spec[crioHostNetwork] == "true")
 	d.crioSandbox(clip, c, s, in.Spec)
 	if len(s.pod.Ips) == 0 {
 		for _, ip := range in.IPs[:min(len(in.IPs), maxIPs)] {
-			s.pod.Ips = append(s.pod.Ips, cut(ip, maxName))
+			s.pod.Ips = append(s.pod.Ips, describe.Cut(ip, describe.MaxName))
 		}
 	}
-	c.Truncated = append(c.Truncated, clip.fields...)
-	return c, s
+	return d.chosen(clip, c), s
 }
 
 // crioSandbox adds what CRI-O keeps of a sandbox in annotations; another runtime has
 // none of them.
-func (d *describer) crioSandbox(clip *clip, c *protov1.Container, s *sandbox, annotations map[string]string) {
+func (d *describer) crioSandbox(clip *describe.Clip, c *protov1.Container, s *sandbox, annotations map[string]string) {
 	if h := annotations[crioHostname]; h != "" {
-		c.Hostname = clip.text("hostname", h)
+		c.Hostname = clip.Text("hostname", h)
 	}
 	if p := annotations[crioPorts]; p != "" {
 		c.Ports = d.crioMappedPorts(clip, p)
@@ -223,7 +220,7 @@ func (d *describer) readNetwork(text string) *protov1.Network {
 	n := &protov1.Network{}
 	for _, i := range r.Interfaces {
 		if i.Sandbox != "" { // the end inside
-			n.InterfaceMac = cut(i.MAC, maxName)
+			n.InterfaceMac = describe.Cut(i.MAC, describe.MaxName)
 			break
 		}
 	}
@@ -234,7 +231,7 @@ func (d *describer) readNetwork(text string) *protov1.Network {
 		}
 		n.Ips = append(n.Ips, p.Addr().String())
 		if n.Gateway == "" {
-			n.Gateway = cut(ip.Gateway, maxName)
+			n.Gateway = describe.Cut(ip.Gateway, describe.MaxName)
 		}
 	}
 	if len(n.Ips) == 0 {
@@ -244,19 +241,19 @@ func (d *describer) readNetwork(text string) *protov1.Network {
 }
 
 // mappedPorts are those of a sandbox that containerd was asked to map.
-func mappedPorts(clip *clip, all []portMapping) []*protov1.Port {
+func mappedPorts(clip *describe.Clip, all []portMapping) []*protov1.Port {
 	var out []*protov1.Port
 	for _, p := range all {
-		if !clip.room("ports", len(out), maxPorts) {
+		if !clip.Room("ports", len(out), describe.MaxPorts) {
 			break
 		}
-		out = append(out, &protov1.Port{Protocol: strings.ToLower(p.Protocol.String()), ContainerPort: p.ContainerPort, HostPort: p.HostPort, HostIp: clip.text("ports", p.HostIP)})
+		out = append(out, &protov1.Port{Protocol: strings.ToLower(p.Protocol.String()), ContainerPort: p.ContainerPort, HostPort: p.HostPort, HostIp: clip.Text("ports", p.HostIP)})
 	}
 	return out
 }
 
 // crioMappedPorts are those of a sandbox that CRI-O was asked to map.
-func (d *describer) crioMappedPorts(clip *clip, text string) []*protov1.Port {
+func (d *describer) crioMappedPorts(clip *describe.Clip, text string) []*protov1.Port {
 	var all []struct {
 		Protocol      string
 		ContainerPort int64
@@ -269,16 +266,16 @@ func (d *describer) crioMappedPorts(clip *clip, text string) []*protov1.Port {
 	}
 	var out []*protov1.Port
 	for _, p := range all {
-		if !clip.room("ports", len(out), maxPorts) {
+		if !clip.Room("ports", len(out), describe.MaxPorts) {
 			break
 		}
-		out = append(out, &protov1.Port{Protocol: clip.text("ports", strings.ToLower(p.Protocol)), ContainerPort: clampU32(p.ContainerPort), HostPort: clampU32(p.HostPort), HostIp: clip.text("ports", p.HostIP)})
+		out = append(out, &protov1.Port{Protocol: clip.Text("ports", strings.ToLower(p.Protocol)), ContainerPort: clampU32(p.ContainerPort), HostPort: clampU32(p.HostPort), HostIp: clip.Text("ports", p.HostIP)})
 	}
 	return out
 }
 
 // specifiedPorts are those of a container's specification, as a kubelet annotates them.
-func (d *describer) specifiedPorts(clip *clip, text string) []*protov1.Port {
+func (d *describer) specifiedPorts(clip *describe.Clip, text string) []*protov1.Port {
 	var all []struct {
 		ContainerPort int64  `json:"containerPort"`
 		HostPort      int64  `json:"hostPort"`
@@ -290,10 +287,10 @@ func (d *describer) specifiedPorts(clip *clip, text string) []*protov1.Port {
 	}
 	var out []*protov1.Port
 	for _, p := range all {
-		if !clip.room("ports", len(out), maxPorts) {
+		if !clip.Room("ports", len(out), describe.MaxPorts) {
 			break
 		}
-		out = append(out, &protov1.Port{Protocol: clip.text("ports", strings.ToLower(p.Protocol)), ContainerPort: clampU32(p.ContainerPort), HostPort: clampU32(p.HostPort), HostIp: clip.text("ports", p.HostIP)})
+		out = append(out, &protov1.Port{Protocol: clip.Text("ports", strings.ToLower(p.Protocol)), ContainerPort: clampU32(p.ContainerPort), HostPort: clampU32(p.HostPort), HostIp: clip.Text("ports", p.HostIP)})
 	}
 	return out
 }

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -117,7 +118,7 @@ func (t *tracker) join(c *protov1.Container, sandboxID string) {
 	if sandboxID == "" {
 		return
 	}
-	c.SandboxId = cut(sandboxID, maxName)
+	c.SandboxId = describe.Cut(sandboxID, describe.MaxName)
 	s := t.sandboxes[sandboxID]
 	if s == nil {
 		return
@@ -125,18 +126,23 @@ func (t *tracker) join(c *protov1.Container, sandboxID string) {
 	if uid := s.pod.GetUid(); uid != "" {
 		c.PodUid = uid
 	}
-	if s.pod.GetHostNetwork() {
-		c.NetworkMode = "host"
-		return
-	}
-	if c.Id != sandboxID {
-		c.NetworkMode = "container:" + c.SandboxId
-	}
+	mode, networks := "", []*protov1.Network(nil)
 	switch {
+	case s.pod.GetHostNetwork():
+		mode = "host"
 	case s.network != nil:
-		c.Networks = []*protov1.Network{proto.CloneOf(s.network)}
+		networks = []*protov1.Network{proto.CloneOf(s.network)}
 	case len(s.pod.Ips) > 0:
-		c.Networks = []*protov1.Network{{Ips: slices.Clone(s.pod.Ips)}}
+		networks = []*protov1.Network{{Ips: slices.Clone(s.pod.Ips)}}
+	}
+	if mode == "" && c.Id != sandboxID {
+		mode = "container:" + c.SandboxId
+	}
+	if t.describe.filter.Wants("network_mode") && mode != "" {
+		c.NetworkMode = mode
+	}
+	if t.describe.filter.Wants("networks") && networks != nil {
+		c.Networks = networks
 	}
 }
 

@@ -196,9 +196,14 @@ func short(id string) string { return id[:min(8, len(id))] }
 var _ discover.Inventory = (*recorder)(nil)
 
 // host tells a discoverer of cgroups.
-type host struct{ facts chan *protov1.HostFacts }
+type host struct {
+	facts chan *protov1.HostFacts
+	ended <-chan struct{} // when the discoverer is
+}
 
-func newHost() *host { return &host{facts: make(chan *protov1.HostFacts, 64)} }
+func newHost(ended <-chan struct{}) *host {
+	return &host{facts: make(chan *protov1.HostFacts, 64), ended: ended}
+}
 
 func (h *host) Node() *protov1.Node { return nil }
 
@@ -210,7 +215,11 @@ func (h *host) Facts(s *protov1.Subscribe) <-chan *protov1.HostFacts {
 }
 
 func (h *host) cgroup(change protov1.CgroupFact_Change, path string) {
-	h.facts <- &protov1.HostFacts{Facts: []*protov1.HostFact{{Fact: &protov1.HostFact_Cgroup{Cgroup: &protov1.CgroupFact{Change: change, Id: 1, Path: path}}}}}
+	fact := &protov1.HostFact{Fact: &protov1.HostFact_Cgroup{Cgroup: &protov1.CgroupFact{Change: change, Id: 1, Path: path}}}
+	select {
+	case h.facts <- &protov1.HostFacts{Facts: []*protov1.HostFact{fact}}:
+	case <-h.ended:
+	}
 }
 
 // start runs a discoverer until the test ends, and checks that it then returns.
@@ -220,8 +229,8 @@ func start(t *testing.T, c Config, node *protov1.Node) (*recorder, *host) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, h := newRecorder(t), newHost()
 	ctx, cancel := context.WithCancel(context.Background())
+	r, h := newRecorder(t), newHost(ctx.Done())
 	done := make(chan error, 1)
 	go func() { done <- d.Discover(ctx, h, r) }()
 	t.Cleanup(func() {

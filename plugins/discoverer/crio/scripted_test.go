@@ -27,6 +27,7 @@ type scripted struct {
 	socket string
 	name   string // "": containerd
 	noPods bool   // no events, as CRI-O without enable_pod_events
+	noInfo bool   // nothing but statuses, as CRI-O while it removes a container
 
 	mu         sync.Mutex
 	containers map[string]*cri.ContainerStatus
@@ -173,12 +174,18 @@ func (s *scripted) ContainerStatus(_ context.Context, r *cri.ContainerStatusRequ
 	if err := s.silence(r.GetContainerId()); err != nil {
 		return nil, err
 	}
+	if r.GetVerbose() && s.noInfo {
+		return nil, status.Error(codes.Unknown, "creating container info: identifier is not a layer")
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.containers[r.GetContainerId()]
 	if c == nil {
 		s.denied.Add(1)
 		return nil, status.Error(codes.NotFound, "no such container")
+	}
+	if !r.GetVerbose() {
+		return &cri.ContainerStatusResponse{Status: proto.CloneOf(c)}, nil
 	}
 	return &cri.ContainerStatusResponse{Status: proto.CloneOf(c), Info: map[string]string{"info": s.infoOf(c.Id, map[string]any{
 		"sandboxID": s.sandboxOf[c.Id], "pid": 77,

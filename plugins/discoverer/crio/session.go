@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 )
 
 // secondList is when everything is listed once more after the first list: an event that
@@ -46,7 +48,7 @@ type listResult struct {
 
 // lostSoFar are the counts that were seen last.
 type lostSoFar struct {
-	events, facts, refused, unread, shortened uint64
+	events, facts, refused, unread uint64
 }
 
 // run returns why the session ended; never nil.
@@ -88,7 +90,7 @@ func (s *session) sayHello(ctx context.Context) {
 		if err != nil {
 			log.Warn("CRI-O's own service does not answer: its containers are known later", "error", err)
 		} else {
-			log = log.With("storage_driver", cut(in.StorageDriver, maxName), "cgroup_driver", cut(in.CgroupDriver, maxName))
+			log = log.With("storage_driver", describe.Cut(in.StorageDriver, describe.MaxName), "cgroup_driver", describe.Cut(in.CgroupDriver, describe.MaxName))
 		}
 	}
 	log.Info("connected")
@@ -144,7 +146,9 @@ func (s *session) loop(ctx context.Context, ended *bool) error {
 			s.heard, s.streamed = true, true
 			err = s.event(h)
 		case n := <-s.facts.news:
-			s.tracker.cgroup(n)
+			if n.concerns(s.conn.engine.name) {
+				s.tracker.cgroup(n)
+			}
 			s.noteLost()
 		case <-probing.C:
 		case requests <- pending:
@@ -163,7 +167,11 @@ func (s *session) loop(ctx context.Context, ended *bool) error {
 			s.heard = true
 			err = s.tracker.listed(r.list, r.snapshot)
 		case <-again.C:
-			s.owed = true
+			if s.tracker.inSnapshot {
+				again.Reset(secondList) // it is still being worked off
+			} else {
+				s.owed = true
+			}
 		case <-poll:
 			s.owed = true
 		case <-resync:
@@ -187,7 +195,7 @@ func eventsFrom(runtime string) string {
 	switch runtime {
 	case runtimeCRIO:
 		return "CRI-O sends them with enable_pod_events = true in crio.conf"
-	case "containerd":
+	case runtimeContainerd:
 		return "containerd sends them from version 1.7 on"
 	}
 	return "the runtime does not implement GetContainerEvents, or it is turned off there"
@@ -326,6 +334,9 @@ func (s *session) sayLosses() {
 	if n := s.tracker.refused; n > s.lost.refused {
 		s.log.Warn("containers or questions about them were left out: there are too many", "count", n-s.lost.refused)
 		s.lost.refused = n
+	}
+	if n := s.tracker.describe.filter.LabelsShortened(); n > 0 {
+		s.log.Info("labels or annotations were cut or left out for their size; see label_size and labels_size", "descriptions", n)
 	}
 	if n := s.tracker.describe.unread.Load(); n > s.lost.unread {
 		s.log.Warn("what the runtime says of some containers can't be read: they are known by their status alone", "count", n-s.lost.unread)

@@ -40,7 +40,11 @@ func TestAThousandContainersAreHeldInBoundedMemory(t *testing.T) {
 	took := time.Since(began)
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	t.Logf("snapshot of %d containers in %d pods in %v, %d statuses, %.1f MB held by discoverer and test", pods*each, pods, took, s.statuses.Load(), float64(after.HeapAlloc-before.HeapAlloc)/1e6)
+	held := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+	t.Logf("snapshot of %d containers in %d pods in %v, %d statuses, %.1f MB held by discoverer and test", pods*each, pods, took, s.statuses.Load(), float64(held)/1e6)
+	if held > 16<<10*pods*each {
+		t.Errorf("%d bytes are held for each container", held/(pods*each))
+	}
 	if len(r.containers) != pods*(each+1) || len(r.pods) != pods {
 		t.Errorf("%d containers, %d pods", len(r.containers), len(r.pods))
 	}
@@ -88,6 +92,16 @@ func TestInfoThatCantBeReadLeavesTheStatus(t *testing.T) {
 				t.Error(c)
 			}
 		})
+	}
+}
+
+func TestAContainerThatIsBeingRemovedIsKnownByItsStatusAlone(t *testing.T) {
+	s := (&scripted{noInfo: true}).start(t)
+	s.container(id64(2), "", "c", isRunning)
+	r, _ := start(t, scriptedConfig(s), nil)
+	r.wait("the snapshot", synced(1))
+	if c := r.container(id64(2)); c.GetStartedUnixNano() != 2000 || c.Pid != 0 {
+		t.Error(c)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -61,7 +62,7 @@ type spec struct {
 }
 
 // readSpec completes a description with what the specification tells.
-func (d *describer) readSpec(clip *clip, c *protov1.Container, raw json.RawMessage) *spec {
+func (d *describer) readSpec(clip *describe.Clip, c *protov1.Container, raw json.RawMessage) *spec {
 	s := &spec{}
 	if len(raw) == 0 {
 		return s
@@ -69,12 +70,10 @@ func (d *describer) readSpec(clip *clip, c *protov1.Container, raw json.RawMessa
 	if err := json.Unmarshal(raw, s); err != nil {
 		d.unread.Add(1)
 	}
-	c.Args = clip.words("args", s.Process.Args)
-	if d.env {
-		c.Env = clip.words("env", s.Process.Env)
-	}
+	c.Args = clip.Words("args", s.Process.Args)
+	c.Env = s.Process.Env
 	if h := s.Hostname; h != "" {
-		c.Hostname = clip.text("hostname", h)
+		c.Hostname = clip.Text("hostname", h)
 	}
 	c.Security = d.security(clip, s)
 	told := c.Limits
@@ -86,10 +85,10 @@ func (d *describer) readSpec(clip *clip, c *protov1.Container, raw json.RawMessa
 	return s
 }
 
-func (d *describer) security(clip *clip, s *spec) *protov1.Security {
+func (d *describer) security(clip *describe.Clip, s *spec) *protov1.Security {
 	out := &protov1.Security{
 		User:    strconv.FormatUint(uint64(s.Process.User.UID), 10) + ":" + strconv.FormatUint(uint64(s.Process.User.GID), 10),
-		Seccomp: "unconfined", Apparmor: clip.text("security", s.Process.AppArmor), Selinux: clip.text("security", s.Process.SELinux),
+		Seccomp: "unconfined", Apparmor: clip.Text("security", s.Process.AppArmor), Selinux: clip.Text("security", s.Process.SELinux),
 		ReadOnlyRoot: proto.Bool(s.Root.ReadOnly),
 	}
 	if len(s.Linux.Seccomp) > 0 && string(s.Linux.Seccomp) != "null" {
@@ -98,9 +97,9 @@ func (d *describer) security(clip *clip, s *spec) *protov1.Security {
 	return out
 }
 
-func specLimits(clip *clip, s *spec) *protov1.Limits {
+func specLimits(clip *describe.Clip, s *spec) *protov1.Limits {
 	r := s.Linux.Resources
-	l := &protov1.Limits{CpuQuotaUs: limitOf(r.CPU.Quota), Cpuset: clip.text("limits", r.CPU.Cpus), MemoryBytes: limitOf(r.Memory.Limit),
+	l := &protov1.Limits{CpuQuotaUs: limitOf(r.CPU.Quota), Cpuset: clip.Text("limits", r.CPU.Cpus), MemoryBytes: limitOf(r.Memory.Limit),
 		MemoryReservationBytes: limitOf(r.Memory.Reservation), SwapBytes: limit(0), Pids: limitOf(r.Pids.Limit)}
 	if p := r.CPU.Period; p != nil && *p > 0 {
 		l.CpuPeriodUs = proto.Int64(int64(min(*p, 1<<62)))
@@ -112,8 +111,8 @@ func specLimits(clip *clip, s *spec) *protov1.Limits {
 		l.SwapBytes = proto.Int64(*all - *m)
 	}
 	for _, u := range s.Process.Rlimits {
-		if clip.room("limits", len(l.Ulimits), maxUlimits) {
-			l.Ulimits = append(l.Ulimits, &protov1.Ulimit{Name: clip.text("limits", strings.ToLower(strings.TrimPrefix(u.Type, "RLIMIT_"))),
+		if clip.Room("limits", len(l.Ulimits), describe.MaxUlimits) {
+			l.Ulimits = append(l.Ulimits, &protov1.Ulimit{Name: clip.Text("limits", strings.ToLower(strings.TrimPrefix(u.Type, "RLIMIT_"))),
 				Soft: int64(min(u.Soft, 1<<62)), Hard: int64(min(u.Hard, 1<<62))})
 		}
 	}
@@ -132,7 +131,7 @@ func limitOf(n *int64) *int64 {
 // its cgroups elsewhere.
 func (d *describer) cgroup(specified string) (string, uint64) {
 	p := cgroupPath(specified)
-	if p == "" || len(p) > maxName || d.root == "" {
+	if p == "" || len(p) > describe.MaxName || d.root == "" {
 		return "", 0
 	}
 	var st syscall.Stat_t
@@ -152,7 +151,7 @@ func cgroupPath(s string) string {
 	if len(parts) != 3 {
 		return ""
 	}
-	dir, ok := expandSlice(parts[0])
+	dir, ok := describe.ExpandSlice(parts[0])
 	if !ok || strings.ContainsRune(parts[1]+parts[2], '/') || parts[2] == "" {
 		return ""
 	}
@@ -161,24 +160,4 @@ func cgroupPath(s string) string {
 		name = parts[1] + "-" + name
 	}
 	return path.Join(dir, name+".scope")
-}
-
-// expandSlice gives the directory of a systemd slice: a-b.slice is in a.slice.
-func expandSlice(slice string) (string, bool) {
-	name, ok := strings.CutSuffix(path.Base(slice), ".slice")
-	if !ok || name == "" {
-		return "", false
-	}
-	if name == "-" {
-		return "/", true
-	}
-	dir, prefix := "/", ""
-	for part := range strings.SplitSeq(name, "-") {
-		if part == "" {
-			return "", false
-		}
-		dir = path.Join(dir, prefix+part+".slice")
-		prefix += part + "-"
-	}
-	return dir, true
 }

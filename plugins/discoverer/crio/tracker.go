@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -179,7 +180,7 @@ func stageOfEvent(k cri.ContainerEventType) stage {
 }
 
 // nameable tells whether an id can be told of.
-func (t *tracker) nameable(id string) bool { return id != "" && len(id) <= maxName }
+func (t *tracker) nameable(id string) bool { return id != "" && len(id) <= describe.MaxName }
 
 // assume begins the memory of a container whose life was that far before anybody
 // asked.

@@ -12,11 +12,12 @@ import (
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
 func defaults() Config {
-	return Config{Poll: time.Second, Resync: 30 * time.Second, Timeout: 5 * time.Second, InspectWorkers: 4, LabelsInclude: []string{"*"}, LabelSize: 4 << 10, LabelsSize: 32 << 10}
+	return Config{Poll: time.Second, Resync: 30 * time.Second, Timeout: 5 * time.Second, InspectWorkers: 4, FilterConfig: describe.DefaultFilter()}
 }
 
 // world is a tracker with a clock that stands still until it is moved.
@@ -171,6 +172,23 @@ func TestACreatedEventNamesAContainerAtOnce(t *testing.T) {
 		t.Error(c)
 	}
 	w.asks(t, "a")
+}
+
+func TestWhatTheOperatorLeavesOutIsNotToldByThePod(t *testing.T) {
+	w := newWorld(t)
+	c := defaults()
+	c.FieldsExclude, c.LabelsExclude = []string{"networks", "network_mode"}, []string{"secret"}
+	w.describe.filter = describe.NewFilter(c.FilterConfig)
+	w.synced(t, list{})
+	h := event("a", eventCreated, isCreated)
+	h.sandbox.Labels = map[string]string{"secret": "x", "app": "y"}
+	must(t, w.event(h))
+	if c := w.container("a"); c.NetworkMode != "" || c.Networks != nil {
+		t.Error(c)
+	}
+	if p := w.pod("u-pod"); len(p.Labels) != 1 || p.Labels["app"] != "y" {
+		t.Error(p)
+	}
 }
 
 func TestALifeIsToldStepByStep(t *testing.T) {

@@ -3,8 +3,9 @@ package main
 import (
 	"path"
 	"path/filepath"
-	"strings"
 	"syscall"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 )
 
 // engine is what the daemon says of itself.
@@ -48,7 +49,7 @@ func (g cgroups) path(id, parent string) string {
 		if parent != "" {
 			slice = parent
 		}
-		dir, ok := expandSlice(slice)
+		dir, ok := describe.ExpandSlice(slice)
 		if !ok {
 			return ""
 		}
@@ -69,29 +70,8 @@ func (g cgroups) path(id, parent string) string {
 	default:
 		return ""
 	}
-	if len(p) > maxName {
+	if len(p) > describe.MaxName {
 		return ""
 	}
 	return p
-}
-
-// expandSlice gives the directory of a systemd slice: a-b.slice is in a.slice.
-func expandSlice(slice string) (string, bool) {
-	slice = path.Base(slice)
-	name, ok := strings.CutSuffix(slice, ".slice")
-	if !ok || name == "" {
-		return "", false
-	}
-	if name == "-" {
-		return "/", true
-	}
-	dir, prefix := "/", ""
-	for part := range strings.SplitSeq(name, "-") {
-		if part == "" {
-			return "", false
-		}
-		dir = path.Join(dir, prefix+part+".slice")
-		prefix += part + "-"
-	}
-	return dir, true
 }

@@ -15,15 +15,15 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
 // describer turns the engine's words into the contract's. It does no I/O but
 // the look at whether a cgroup is there, and is safe for concurrent use.
 type describer struct {
-	labels  *labelRules
+	filter  *describe.Filter
 	cgroups cgroups
-	env     bool
 }
 
 // Keys that an orchestrator labels containers with.
@@ -35,14 +35,14 @@ const (
 )
 
 // base describes a container by what all of the engine's answers tell.
-func (d *describer) base(clip *clip, id, name, image string, labels map[string]string) *protov1.Container {
+func (d *describer) base(clip *describe.Clip, id, name, image string, labels map[string]string) *protov1.Container {
 	c := &protov1.Container{
-		Id: clip.text("id", id), Name: clip.text("name", strings.TrimPrefix(name, "/")),
-		Image: parseImage(clip.text("image", image)), Runtime: d.cgroups.engine.runtime,
-		PodUid: clip.text("pod_uid", labels[labelPodUID]), SandboxId: clip.text("sandbox_id", labels[labelSandboxID]),
-		KubernetesName: clip.text("kubernetes_name", labels[labelContainerName]),
+		Id: clip.Text("id", id), Name: clip.Text("name", strings.TrimPrefix(name, "/")),
+		Image: describe.ParseImage(clip.Text("image", image)), Runtime: d.cgroups.engine.runtime,
+		PodUid: clip.Text("pod_uid", labels[labelPodUID]), SandboxId: clip.Text("sandbox_id", labels[labelSandboxID]),
+		KubernetesName: clip.Text("kubernetes_name", labels[labelContainerName]),
 	}
-	c.Labels = d.chosen(clip, "labels", labels)
+	c.Labels = labels // the filter's to bound
 	switch labels[labelType] {
 	case "podsandbox":
 		c.Type = "sandbox"
@@ -52,18 +52,11 @@ func (d *describer) base(clip *clip, id, name, image string, labels map[string]s
 	return c
 }
 
-// chosen are the labels or annotations that the configuration lets through;
-// they share the room.
-func (d *describer) chosen(clip *clip, field string, all map[string]string) map[string]string {
-	if clip.labels == 0 {
-		clip.labels = d.labels.all
-	}
-	kept, left, shortened := d.labels.apply(all, clip.labels)
-	clip.labels = max(left, 1) // 0 stands for the beginning
-	if shortened {
-		clip.shortened(field)
-	}
-	return kept
+// finish applies what the operator chose.
+func (d *describer) finish(clip *describe.Clip, c *protov1.Container) *protov1.Container {
+	c.Truncated = clip.Fields()
+	d.filter.Apply(c)
+	return c
 }
 
 // inspected describes a container from what inspect answers.
@@ -75,12 +68,12 @@ func (d *describer) inspected(in *container.InspectResponse) *protov1.Container 
 	if host == nil {
 		host = &container.HostConfig{}
 	}
-	clip := &clip{}
+	clip := &describe.Clip{}
 	c := d.base(clip, in.ID, in.Name, cfg.Image, cfg.Labels)
-	c.Annotations = d.chosen(clip, "annotations", host.Annotations)
-	c.Image = withID(c.Image, in.Image)
+	c.Annotations = host.Annotations
+	c.Image = describe.WithID(c.Image, in.Image)
 	if m := in.ImageManifestDescriptor; m != nil && c.Image.Digest == "" {
-		c.Image.Digest = cut(m.Digest.String(), maxName)
+		c.Image.Digest = describe.Cut(m.Digest.String(), describe.MaxName)
 	}
 	c.CreatedUnixNano = unixNano(in.Created)
 	c.RestartCount = proto.Uint32(clampU32(int64(in.RestartCount)))
@@ -93,18 +86,16 @@ func (d *describer) inspected(in *container.InspectResponse) *protov1.Container 
 			c.ExitCode = proto.Int32(int32(s.ExitCode))
 		}
 	}
-	c.Entrypoint, c.Args = clip.words("entrypoint", cfg.Entrypoint), clip.words("args", cfg.Cmd)
+	c.Entrypoint, c.Args = clip.Words("entrypoint", cfg.Entrypoint), clip.Words("args", cfg.Cmd)
 	if len(c.Entrypoint) == 0 && len(c.Args) == 0 && in.Path != "" {
-		c.Args = clip.words("args", append([]string{in.Path}, in.Args...))
+		c.Args = clip.Words("args", append([]string{in.Path}, in.Args...))
 	}
-	if d.env {
-		c.Env = clip.words("env", cfg.Env)
-	}
+	c.Env = cfg.Env
 	c.Mounts = mounts(clip, in.Mounts, host.Tmpfs)
-	c.NetworkMode = clip.text("network_mode", string(host.NetworkMode))
-	c.Hostname = clip.text("hostname", cfg.Hostname)
+	c.NetworkMode = clip.Text("network_mode", string(host.NetworkMode))
+	c.Hostname = clip.Text("hostname", cfg.Hostname)
 	if cfg.Domainname != "" {
-		c.Hostname = clip.text("hostname", cfg.Hostname+"."+cfg.Domainname)
+		c.Hostname = clip.Text("hostname", cfg.Hostname+"."+cfg.Domainname)
 	}
 	if n := in.NetworkSettings; n != nil {
 		c.Ports = ports(clip, cfg.ExposedPorts, n.Ports)
@@ -113,40 +104,38 @@ func (d *describer) inspected(in *container.InspectResponse) *protov1.Container 
 	c.Limits = limits(clip, &host.Resources)
 	c.Security = security(clip, in, cfg, host)
 	c.CgroupPath, c.CgroupId = d.cgroups.find(in.ID, host.CgroupParent, c.Pid != 0)
-	c.Truncated = clip.fields
-	return c
+	return d.finish(clip, c)
 }
 
 // summarized describes a container from its line in the list: less than
 // inspect tells, in one request for all.
 func (d *describer) summarized(s *container.Summary) *protov1.Container {
-	clip := &clip{}
+	clip := &describe.Clip{}
 	c := d.base(clip, s.ID, summaryName(s.Names), s.Image, s.Labels)
-	c.Image = withID(c.Image, s.ImageID)
+	c.Image = describe.WithID(c.Image, s.ImageID)
 	if m := s.ImageManifestDescriptor; m != nil && c.Image.Digest == "" {
-		c.Image.Digest = cut(m.Digest.String(), maxName)
+		c.Image.Digest = describe.Cut(m.Digest.String(), describe.MaxName)
 	}
 	c.State = state(s.State)
 	if s.Created > 0 {
 		c.CreatedUnixNano = s.Created * int64(time.Second)
 	}
-	c.NetworkMode = clip.text("network_mode", s.HostConfig.NetworkMode)
+	c.NetworkMode = clip.Text("network_mode", s.HostConfig.NetworkMode)
 	c.Mounts = mounts(clip, s.Mounts, nil)
 	if s.NetworkSettings != nil {
 		c.Networks = networks(clip, s.NetworkSettings.Networks)
 	}
 	for _, p := range s.Ports {
-		if !clip.room("ports", len(c.Ports), maxPorts) {
+		if !clip.Room("ports", len(c.Ports), describe.MaxPorts) {
 			break
 		}
-		port := &protov1.Port{Protocol: clip.text("ports", p.Type), ContainerPort: uint32(p.PrivatePort), HostPort: uint32(p.PublicPort)}
+		port := &protov1.Port{Protocol: clip.Text("ports", p.Type), ContainerPort: uint32(p.PrivatePort), HostPort: uint32(p.PublicPort)}
 		if p.IP.IsValid() {
 			port.HostIp = p.IP.String()
 		}
 		c.Ports = append(c.Ports, port)
 	}
-	c.Truncated = clip.fields
-	return c
+	return d.finish(clip, c)
 }
 
 // summaryName picks the container's own name: those of links have a slash more.
@@ -201,34 +190,34 @@ func unixNano(s string) int64 {
 	return t.UnixNano()
 }
 
-func mounts(clip *clip, points []container.MountPoint, tmpfs map[string]string) []*protov1.Mount {
+func mounts(clip *describe.Clip, points []container.MountPoint, tmpfs map[string]string) []*protov1.Mount {
 	var out []*protov1.Mount
-	left := maxMountBytes
+	left := describe.MaxMountBytes
 	for _, p := range points {
 		m := &protov1.Mount{
-			Type: clip.text("mounts", string(p.Type)), Source: clip.text("mounts", p.Source), Destination: clip.text("mounts", p.Destination),
-			Name: clip.text("mounts", p.Name), ReadOnly: proto.Bool(!p.RW),
+			Type: clip.Text("mounts", string(p.Type)), Source: clip.Text("mounts", p.Source), Destination: clip.Text("mounts", p.Destination),
+			Name: clip.Text("mounts", p.Name), ReadOnly: proto.Bool(!p.RW),
 		}
-		if left -= proto.Size(m); left < 0 || !clip.room("mounts", len(out), maxMounts) {
-			clip.shortened("mounts")
+		if left -= proto.Size(m); left < 0 || !clip.Room("mounts", len(out), describe.MaxMounts) {
+			clip.Shortened("mounts")
 			return out
 		}
 		out = append(out, m)
 	}
 	for _, dest := range slices.Sorted(maps.Keys(tmpfs)) {
-		if left -= maxName; left < 0 || !clip.room("mounts", len(out), maxMounts) {
-			clip.shortened("mounts")
+		if left -= describe.MaxName; left < 0 || !clip.Room("mounts", len(out), describe.MaxMounts) {
+			clip.Shortened("mounts")
 			return out
 		}
 		readOnly := slices.Contains(strings.Split(tmpfs[dest], ","), "ro")
-		out = append(out, &protov1.Mount{Type: "tmpfs", Destination: clip.text("mounts", dest), ReadOnly: proto.Bool(readOnly)})
+		out = append(out, &protov1.Mount{Type: "tmpfs", Destination: clip.Text("mounts", dest), ReadOnly: proto.Bool(readOnly)})
 	}
 	return out
 }
 
 // ports lists those that the image or the user exposed, and where they are
 // published.
-func ports(clip *clip, exposed network.PortSet, published network.PortMap) []*protov1.Port {
+func ports(clip *describe.Clip, exposed network.PortSet, published network.PortMap) []*protov1.Port {
 	all := make(map[network.Port][]network.PortBinding, len(exposed)+len(published))
 	for p := range exposed {
 		all[p] = nil
@@ -244,7 +233,7 @@ func ports(clip *clip, exposed network.PortSet, published network.PortMap) []*pr
 			bindings = []network.PortBinding{{}}
 		}
 		for _, b := range bindings {
-			if !clip.room("ports", len(out), maxPorts) {
+			if !clip.Room("ports", len(out), describe.MaxPorts) {
 				return out
 			}
 			port := &protov1.Port{Protocol: string(p.Proto()), ContainerPort: uint32(p.Num())}
@@ -260,17 +249,17 @@ func ports(clip *clip, exposed network.PortSet, published network.PortMap) []*pr
 	return out
 }
 
-func networks(clip *clip, nets map[string]*network.EndpointSettings) []*protov1.Network {
+func networks(clip *describe.Clip, nets map[string]*network.EndpointSettings) []*protov1.Network {
 	var out []*protov1.Network
 	for _, name := range slices.Sorted(maps.Keys(nets)) {
 		e := nets[name]
 		if e == nil {
 			continue
 		}
-		if !clip.room("networks", len(out), maxNetworks) {
+		if !clip.Room("networks", len(out), describe.MaxNetworks) {
 			break
 		}
-		n := &protov1.Network{Name: clip.text("networks", name), InterfaceMac: e.MacAddress.String()}
+		n := &protov1.Network{Name: clip.Text("networks", name), InterfaceMac: e.MacAddress.String()}
 		for _, ip := range []netip.Addr{e.IPAddress, e.GlobalIPv6Address} {
 			if ip.IsValid() {
 				n.Ips = append(n.Ips, ip.String())
@@ -287,9 +276,9 @@ func networks(clip *clip, nets map[string]*network.EndpointSettings) []*protov1.
 }
 
 // limits: the engine's 0 and negative numbers stand for no limit.
-func limits(clip *clip, r *container.Resources) *protov1.Limits {
+func limits(clip *describe.Clip, r *container.Resources) *protov1.Limits {
 	l := &protov1.Limits{
-		CpuQuotaUs: limit(r.CPUQuota), Cpuset: clip.text("limits", r.CpusetCpus),
+		CpuQuotaUs: limit(r.CPUQuota), Cpuset: clip.Text("limits", r.CpusetCpus),
 		MemoryBytes: limit(r.Memory), SwapBytes: limit(0), MemoryReservationBytes: limit(r.MemoryReservation), Pids: limit(0),
 	}
 	if r.CPUPeriod > 0 {
@@ -312,8 +301,8 @@ func limits(clip *clip, r *container.Resources) *protov1.Limits {
 		l.BlkioWeight = proto.Int64(int64(r.BlkioWeight))
 	}
 	for _, u := range r.Ulimits {
-		if u != nil && clip.room("limits", len(l.Ulimits), maxUlimits) {
-			l.Ulimits = append(l.Ulimits, &protov1.Ulimit{Name: clip.text("limits", u.Name), Soft: u.Soft, Hard: u.Hard})
+		if u != nil && clip.Room("limits", len(l.Ulimits), describe.MaxUlimits) {
+			l.Ulimits = append(l.Ulimits, &protov1.Ulimit{Name: clip.Text("limits", u.Name), Soft: u.Soft, Hard: u.Hard})
 		}
 	}
 	return l
@@ -326,11 +315,11 @@ func limit(n int64) *int64 {
 	return &n
 }
 
-func security(clip *clip, in *container.InspectResponse, cfg *container.Config, host *container.HostConfig) *protov1.Security {
+func security(clip *describe.Clip, in *container.InspectResponse, cfg *container.Config, host *container.HostConfig) *protov1.Security {
 	s := &protov1.Security{
-		User: clip.text("security", cfg.User), Privileged: proto.Bool(host.Privileged), ReadOnlyRoot: proto.Bool(host.ReadonlyRootfs),
-		CapabilitiesAdded: clip.words("security", host.CapAdd), CapabilitiesDropped: clip.words("security", host.CapDrop),
-		Apparmor: clip.text("security", in.AppArmorProfile), Selinux: clip.text("security", in.ProcessLabel), Seccomp: "default",
+		User: clip.Text("security", cfg.User), Privileged: proto.Bool(host.Privileged), ReadOnlyRoot: proto.Bool(host.ReadonlyRootfs),
+		CapabilitiesAdded: clip.Words("security", host.CapAdd), CapabilitiesDropped: clip.Words("security", host.CapDrop),
+		Apparmor: clip.Text("security", in.AppArmorProfile), Selinux: clip.Text("security", in.ProcessLabel), Seccomp: "default",
 	}
 	if host.Privileged {
 		s.Seccomp = "unconfined"
@@ -345,14 +334,14 @@ func security(clip *clip, in *container.InspectResponse, cfg *container.Config, 
 			if strings.HasPrefix(strings.TrimSpace(value), "{") {
 				value = "custom" // the client sends the whole profile
 			}
-			s.Seccomp = clip.text("security", value)
+			s.Seccomp = clip.Text("security", value)
 		case "apparmor":
 			if s.Apparmor == "" {
-				s.Apparmor = clip.text("security", value)
+				s.Apparmor = clip.Text("security", value)
 			}
 		case "label":
 			if s.Selinux == "" {
-				s.Selinux = clip.text("security", value)
+				s.Selinux = clip.Text("security", value)
 			}
 		}
 	}

@@ -9,94 +9,14 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/moby/moby/api/types/container"
 
-	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/wire"
 )
-
-func TestAnImageReferenceIsSplit(t *testing.T) {
-	id := strings.Repeat("0123456789abcdef", 4)
-	for _, tt := range []struct{ ref, name, tag, digest, id string }{
-		{"busybox", "busybox", "latest", "", ""},
-		{"busybox:1.36", "busybox", "1.36", "", ""},
-		{"registry.example:5000/team/app", "registry.example:5000/team/app", "latest", "", ""},
-		{"registry.example:5000/team/app:v1", "registry.example:5000/team/app", "v1", "", ""},
-		{"app@sha256:" + id, "app", "", "sha256:" + id, ""},
-		{"registry.example:5000/app:v1@sha256:" + id, "registry.example:5000/app", "v1", "sha256:" + id, ""},
-		{"sha256:" + id, "", "", "", "sha256:" + id},
-		{id, "", "", "", "sha256:" + id},
-		{"", "", "", "", ""},
-		{"a\xffb:\xfe", "a\uFFFDb", "\uFFFD", "", ""},
-	} {
-		t.Run(tt.ref, func(t *testing.T) {
-			want := &protov1.Image{Name: tt.name, Tag: tt.tag, Digest: tt.digest, Id: tt.id}
-			if got := parseImage(cut(tt.ref, maxName)); !proto.Equal(got, want) {
-				t.Errorf("got %v, want %v", got, want)
-			}
-		})
-	}
-}
-
-func TestTheStoreCompletesAnImage(t *testing.T) {
-	d := "sha256:" + strings.Repeat("d", 64)
-	for _, tt := range []struct {
-		name  string
-		image *protov1.Image
-		names repoNames
-		want  string
-	}{
-		{"the digest of the name that was written", &protov1.Image{Name: "app", Tag: "1"}, repoNames{digests: []string{"other@sha256:e", "app@" + d}}, "app:1@" + d},
-		{"a short name for a long one", &protov1.Image{Name: "app", Tag: "1"}, repoNames{digests: []string{"docker.io/library/app@" + d}}, "app:1@" + d},
-		{"not the digest of another name", &protov1.Image{Name: "app", Tag: "1"}, repoNames{digests: []string{"myapp@" + d}}, "app:1@"},
-		{"a digest that was written stays", &protov1.Image{Name: "app", Digest: "sha256:x"}, repoNames{digests: []string{"app@" + d}}, "app:@sha256:x"},
-		{"a name for an id", &protov1.Image{Id: "sha256:1"}, repoNames{tags: []string{"app:2"}, digests: []string{"app@" + d}}, "app:2@" + d},
-		{"nothing for an image without names", &protov1.Image{Id: "sha256:1"}, repoNames{}, ":@"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			tt.names.complete(tt.image)
-			if got := tt.image.Name + ":" + tt.image.Tag + "@" + tt.image.Digest; got != tt.want {
-				t.Errorf("got %q, want %q", got, tt.want)
-			}
-		})
-	}
-	if got := withID(parseImage("deadbeef"), "sha256:deadbeef00"); got.Name != "" || got.Id != "sha256:deadbeef00" {
-		t.Errorf("a short id is taken for a name: %v", got)
-	}
-}
-
-func TestLabelsAreChosenAndBounded(t *testing.T) {
-	for _, tt := range []struct {
-		name      string
-		change    func(*Config)
-		labels    map[string]string
-		want      map[string]string
-		shortened bool
-	}{
-		{"all by default, across slashes", func(*Config) {}, map[string]string{"a": "1", "app.kubernetes.io/name": "x"}, map[string]string{"a": "1", "app.kubernetes.io/name": "x"}, false},
-		{"a star crosses slashes", func(c *Config) { c.LabelsInclude = []string{"app*"} }, map[string]string{"b": "1", "app.kubernetes.io/name": "x"}, map[string]string{"app.kubernetes.io/name": "x"}, false},
-		{"excluded wins", func(c *Config) { c.LabelsExclude = []string{"*secret*"} }, map[string]string{"my.secret/x": "1", "b": "2"}, map[string]string{"b": "2"}, false},
-		{"nothing included", func(c *Config) { c.LabelsInclude = nil }, map[string]string{"b": "2"}, nil, false},
-		{"a long value is cut at a character", func(c *Config) { c.LabelSize = 16 }, map[string]string{"k": "1234567890123äöüß"}, map[string]string{"k": "1234567890123…"}, true},
-		{"an orchestrator's labels come first, then by key", func(c *Config) { c.LabelsSize = 40 },
-			map[string]string{"a": "1", "z": strings.Repeat("z", 30), "io.kubernetes.pod.uid": "12345678"}, map[string]string{"a": "1", "io.kubernetes.pod.uid": "12345678"}, true},
-		{"bytes that are no text", func(*Config) {}, map[string]string{"\xff": "\xfe"}, map[string]string{"\uFFFD": "\uFFFD"}, false},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			c := defaults()
-			tt.change(&c)
-			r := newLabelRules(c)
-			got, _, shortened := r.apply(tt.labels, r.all)
-			if fmt.Sprint(got) != fmt.Sprint(tt.want) || shortened != tt.shortened || (r.shortened.Load() > 0) != tt.shortened {
-				t.Errorf("got %q, %v", got, shortened)
-			}
-		})
-	}
-}
 
 // A container can't be described in more than a message may hold, whatever it
 // is made of.
@@ -115,8 +35,8 @@ func TestTheLargestContainerFitsInAMessage(t *testing.T) {
 		in.Mounts = append(in.Mounts, container.MountPoint{Source: long, Destination: long, Name: long})
 	}
 	c := defaults()
-	c.LabelSize, c.LabelsSize = 16<<10, 64<<10
-	d := &describer{labels: newLabelRules(c), env: true, cgroups: cgroups{engine: engine{runtime: "docker", cgroupDriver: "cgroupfs"}}}
+	c.LabelSize, c.LabelsSize, c.Env = 16<<10, 64<<10, true
+	d := &describer{filter: describe.NewFilter(c.FilterConfig), cgroups: cgroups{engine: engine{runtime: "docker", cgroupDriver: "cgroupfs"}}}
 	got := d.inspected(in)
 	if n := proto.Size(got); n > wire.MaxChange {
 		t.Errorf("%d bytes", n)
@@ -134,7 +54,7 @@ func TestTheLargestContainerFitsInAMessage(t *testing.T) {
 }
 
 func TestAnInspectWithHolesIsNoPanic(t *testing.T) {
-	d := &describer{labels: newLabelRules(defaults())}
+	d := &describer{filter: describe.NewFilter(describe.DefaultFilter())}
 	for _, s := range []string{`{}`, `{"Id":"a","Config":null,"HostConfig":null,"State":null,"NetworkSettings":null}`,
 		`{"Id":"a","Config":{},"HostConfig":{"Ulimits":[null],"PidsLimit":null},"State":{},"NetworkSettings":{"Networks":{"n":null},"Ports":{"80/tcp":null}}}`} {
 		var in container.InspectResponse
@@ -148,7 +68,7 @@ func TestAnInspectWithHolesIsNoPanic(t *testing.T) {
 }
 
 func TestLimitsSayWhatIsNotLimited(t *testing.T) {
-	l := limits(&clip{}, &container.Resources{})
+	l := limits(&describe.Clip{}, &container.Resources{})
 	for name, got := range map[string]*int64{"quota": l.CpuQuotaUs, "memory": l.MemoryBytes, "swap": l.SwapBytes, "reservation": l.MemoryReservationBytes, "pids": l.Pids} {
 		if got == nil || *got != -1 {
 			t.Errorf("%s is %v", name, got)
@@ -157,11 +77,11 @@ func TestLimitsSayWhatIsNotLimited(t *testing.T) {
 	if l.CpuShares != nil || l.CpuPeriodUs != nil || l.BlkioWeight != nil {
 		t.Error("what was not told is told", l)
 	}
-	none := limits(&clip{}, &container.Resources{Memory: 10, MemorySwap: 10})
+	none := limits(&describe.Clip{}, &container.Resources{Memory: 10, MemorySwap: 10})
 	if none.SwapBytes == nil || *none.SwapBytes != 0 {
 		t.Error("no swap at all is not 0:", none.SwapBytes)
 	}
-	unlimited := limits(&clip{}, &container.Resources{Memory: 10, MemorySwap: -1})
+	unlimited := limits(&describe.Clip{}, &container.Resources{Memory: 10, MemorySwap: -1})
 	if unlimited.GetSwapBytes() != -1 {
 		t.Error("any swap is not -1:", unlimited.SwapBytes)
 	}
@@ -206,22 +126,6 @@ func TestTheCgroupIsWorkedOut(t *testing.T) {
 		}
 		if got, id := g.find("ID", "", true); got != "/docker/ID" || id == 0 {
 			t.Errorf("got %q, %d", got, id)
-		}
-	})
-}
-
-func FuzzCutGivesShortText(f *testing.F) {
-	f.Add("äöü", 3)
-	f.Add("\xff\xfe", 1)
-	f.Add("", 0)
-	f.Fuzz(func(t *testing.T, s string, limit int) {
-		limit = max(16, limit%4096)
-		got := cut(s, limit)
-		if !utf8.ValidString(got) || len(got) > limit {
-			t.Errorf("cut(%q, %d) = %q", s, limit, got)
-		}
-		if utf8.ValidString(s) && len(s) <= limit && got != s {
-			t.Errorf("cut(%q, %d) = %q", s, limit, got)
 		}
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -57,7 +58,7 @@ func (d *dockerDiscoverer) Detect(ctx context.Context) (string, error) {
 // Discover follows the engine until ctx is done, through all its restarts.
 func (d *dockerDiscoverer) Discover(ctx context.Context, _ discover.Host, inv discover.Inventory) error {
 	t := newTracker(inv)
-	t.describe = &describer{labels: newLabelRules(d.config), env: d.config.Env, cgroups: cgroups{root: d.node.GetCgroupRoot()}}
+	t.describe = &describer{filter: describe.NewFilter(d.config.FilterConfig), cgroups: cgroups{root: d.node.GetCgroupRoot()}}
 	pause := firstPause
 	said := ""
 	for {

@@ -12,13 +12,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 	"github.com/ebpf-tracer/ebpf-tracer/test/env"
 )
 
 func defaults() Config {
-	return Config{Resync: 30 * time.Second, Timeout: 5 * time.Second, InspectWorkers: 4, LabelsInclude: []string{"*"}, LabelSize: 4 << 10, LabelsSize: 32 << 10}
+	return Config{Resync: 30 * time.Second, Timeout: 5 * time.Second, InspectWorkers: 4, FilterConfig: describe.DefaultFilter()}
 }
 
 // start runs a discoverer until the test ends, and checks that it then returns.

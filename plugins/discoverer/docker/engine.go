@@ -16,6 +16,8 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 )
 
 // maxAnswer bounds what is read of one answer: a list of 10,000 containers is
@@ -33,7 +35,7 @@ type connection struct {
 	engine  engine
 
 	mu    sync.Mutex
-	names map[string]repoNames // by image id; what the store calls it
+	names map[string]describe.RepoNames // by image id; what the store calls it
 }
 
 // maxNames bounds the memory of image names: beyond it, it starts anew.
@@ -49,7 +51,7 @@ func dial(ctx context.Context, socket string, timeout time.Duration) (*connectio
 	if err != nil {
 		return nil, fmt.Errorf("make a client for %s: %w", socket, err)
 	}
-	c := &connection{api: api, timeout: timeout, names: map[string]repoNames{}}
+	c := &connection{api: api, timeout: timeout, names: map[string]describe.RepoNames{}}
 	if err := c.hello(ctx); err != nil {
 		return nil, errors.Join(err, api.Close())
 	}
@@ -110,20 +112,20 @@ func (c *connection) list(ctx context.Context) ([]container.Summary, error) {
 }
 
 // inspect a container, and the image's names in the store.
-func (c *connection) inspect(ctx context.Context, id string) (*container.InspectResponse, repoNames, error) {
+func (c *connection) inspect(ctx context.Context, id string) (*container.InspectResponse, describe.RepoNames, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	r, err := c.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
-		return nil, repoNames{}, err
+		return nil, describe.RepoNames{}, err
 	}
 	return &r.Container, c.imageNames(ctx, r.Container.Image), nil
 }
 
 // imageNames asks the store once per image; one that is gone has none.
-func (c *connection) imageNames(ctx context.Context, id string) repoNames {
+func (c *connection) imageNames(ctx context.Context, id string) describe.RepoNames {
 	if id == "" {
-		return repoNames{}
+		return describe.RepoNames{}
 	}
 	c.mu.Lock()
 	n, ok := c.names[id]
@@ -135,7 +137,7 @@ func (c *connection) imageNames(ctx context.Context, id string) repoNames {
 	switch {
 	case err == nil:
 		const few = 64
-		n.tags, n.digests = r.RepoTags[:min(few, len(r.RepoTags))], r.RepoDigests[:min(few, len(r.RepoDigests))]
+		n.Tags, n.Digests = r.RepoTags[:min(few, len(r.RepoTags))], r.RepoDigests[:min(few, len(r.RepoDigests))]
 	case isNotFound(err):
 	default:
 		return n // not remembered: asked again with the next container

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 )
 
 // scripted is an engine that answers as it is told, for what a real one can't be
@@ -236,7 +238,7 @@ func TestEventsThatCameTooFastLeadToAResync(t *testing.T) {
 	must(t, err)
 	r := newRecorder(t)
 	tr := newTracker(r)
-	tr.describe = &describer{labels: newLabelRules(defaults())}
+	tr.describe = &describer{filter: describe.NewFilter(describe.DefaultFilter())}
 	c := defaults()
 	c.Resync = 0
 	ses := &session{conn: conn, tracker: tr, config: c, log: testLog(t)}

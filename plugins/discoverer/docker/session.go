@@ -194,7 +194,7 @@ func (s *session) inspectAll(ctx context.Context) {
 			switch {
 			case err == nil:
 				out.container = s.tracker.describe.inspected(in)
-				names.complete(out.container.Image)
+				names.Complete(out.container.Image)
 			case isNotFound(err):
 				out.outcome = inspectGone
 			default:
@@ -224,7 +224,7 @@ func (s *session) startList(ctx context.Context, snapshot bool) {
 // resync compares the list with what is known, unless one is under way or the
 // last is still being worked off.
 func (s *session) resync(ctx context.Context) {
-	if n := s.tracker.describe.labels.shortened.Swap(0); n > 0 {
+	if n := s.tracker.describe.filter.LabelsShortened(); n > 0 {
 		s.log.Info("labels were cut or left out for their size; see label_size and labels_size", "descriptions", n)
 	}
 	if !s.listing && s.tracker.settled() {

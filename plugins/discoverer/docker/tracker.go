@@ -9,6 +9,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -86,7 +87,7 @@ func (t *tracker) event(m *events.Message) error {
 			return nil
 		}
 		return t.inv.Lifecycle(&protov1.Lifecycle{Action: "pulled", TimeUnixNano: m.TimeNano,
-			Attributes: map[string]string{"image": cut(m.Actor.ID, maxName)}})
+			Attributes: map[string]string{"image": describe.Cut(m.Actor.ID, describe.MaxName)}})
 	case events.NetworkEventType:
 		if id := m.Actor.Attributes["container"]; m.Action == events.ActionConnect || m.Action == events.ActionDisconnect {
 			if c := t.containers[id]; c != nil {
@@ -169,10 +170,9 @@ func (t *tracker) fromEvent(m *events.Message) *protov1.Container {
 		}
 	}
 	a := m.Actor.Attributes
-	clip := &clip{}
+	clip := &describe.Clip{}
 	c := t.describe.base(clip, m.Actor.ID, a["name"], a["image"], labels)
-	c.Truncated = clip.fields
-	return c
+	return t.describe.finish(clip, c)
 }
 
 // apply changes a description as the event says, and returns the lifecycle's
@@ -204,7 +204,7 @@ func apply(c *protov1.Container, memory *tracked, action events.Action, m *event
 	case events.ActionKill:
 		memory.signal = m.Actor.Attributes["signal"]
 	case events.ActionRename:
-		c.Name = cut(strings.TrimPrefix(m.Actor.Attributes["name"], "/"), maxName)
+		c.Name = describe.Cut(strings.TrimPrefix(m.Actor.Attributes["name"], "/"), describe.MaxName)
 	}
 	return ""
 }
@@ -220,7 +220,7 @@ func exitCode(m *events.Message) (int32, bool) {
 
 func (t *tracker) lifecycle(c *tracked, word string, m *events.Message) error {
 	l := &protov1.Lifecycle{Container: &protov1.ContainerRef{Id: c.said.Id}, Action: word, TimeUnixNano: m.TimeNano,
-		Attributes: map[string]string{"name": c.said.Name, "image": cut(m.Actor.Attributes["image"], maxName)}}
+		Attributes: map[string]string{"name": c.said.Name, "image": describe.Cut(m.Actor.Attributes["image"], describe.MaxName)}}
 	if word == "died" {
 		if code, ok := exitCode(m); ok {
 			l.Attributes["exit_code"] = strconv.Itoa(int(code))
@@ -255,7 +255,7 @@ func (t *tracker) forget(id string) error {
 		t.arrived(c)
 		delete(t.containers, id)
 	}
-	return t.inv.RemoveContainer(&protov1.ContainerRef{Id: cut(id, maxName)})
+	return t.inv.RemoveContainer(&protov1.ContainerRef{Id: describe.Cut(id, describe.MaxName)})
 }
 
 // connected begins a snapshot: the stream of events is open, and every one that
@@ -320,7 +320,7 @@ func (t *tracker) listedOne(s *container.Summary, snapshot bool) error {
 	}
 	next, differs := c.said, false
 	if c.tick <= t.listTick {
-		name, st := cut(summaryName(s.Names), maxName), state(s.State)
+		name, st := describe.Cut(summaryName(s.Names), describe.MaxName), state(s.State)
 		if differs = next.Name != name || next.State != st; differs {
 			next = proto.CloneOf(next)
 			next.Name, next.State = name, st

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -18,7 +19,7 @@ func trackerFor(t *testing.T) (*tracker, *recorder) {
 	t.Helper()
 	r := newRecorder(t)
 	tr := newTracker(r)
-	tr.describe = &describer{labels: newLabelRules(defaults()), cgroups: cgroups{engine: engine{runtime: "docker", cgroupDriver: "cgroupfs"}}}
+	tr.describe = &describer{filter: describe.NewFilter(describe.DefaultFilter()), cgroups: cgroups{engine: engine{runtime: "docker", cgroupDriver: "cgroupfs"}}}
 	return tr, r
 }
 

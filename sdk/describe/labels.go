@@ -1,52 +1,50 @@
-package main
+package describe
 
 import (
 	"cmp"
 	"path"
 	"slices"
 	"strings"
-	"sync/atomic"
 )
 
-// labelRules chooses and bounds the labels of a container. It is safe for
-// concurrent use.
-type labelRules struct {
-	include, exclude []string
-	value, all       int
+// matcher is a list of patterns, with no slash left in them.
+type matcher []string
 
-	shortened atomic.Uint64 // times that labels were cut or left out for their size
-}
-
-func newLabelRules(c Config) *labelRules {
-	r := &labelRules{value: c.LabelSize, all: c.LabelsSize}
-	for _, p := range c.LabelsInclude {
-		r.include = append(r.include, crossSlashes(p))
+func newMatcher(patterns []string) matcher {
+	var m matcher
+	for _, p := range patterns {
+		m = append(m, crossSlashes(p))
 	}
-	for _, p := range c.LabelsExclude {
-		r.exclude = append(r.exclude, crossSlashes(p))
-	}
-	return r
+	return m
 }
 
 // crossSlashes lets path.Match's * match the slash of keys such as
 // app.kubernetes.io/name, by leaving no slash for it to stop at.
 func crossSlashes(s string) string { return strings.ReplaceAll(s, "/", "\x00") }
 
-func matchAny(patterns []string, key string) bool {
-	for _, p := range patterns {
+// any tells whether one of the patterns matches.
+func (m matcher) any(s string) bool {
+	s = crossSlashes(s)
+	for _, p := range m {
 		if p == "*" {
 			return true
 		}
-		if ok, err := path.Match(p, key); err == nil && ok {
+		if ok, err := path.Match(p, s); err == nil && ok {
 			return true
 		}
 	}
 	return false
 }
 
-func (r *labelRules) wanted(key string) bool {
-	k := crossSlashes(key)
-	return matchAny(r.include, k) && !matchAny(r.exclude, k)
+// choice is what an operator wants of something: what is included and not excluded.
+type choice struct{ include, exclude matcher }
+
+func (c choice) wants(s string) bool { return c.include.any(s) && !c.exclude.any(s) }
+
+// labelRules chooses and bounds the labels of a container.
+type labelRules struct {
+	keys       choice
+	value, all int // bytes of a value, and of everything
 }
 
 // orchestrated tells the labels that other parts of the tracer join by.
@@ -59,9 +57,12 @@ func orchestrated(key string) bool {
 func (r *labelRules) apply(labels map[string]string, room int) (kept map[string]string, left int, shortened bool) {
 	keys := make([]string, 0, len(labels))
 	for k := range labels {
-		if r.wanted(k) {
+		if r.keys.wants(k) {
 			keys = append(keys, k)
 		}
+	}
+	if len(keys) == 0 {
+		return nil, room, false
 	}
 	slices.SortFunc(keys, func(a, b string) int {
 		if oa, ob := orchestrated(a), orchestrated(b); oa != ob {
@@ -72,23 +73,17 @@ func (r *labelRules) apply(labels map[string]string, room int) (kept map[string]
 		}
 		return cmp.Compare(a, b)
 	})
-	if len(keys) == 0 {
-		return nil, room, false
-	}
 	out, left := make(map[string]string, min(len(keys), 64)), room
 	for _, k := range keys {
-		v := cut(labels[k], r.value)
-		key := cut(k, maxName)
+		v := Cut(labels[k], r.value)
+		key := Cut(k, MaxName)
 		if len(key)+len(v) > left {
 			shortened = true
 			continue
 		}
-		shortened = shortened || len(labels[k]) > r.value || len(k) > maxName
+		shortened = shortened || len(labels[k]) > r.value || len(k) > MaxName
 		left -= len(key) + len(v)
 		out[key] = v
-	}
-	if shortened {
-		r.shortened.Add(1)
 	}
 	return out, left, shortened
 }
