@@ -96,7 +96,9 @@ func TestAPrivilegedContainerIsGuessed(t *testing.T) {
 		{"a capability less", func(s *specs.Spec) { s.Process.Capabilities.Bounding = all[1:] }, false},
 		{"a filter", func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{} }, false},
 		{"masked paths", func(s *specs.Spec) { s.Linux.MaskedPaths = []string{"/proc/kcore"} }, false},
-		{"a user namespace", func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace}) }, false},
+		{"a user namespace", func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: slices.Clone(all)}},

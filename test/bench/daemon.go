@@ -120,6 +120,21 @@ func (b *bench) configure(d *daemon, files bool, more string, memory int) error 
 
 // spawnWith is spawn with a configuration as configure writes it.
 func (b *bench) spawnWith(files bool, more string, memory int) (*daemon, error) {
+	return b.launch(func(d *daemon) error { return b.configure(d, files, more, memory) })
+}
+
+// spawnText is spawn with a configuration of its own.
+func (b *bench) spawnText(text func(*daemon) string) (*daemon, error) {
+	return b.launch(func(d *daemon) error {
+		if err := os.WriteFile(d.config, []byte(text(d)), 0o600); err != nil {
+			return fmt.Errorf("configure the daemon: %w", err)
+		}
+		return nil
+	})
+}
+
+// launch starts a daemon that configure wrote a configuration for.
+func (b *bench) launch(configure func(*daemon) error) (*daemon, error) {
 	dir, err := os.MkdirTemp(b.dir, "r-") // short: a plugin's socket is below it
 	if err != nil {
 		return nil, err
@@ -129,7 +144,7 @@ func (b *bench) spawnWith(files bool, more string, memory int) (*daemon, error) 
 		config: filepath.Join(dir, "config.hcl"),
 		ready:  make(chan struct{}), ended: make(chan struct{}),
 	}
-	if err := b.configure(d, files, more, memory); err != nil {
+	if err := configure(d); err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(d.group, 0o755); err != nil {
