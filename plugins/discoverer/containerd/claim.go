@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -14,7 +15,7 @@ const (
 	maxUnanswered = 4096
 	maxQuestions  = 256 // of claims
 	maxCgroups    = 16384
-	maxPath       = 512 // bytes; those of containers have 200
+	maxPath       = describe.MaxName // bytes; those of containers have 200
 )
 
 // claims are the host's cgroups, every one of which is to be answered: it is a container's

@@ -255,7 +255,7 @@ func TestAContainerThatMovesLosesItsEarlierCgroup(t *testing.T) {
 
 func TestCgroupsOfOtherNamespacesAreNotAskedAbout(t *testing.T) {
 	r := newRecorder(t)
-	tr := newTracker(r, scope{except: []string{"other"}})
+	tr := newTracker(r, scope{except: []string{"other"}}, testFilter())
 	must(t, tr.connected())
 	listed(t, tr, true)
 	must(t, tr.facts(batch(1, "/other/a", 2, "/default/a")))

@@ -23,6 +23,8 @@ import (
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	versionapi "github.com/containerd/containerd/api/services/version/v1"
 	"github.com/containerd/containerd/api/types/task"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 )
 
 const (
@@ -96,7 +98,7 @@ func (c *connection) ping(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("ask for the version: %w", err)
 	}
-	return cut(v.GetVersion(), 64), nil
+	return describe.Cut(v.GetVersion(), 64), nil
 }
 
 // within puts a request into a namespace.
@@ -192,7 +194,7 @@ func (c *connection) digest(ctx context.Context, i image) string {
 	if err != nil && !isNotFound(err) {
 		return "" // not remembered: asked again with the next container
 	}
-	d = cut(r.GetImage().GetTarget().GetDigest(), maxName)
+	d = describe.Cut(r.GetImage().GetTarget().GetDigest(), describe.MaxName)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if asked != c.forgotten {

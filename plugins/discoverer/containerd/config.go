@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
 )
@@ -19,11 +20,7 @@ type Config struct {
 	NamespacesExclude []string      `json:"namespaces_exclude"`
 	Resync            time.Duration `json:"resync"`
 	Timeout           time.Duration `json:"timeout"`
-	Env               bool          `json:"env"`
-	LabelsInclude     []string      `json:"labels_include"`
-	LabelsExclude     []string      `json:"labels_exclude"`
-	LabelSize         int           `json:"label_size"`
-	LabelsSize        int           `json:"labels_size"`
+	describe.FilterConfig
 }
 
 func (c *Config) scope() scope { return scope{only: c.Namespaces, except: c.NamespacesExclude} }
@@ -39,7 +36,7 @@ func configSchema() schema.Block {
 	return schema.Block{
 		Doc: "Finds the containers of containerd over its unix socket, in all of its namespaces: what was created, as it is created, " +
 			"and all that containerd keeps of it.",
-		Attributes: []schema.Attribute{
+		Attributes: append([]schema.Attribute{
 			{Name: "address", Type: schema.String, Pattern: `unix:///.+`, Opens: schema.Socket,
 				Doc: "containerd's socket, as unix:///path. Left out: the environment's CONTAINERD_ADDRESS, else unix://" + defaultSocket + "."},
 			{Name: "namespaces", Type: schema.String, Shape: schema.List, Default: []string{}, Pattern: identifier,
@@ -51,18 +48,7 @@ func configSchema() schema.Block {
 					"Events of a container's processes come from its shim, which gives up after some tries; this finds what they would have told."},
 			{Name: "timeout", Type: schema.Duration, Default: 5 * time.Second, Min: schema.Bound(100 * time.Millisecond), Max: schema.Bound(5 * time.Minute),
 				Doc: "How long one request may take, and how often a silent containerd is asked whether it is still there."},
-			{Name: "env", Type: schema.Bool, Default: false,
-				Doc: "Whether to read the environment that containers are configured with. It often holds secrets."},
-			{Name: "labels_include", Type: schema.String, Shape: schema.List, Default: []string{"*"},
-				Doc: "Patterns of the label keys to keep. * stands for any characters, ? for one, [a-z] for one of a set."},
-			{Name: "labels_exclude", Type: schema.String, Shape: schema.List, Default: []string{},
-				Doc: "Patterns of the label keys to leave out, whatever labels_include says."},
-			{Name: "label_size", Type: schema.Size, Default: int64(4 << 10), Min: schema.Bound(16), Max: schema.Bound(16 << 10),
-				Doc: "A longer label value is cut, and ends in an ellipsis."},
-			{Name: "labels_size", Type: schema.Size, Default: int64(32 << 10), Min: schema.Bound(256), Max: schema.Bound(64 << 10),
-				Doc: "What all labels and annotations of one container may take, keys and values. The labels of Kubernetes and Compose come first, " +
-					"then the others by key; those beyond are left out."},
-		},
+		}, describe.FilterAttributes()...),
 	}
 }
 
@@ -79,17 +65,7 @@ func validate(c Config) diag.Diagnostics {
 				"Namespace %q is in namespaces_exclude too; take it out of one of the two.", n))
 		}
 	}
-	check := func(name string, patterns []string) {
-		for i, p := range patterns {
-			if _, err := path.Match(crossSlashes(p), ""); err != nil {
-				ds = append(ds, diag.Errorf(diag.Path{diag.Attr(name), diag.Index(i)}, "not a pattern",
-					"%q cannot be read as a pattern; a bracket that is meant as such is written \\[.", p))
-			}
-		}
-	}
-	check("labels_include", c.LabelsInclude)
-	check("labels_exclude", c.LabelsExclude)
-	return ds
+	return append(ds, describe.ValidateFilter(c.FilterConfig)...)
 }
 
 // findSocket tells which socket to use: the configured one, the environment's or the

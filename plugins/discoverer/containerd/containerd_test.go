@@ -14,13 +14,14 @@ import (
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 	"github.com/ebpf-tracer/ebpf-tracer/test/env"
 )
 
 func defaults() Config {
-	return Config{Resync: 5 * time.Minute, Timeout: 5 * time.Second, LabelsInclude: []string{"*"}, LabelSize: 4 << 10, LabelsSize: 32 << 10}
+	return Config{Resync: 5 * time.Minute, Timeout: 5 * time.Second, FilterConfig: describe.DefaultFilter()}
 }
 
 // fakeHost tells the facts that a test puts into it.

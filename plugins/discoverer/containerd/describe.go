@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"strings"
 	"sync/atomic"
 
@@ -8,6 +9,8 @@ import (
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/oci"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -22,66 +25,55 @@ const (
 // describer turns containerd's words into the contract's. It does no I/O and is safe for
 // concurrent use.
 type describer struct {
-	labels *labelRules
-	env    bool
+	filter *describe.Filter
 	unread atomic.Uint64 // JSON that could not be read whole
 }
 
-func newDescriber(c Config) *describer { return &describer{labels: newLabelRules(c), env: c.Env} }
+func newDescriber(c Config) *describer { return &describer{filter: describe.NewFilter(c.FilterConfig)} }
 
 // container describes what the store has of a container.
 func (d *describer) container(namespace string, in *containersapi.Container) *protov1.Container {
-	clip := &clip{}
-	k := key{namespace, cut(in.GetID(), maxName)}
+	clip := &describe.Clip{}
+	k := key{namespace, describe.Cut(in.GetID(), describe.MaxName)}
 	c := &protov1.Container{
-		Id: k.id, Scope: scopeOf(k), Name: fallbackName(k, true), Image: parseImage(clip.text("image", in.GetImage())), Runtime: runtimeName,
-		CreatedUnixNano: nano(in.GetCreatedAt()), SandboxId: clip.text("sandbox_id", in.GetSandbox()),
+		Id: k.id, Scope: scopeOf(k), Name: fallbackName(k, true), Image: parseImage(clip.Text("image", in.GetImage())), Runtime: runtimeName,
+		CreatedUnixNano: nano(in.GetCreatedAt()), SandboxId: clip.Text("sandbox_id", in.GetSandbox()), Labels: in.GetLabels(),
 	}
-	labels := in.GetLabels()
-	s := d.spec(clip, c, in.GetSpec())
-	d.readCRI(clip, c, s, labels, in.GetExtensions())
-	if name := labels[labelName]; name != "" {
-		c.Name = clip.text("name", name)
-		c.Ports = nerdctlPorts(clip, labels[labelPorts])
+	d.readSpec(clip, c, in.GetSpec())
+	d.readCRI(clip, c, in.GetExtensions())
+	if name := in.GetLabels()[labelName]; name != "" {
+		c.Name = clip.Text("name", name)
+		c.Ports = nerdctlPorts(clip, in.GetLabels()[labelPorts])
 	}
-	c.Labels = d.chosen(clip, "labels", labels)
-	c.Annotations = d.chosen(clip, "annotations", s.Annotations)
-	c.Truncated = clip.fields
+	c.Truncated = clip.Fields()
+	d.filter.Apply(c)
 	return c
 }
 
-// spec reads the specification. Where it can't be read whole, nothing is said that might
-// be wrong for it.
-func (d *describer) spec(clip *clip, c *protov1.Container, raw *anypb.Any) *spec {
-	s := &spec{}
+// readSpec reads the specification. Where it can't be read whole, nothing is said that
+// might be wrong for it.
+func (d *describer) readSpec(clip *describe.Clip, c *protov1.Container, raw *anypb.Any) {
 	if !strings.Contains(raw.GetTypeUrl(), "opencontainers/runtime-spec/") || len(raw.GetValue()) == 0 {
-		return s
+		return
 	}
-	if decode(raw.GetValue(), s) {
-		d.readSpec(clip, c, s)
-		return s
+	if len(raw.GetValue()) > oci.MaxSpec {
+		d.unread.Add(1)
+		return
 	}
-	d.unread.Add(1)
-	c.Args, c.CgroupPath = clip.words("args", s.Process.Args), cgroupPath(s.Linux.CgroupsPath)
-	return s
-}
-
-// chosen are the labels or annotations that the configuration lets through; they share
-// the room.
-func (d *describer) chosen(clip *clip, field string, all map[string]string) map[string]string {
-	if clip.labels == 0 {
-		clip.labels = d.labels.all
+	s, err := oci.DecodeBytes(raw.GetValue())
+	switch {
+	case err == nil:
+		oci.Describe(c, clip, s)
+	case s != nil:
+		d.unread.Add(1)
+		oci.DescribePart(c, clip, s)
+	default:
+		d.unread.Add(1)
 	}
-	kept, left, shortened := d.labels.apply(all, clip.labels)
-	clip.labels = max(left, 1) // 0 stands for the beginning
-	if shortened {
-		clip.shortened(field)
-	}
-	return kept
 }
 
 // nerdctlPorts are those that nerdctl publishes.
-func nerdctlPorts(clip *clip, text string) []*protov1.Port {
+func nerdctlPorts(clip *describe.Clip, text string) []*protov1.Port {
 	var all []struct {
 		HostPort, ContainerPort uint16
 		Protocol, HostIP        string
@@ -91,19 +83,28 @@ func nerdctlPorts(clip *clip, text string) []*protov1.Port {
 	}
 	var out []*protov1.Port
 	for _, p := range all {
-		if !clip.room("ports", len(out), maxPorts) {
+		if !clip.Room("ports", len(out), describe.MaxPorts) {
 			break
 		}
 		out = append(out, &protov1.Port{
-			Protocol: clip.text("ports", p.Protocol), ContainerPort: uint32(p.ContainerPort), HostPort: uint32(p.HostPort), HostIp: clip.text("ports", p.HostIP),
+			Protocol: clip.Text("ports", p.Protocol), ContainerPort: uint32(p.ContainerPort), HostPort: uint32(p.HostPort), HostIp: clip.Text("ports", p.HostIP),
 		})
 	}
 	return out
 }
 
+// maxJSON bounds what is decoded of metadata; labels that large can't be stored.
+const maxJSON = 1 << 20
+
+// decode reads as much of a JSON value as can be read. It tells whether that was all:
+// what is of another type than it should be is left out.
+func decode(raw []byte, into any) bool {
+	return len(raw) <= maxJSON && json.Unmarshal(raw, into) == nil
+}
+
 // scopeOf says where a container's id is unique: 64 hex digits are so by themselves.
 func scopeOf(k key) string {
-	if isHex64(k.id) {
+	if describe.IsHex64(k.id) {
 		return ""
 	}
 	return "containerd:" + k.namespace
@@ -111,23 +112,11 @@ func scopeOf(k key) string {
 
 func refOf(k key) *protov1.ContainerRef { return &protov1.ContainerRef{Id: k.id, Scope: scopeOf(k)} }
 
-func isHex64(id string) bool {
-	if len(id) != 64 {
-		return false
-	}
-	for i := range len(id) {
-		if c := id[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
-}
-
 // fallbackName is what a container is called whose labels give it no name: by its id,
 // which a user of ctr has chosen. One of 64 hex digits may have a name, so it has none
 // until its labels are known; Docker's have theirs in Docker's engine.
 func fallbackName(k key, known bool) string {
-	if isDocker(k.namespace) || isHex64(k.id) && !known {
+	if isDocker(k.namespace) || describe.IsHex64(k.id) && !known {
 		return ""
 	}
 	return k.id

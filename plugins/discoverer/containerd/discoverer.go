@@ -55,8 +55,8 @@ func (d *containerdDiscoverer) Detect(ctx context.Context) (string, error) {
 // the host's cgroups at all times.
 func (d *containerdDiscoverer) Discover(ctx context.Context, host discover.Host, inv discover.Inventory) error {
 	facts := host.Facts(&protov1.Subscribe{Cgroups: true, Claims: true})
-	t := newTracker(inv, d.config.scope())
 	describe := newDescriber(d.config)
+	t := newTracker(inv, d.config.scope(), describe.filter)
 	pause := backoff.Backoff{Min: firstPause, Max: lastPause}
 	said := ""
 	for {

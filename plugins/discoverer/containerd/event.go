@@ -10,6 +10,8 @@ import (
 
 	eventtypes "github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/api/types"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 )
 
 // key names a container: an id is unique within its namespace.
@@ -92,21 +94,21 @@ func (s scope) filters() []string {
 
 // read gives the event of an envelope; noAction: of no interest.
 func read(e *types.Envelope) (event, error) {
-	out := event{key: key{namespace: cut(e.GetNamespace(), maxName)}, nano: nano(e.GetTimestamp())}
+	out := event{key: key{namespace: describe.Cut(e.GetNamespace(), describe.MaxName)}, nano: nano(e.GetTimestamp())}
 	unmarshal := func(m proto.Message) error {
 		if err := unmarshalText(e.GetEvent().GetValue(), m); err != nil {
-			return fmt.Errorf("read an event %s: %w", cut(e.GetTopic(), 64), err)
+			return fmt.Errorf("read an event %s: %w", describe.Cut(e.GetTopic(), 64), err)
 		}
 		return nil
 	}
-	task := func(a action, id string) { out.action, out.key.id = a, cut(id, maxName) }
+	task := func(a action, id string) { out.action, out.key.id = a, describe.Cut(id, describe.MaxName) }
 	var err error
 	switch e.GetTopic() {
 	case "/containers/create":
 		var m eventtypes.ContainerCreate
 		err = unmarshal(&m)
 		task(containerCreated, m.ID)
-		out.image = cut(m.Image, maxName)
+		out.image = describe.Cut(m.Image, describe.MaxName)
 	case "/containers/update":
 		var m eventtypes.ContainerUpdate
 		err = unmarshal(&m)
@@ -154,19 +156,19 @@ func read(e *types.Envelope) (event, error) {
 	case "/images/create":
 		var m eventtypes.ImageCreate
 		err = unmarshal(&m)
-		out.action, out.image = imageCreated, cut(m.Name, maxName)
+		out.action, out.image = imageCreated, describe.Cut(m.Name, describe.MaxName)
 	case "/images/update":
 		var m eventtypes.ImageUpdate
 		err = unmarshal(&m)
-		out.action, out.image = imageUpdated, cut(m.Name, maxName)
+		out.action, out.image = imageUpdated, describe.Cut(m.Name, describe.MaxName)
 	case "/images/delete":
 		var m eventtypes.ImageDelete
 		err = unmarshal(&m)
-		out.action, out.image = imageDeleted, cut(m.Name, maxName)
+		out.action, out.image = imageDeleted, describe.Cut(m.Name, describe.MaxName)
 	case "/namespaces/delete":
 		var m eventtypes.NamespaceDelete
 		err = unmarshal(&m)
-		out.action, out.key.namespace = namespaceDeleted, cut(m.Name, maxName)
+		out.action, out.key.namespace = namespaceDeleted, describe.Cut(m.Name, describe.MaxName)
 	}
 	if err != nil {
 		return event{}, err

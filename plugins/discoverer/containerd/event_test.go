@@ -14,6 +14,8 @@ import (
 	eventtypes "github.com/containerd/containerd/api/events"
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 	"github.com/containerd/containerd/api/types"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 )
 
 func envelope(t testing.TB, topic string, m proto.Message) *types.Envelope {
@@ -116,7 +118,9 @@ func FuzzContainer(f *testing.F) {
 	}
 	f.Add(good)
 	f.Add([]byte(strings.ReplaceAll(string(good), "a", "\xff")))
-	d := newDescriber(Config{Env: true, LabelsInclude: []string{"*"}, LabelSize: 64, LabelsSize: 1024})
+	c := defaults()
+	c.Env, c.EnvExclude = true, nil
+	d := newDescriber(c)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var in containersapi.Container
 		if unmarshalText(b, &in) != nil {
@@ -139,7 +143,7 @@ func FuzzEvent(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, topic string, b []byte) {
 		e, err := read(&types.Envelope{Topic: topic, Namespace: "default", Event: &anypb.Any{Value: b}})
-		if err == nil && (!utf8.ValidString(e.key.id) || !utf8.ValidString(e.image) || len(e.key.id) > maxName) {
+		if err == nil && (!utf8.ValidString(e.key.id) || !utf8.ValidString(e.image) || len(e.key.id) > describe.MaxName) {
 			t.Errorf("%+v", e)
 		}
 	})

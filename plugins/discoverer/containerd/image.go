@@ -3,38 +3,16 @@ package main
 import (
 	"strings"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
-// parseImage splits an image reference as a user writes it; nil: there is none. A reference
-// without tag and digest means the tag latest; one that is an image's id has
-// no name.
+// parseImage splits an image reference; nil: there is none.
 func parseImage(ref string) *protov1.Image {
-	if ref = cut(ref, maxName); ref == "" {
+	if ref == "" {
 		return nil
 	}
-	if id, ok := imageID(ref); ok {
-		return &protov1.Image{Id: id}
-	}
-	img := &protov1.Image{}
-	img.Name, img.Digest, _ = strings.Cut(ref, "@")
-	// A colon before the last slash is a registry's port.
-	if i := strings.LastIndexByte(img.Name, ':'); i > strings.LastIndexByte(img.Name, '/') {
-		img.Name, img.Tag = img.Name[:i], img.Name[i+1:]
-	}
-	if img.Name != "" && img.Tag == "" && img.Digest == "" {
-		img.Tag = "latest"
-	}
-	return img
-}
-
-// imageID tells whether ref is the whole id of an image.
-func imageID(ref string) (string, bool) {
-	hex, ok := strings.CutPrefix(ref, "sha256:")
-	if !ok && len(ref) != 64 || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
-		return "", false
-	}
-	return "sha256:" + hex, true
+	return describe.ParseImage(ref)
 }
 
 // reference is an image as a user writes it.

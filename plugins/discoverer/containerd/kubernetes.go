@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/oci"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -19,11 +21,6 @@ import (
 // of the specification, labels and extensions of the container.
 const (
 	criContainerType = "io.kubernetes.cri.container-type"
-	criSandboxID     = "io.kubernetes.cri.sandbox-id"
-	criSandboxUID    = "io.kubernetes.cri.sandbox-uid"
-	criContainerName = "io.kubernetes.cri.container-name"
-	criImageName     = "io.kubernetes.cri.image-name"
-	criSandboxImage  = "io.kubernetes.cri.podsandbox.image-name"
 
 	labelKind          = "io.cri-containerd.kind"
 	labelPodUID        = "io.kubernetes.pod.uid"
@@ -85,75 +82,68 @@ type criMetadata struct {
 	}
 }
 
-// readCRI completes the description of a container of Kubernetes.
-func (d *describer) readCRI(clip *clip, c *protov1.Container, s *spec, labels map[string]string, extensions map[string]*anypb.Any) {
-	kind := cmp.Or(s.Annotations[criContainerType], labels[labelKind])
+// readCRI completes the description of a container of Kubernetes, which has its labels
+// and the annotations of its specification already.
+func (d *describer) readCRI(clip *describe.Clip, c *protov1.Container, extensions map[string]*anypb.Any) {
+	kind := cmp.Or(c.Annotations[criContainerType], c.Labels[labelKind])
 	if kind == "" {
 		return
 	}
-	sandbox := kind == typeSandbox
-	name := containerExtension
-	if sandbox {
-		name = sandboxExtension
+	extension := containerExtension
+	if kind == typeSandbox {
+		extension = sandboxExtension
 	}
 	var m criMetadata
-	if raw := extensions[name].GetValue(); len(raw) > 0 && !decode(raw, &m) {
+	if raw := extensions[extension].GetValue(); len(raw) > 0 && !decode(raw, &m) {
 		d.unread.Add(1)
 	}
 	in := &m.Metadata
-	c.PodUid = clip.text("pod_uid", cmp.Or(labels[labelPodUID], s.Annotations[criSandboxUID]))
-	c.SandboxId = clip.text("sandbox_id", cmp.Or(s.Annotations[criSandboxID], in.SandboxID))
+	known := oci.ReadKnown(c.Annotations)
+	c.PodUid = clip.Text("pod_uid", cmp.Or(c.Labels[labelPodUID], known.PodUID))
+	c.SandboxId = clip.Text("sandbox_id", cmp.Or(known.SandboxID, in.SandboxID, c.SandboxId))
 	c.RestartCount = proto.Uint32(in.Config.Metadata.Attempt)
-	for k, v := range in.Config.Annotations {
-		if _, ok := s.Annotations[k]; !ok {
-			if s.Annotations == nil {
-				s.Annotations = map[string]string{}
-			}
-			s.Annotations[k] = v
-		}
+	if c.Security != nil {
+		c.Security.Privileged = proto.Bool(in.Config.Linux.Security.Privileged)
 	}
-	if privileged := in.Config.Linux.Security.Privileged; c.Security != nil {
-		c.Security.Privileged = proto.Bool(privileged)
+	if asked := cmp.Or(in.Config.Image.Asked, known.Image); asked != "" {
+		c.Image = parseImage(clip.Text("image", asked))
 	}
-	if sandbox {
-		d.readSandbox(clip, c, s, &m)
-		return
-	}
-	c.Name = clip.text("name", cmp.Or(labels[labelContainerName], s.Annotations[criContainerName], in.Config.Metadata.Name))
-	c.KubernetesName = c.Name
-	if asked := cmp.Or(in.Config.Image.Asked, s.Annotations[criImageName]); asked != "" {
-		c.Image = parseImage(clip.text("image", asked))
-	}
-	if id, ok := imageID(in.ImageRef); ok && c.Image != nil {
+	if id, ok := describe.ImageID(in.ImageRef); ok && c.Image != nil {
 		c.Image.Id = id
 	}
+	all := maps.Clone(in.Config.Annotations)
+	if all == nil {
+		all = map[string]string{}
+	}
+	maps.Copy(all, c.Annotations)
+	c.Annotations = all
+	if kind == typeSandbox {
+		readSandbox(clip, c, &m)
+		return
+	}
+	// Whether it is an init container is for Kubernetes to tell.
+	c.Name = clip.Text("name", cmp.Or(c.Labels[labelContainerName], known.KubernetesName, in.Config.Metadata.Name))
+	c.KubernetesName = c.Name
 	// It is in the network namespace of its sandbox.
-	if c.NetworkMode == "" && c.SandboxId != "" {
+	if c.NetworkMode != "host" && c.SandboxId != "" {
 		c.NetworkMode = "container:" + c.SandboxId
 	}
 	c.Ports = specifiedPorts(clip, in.Config.Annotations[annotationPorts])
 }
 
 // readSandbox completes the description of a pod's own container.
-func (d *describer) readSandbox(clip *clip, c *protov1.Container, s *spec, m *criMetadata) {
+func readSandbox(clip *describe.Clip, c *protov1.Container, m *criMetadata) {
 	in := &m.Metadata
 	c.Name, c.KubernetesName, c.Type = sandboxName, sandboxName, typeSandbox
-	if uid := in.Config.Metadata.UID; c.PodUid == "" {
-		c.PodUid = clip.text("pod_uid", uid)
-	}
-	if image := s.Annotations[criSandboxImage]; image != "" {
-		c.Image = parseImage(clip.text("image", image))
-	}
-	if c.Hostname == "" {
-		c.Hostname = clip.text("hostname", in.Config.Hostname)
-	}
+	c.PodUid = cmp.Or(c.PodUid, clip.Text("pod_uid", in.Config.Metadata.UID))
+	c.Hostname = cmp.Or(c.Hostname, clip.Text("hostname", in.Config.Hostname))
 	c.Networks = networks(clip, m)
 	for _, p := range in.Config.Ports {
-		if !clip.room("ports", len(c.Ports), maxPorts) {
+		if !clip.Room("ports", len(c.Ports), describe.MaxPorts) {
 			break
 		}
 		c.Ports = append(c.Ports, &protov1.Port{
-			Protocol: protocolOf(p.Protocol), ContainerPort: p.ContainerPort, HostPort: p.HostPort, HostIp: clip.text("ports", p.HostIP),
+			Protocol: protocolOf(p.Protocol), ContainerPort: p.ContainerPort, HostPort: p.HostPort, HostIp: clip.Text("ports", p.HostIP),
 		})
 	}
 	ingress, egress := bits(in.Config.Annotations[annotationIngress]), bits(in.Config.Annotations[annotationEgress])
@@ -171,7 +161,7 @@ func (d *describer) readSandbox(clip *clip, c *protov1.Container, s *spec, m *cr
 
 // networks are the interfaces that the CNI plugins made, but for the ends of them that
 // stay on the host, which have no address, and the loopback.
-func networks(clip *clip, m *criMetadata) []*protov1.Network {
+func networks(clip *describe.Clip, m *criMetadata) []*protov1.Network {
 	in := &m.Metadata
 	var out []*protov1.Network
 	for _, name := range slices.Sorted(maps.Keys(in.CNIResult.Interfaces)) {
@@ -179,10 +169,10 @@ func networks(clip *clip, m *criMetadata) []*protov1.Network {
 		if name == "lo" || len(i.IPConfigs) == 0 {
 			continue
 		}
-		if !clip.room("networks", len(out), maxNetworks) {
+		if !clip.Room("networks", len(out), describe.MaxNetworks) {
 			return out
 		}
-		n := &protov1.Network{Name: clip.text("networks", name), InterfaceMac: clip.text("networks", i.Mac)}
+		n := &protov1.Network{Name: clip.Text("networks", name), InterfaceMac: clip.Text("networks", i.Mac)}
 		for _, ip := range i.IPConfigs {
 			n.Ips = addIP(n.Ips, ip.IP)
 			if gateway, err := netip.ParseAddr(ip.Gateway); err == nil && n.Gateway == "" {
@@ -223,7 +213,7 @@ func protocolOf(n int) string {
 }
 
 // specifiedPorts are those of a container's specification, as a kubelet annotates them.
-func specifiedPorts(clip *clip, text string) []*protov1.Port {
+func specifiedPorts(clip *describe.Clip, text string) []*protov1.Port {
 	var all []struct {
 		ContainerPort uint16 `json:"containerPort"`
 		HostPort      uint16 `json:"hostPort"`
@@ -235,12 +225,12 @@ func specifiedPorts(clip *clip, text string) []*protov1.Port {
 	}
 	var out []*protov1.Port
 	for _, p := range all {
-		if !clip.room("ports", len(out), maxPorts) {
+		if !clip.Room("ports", len(out), describe.MaxPorts) {
 			break
 		}
 		out = append(out, &protov1.Port{
-			Protocol: clip.text("ports", strings.ToLower(p.Protocol)), ContainerPort: uint32(p.ContainerPort), HostPort: uint32(p.HostPort),
-			HostIp: clip.text("ports", p.HostIP),
+			Protocol: clip.Text("ports", strings.ToLower(p.Protocol)), ContainerPort: uint32(p.ContainerPort), HostPort: uint32(p.HostPort),
+			HostIp: clip.Text("ports", p.HostIP),
 		})
 	}
 	return out

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -163,7 +164,7 @@ func (r *recorder) container(id string) *protov1.Container {
 }
 
 func (r *recorder) find(id string) *protov1.Container {
-	if isHex64(id) {
+	if describe.IsHex64(id) {
 		return r.containers[key{"", id}]
 	}
 	return r.containers[key{"default", id}]

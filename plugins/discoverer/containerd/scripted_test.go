@@ -265,7 +265,7 @@ func TestEventsThatCameTooFastLeadToAList(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	conn, stream, err := connect(ctx, s.socket, c)
 	must(t, err)
-	ses := &session{conn: conn, stream: stream, tracker: newTracker(r, c.scope()), describe: newDescriber(c), config: c, log: testLog(t)}
+	ses := &session{conn: conn, stream: stream, tracker: newTracker(r, c.scope(), testFilter()), describe: newDescriber(c), config: c, log: testLog(t)}
 	done := make(chan error, 1)
 	go func() { done <- ses.run(ctx, nil) }()
 	r.wait("an empty snapshot", synced(1))

@@ -328,7 +328,7 @@ func (s *session) takeRest(err error) error {
 // resync compares a list with what is known, unless one is under way or the last is
 // still being worked off.
 func (s *session) resync(ctx context.Context) {
-	if n := s.describe.labels.shortened.Swap(0); n > 0 {
+	if n := s.describe.filter.LabelsShortened(); n > 0 {
 		s.log.Info("labels were cut or left out for their size; see label_size and labels_size", "descriptions", n)
 	}
 	if n := s.describe.unread.Swap(0); n > 0 {

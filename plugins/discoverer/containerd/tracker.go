@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/containerd/api/types/task"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -31,8 +32,9 @@ const (
 // again by itself. What the store tells (the record) and what the tasks tell (the status)
 // are kept apart: only a list tells of both.
 type tracker struct {
-	inv discover.Inventory
-	now func() time.Time
+	inv    discover.Inventory
+	filter *describe.Filter
+	now    func() time.Time
 
 	tick       uint64
 	containers map[key]*tracked
@@ -103,9 +105,9 @@ func (s *status) alive() bool {
 	return s.state == protov1.Container_STATE_RUNNING || s.state == protov1.Container_STATE_PAUSED
 }
 
-func newTracker(inv discover.Inventory, s scope) *tracker {
+func newTracker(inv discover.Inventory, s scope, filter *describe.Filter) *tracker {
 	return &tracker{
-		inv: inv, now: time.Now,
+		inv: inv, filter: filter, now: time.Now,
 		containers: map[key]*tracked{}, deleted: map[key]struct{}{}, listed: map[key]struct{}{}, asking: map[key]struct{}{},
 		claims: newClaims(s),
 	}
@@ -288,6 +290,7 @@ func (t *tracker) tell(k key, c *tracked) error {
 	if c.cgroup != 0 {
 		delete(t.unanswered, c.cgroup) // this is the answer
 	}
+	t.filter.Apply(out) // the status has fields too
 	return t.inv.Container(out)
 }
 

@@ -12,13 +12,16 @@ import (
 
 	"github.com/containerd/containerd/api/types/task"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
+
+func testFilter() *describe.Filter { return describe.NewFilter(describe.DefaultFilter()) }
 
 func trackerFor(t *testing.T) (*tracker, *recorder) {
 	t.Helper()
 	r := newRecorder(t)
-	return newTracker(r, scope{}), r
+	return newTracker(r, scope{}, testFilter()), r
 }
 
 // connectedTo gives a tracker whose snapshot of a list is complete.
@@ -443,6 +446,22 @@ func TestAResyncTellsOnlyWhatDiffers(t *testing.T) {
 	}
 	if len(want) > 0 {
 		t.Errorf("not told: %v", want)
+	}
+}
+
+func TestWhatTheOperatorLeavesOutIsNotToldByEvents(t *testing.T) {
+	tr, r := connectedTo(t)
+	c := describe.DefaultFilter()
+	c.FieldsExclude = []string{"*_unix_nano", "exit_code", "labels"}
+	tr.filter = describe.NewFilter(c)
+	for _, a := range []action{containerCreated, taskStarted, taskExited} {
+		must(t, tr.event(eventOf("a", a)))
+	}
+	if c := r.container("a"); c.State != protov1.Container_STATE_EXITED || c.StartedUnixNano != 0 || c.FinishedUnixNano != 0 || c.CreatedUnixNano != 0 || c.ExitCode != nil {
+		t.Error(c)
+	}
+	if got := len(r.lines("lifecycle a died exit_code=0")); got != 1 {
+		t.Error("what happened is not told: ", r.log)
 	}
 }
 
