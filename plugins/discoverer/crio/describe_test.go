@@ -103,7 +103,7 @@ func TestAContainerdContainerIsDescribedWhole(t *testing.T) {
 	if c.GetExitCode() != 137 || !c.GetOomKilled() || c.FinishedUnixNano != 300 || c.Pid != 0 {
 		t.Error(c)
 	}
-	if !c.Security.GetPrivileged() || c.Security.CapabilitiesAdded[0] != "NET_ADMIN" || c.Security.CapabilitiesDropped[0] != "ALL" {
+	if !c.Security.GetPrivileged() {
 		t.Error(c.Security)
 	}
 	if c.CgroupPath != "" || c.CgroupId != 0 {
@@ -207,26 +207,6 @@ func TestOfTheIDInACgroupsPath(t *testing.T) {
 			if got := (cgroupNews{by: by}).concerns(runtime); got != want[i] {
 				t.Errorf("a cgroup by %q concerns %s: %v", by, runtime, got)
 			}
-		}
-	}
-}
-
-func TestCgroupPathsOfASpecification(t *testing.T) {
-	for specified, want := range map[string]string{
-		"/kubepods/pod1/crio-x":                "/kubepods/pod1/crio-x",
-		"/a/../../etc":                         "/etc",
-		"kubepods-burstable-pod1.slice:crio:x": "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/crio-x.scope",
-		"-.slice::x":                           "/x.scope",
-		"":                                     "",
-		"relative":                             "",
-		"a.slice:b":                            "",
-		"a--b.slice:crio:x":                    "",
-		"a.slice:crio:../x":                    "",
-		"a.slice:crio:":                        "",
-		"none:crio:x":                          "",
-	} {
-		if got := cgroupPath(specified); got != want {
-			t.Errorf("%q is %q, want %q", specified, got, want)
 		}
 	}
 }

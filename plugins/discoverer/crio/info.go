@@ -35,11 +35,7 @@ type info struct {
 		} `json:"image"`
 		Linux struct {
 			Security struct {
-				Privileged   bool `json:"privileged"`
-				Capabilities struct {
-					Add  []string `json:"add_capabilities"`
-					Drop []string `json:"drop_capabilities"`
-				} `json:"capabilities"`
+				Privileged bool `json:"privileged"`
 			} `json:"security_context"`
 		} `json:"linux"`
 	} `json:"config"`
@@ -78,9 +74,9 @@ func (d *describer) whole(r *cri.ContainerStatusResponse) *protov1.Container {
 	status, in := r.GetStatus(), d.readInfo(r.GetInfo())
 	c := d.status(clip, status)
 	c.SandboxId = clip.Text("sandbox_id", in.SandboxID)
-	spec := d.readSpec(clip, c, in.Spec)
-	d.complete(clip, c, in)
-	if asked := cmp.Or(spec.Annotations[crioImage], in.Config.Image.User); asked != "" {
+	annotations := d.readSpec(clip, c, in.Spec)
+	d.complete(c, in)
+	if asked := cmp.Or(annotations[crioImage], in.Config.Image.User); asked != "" {
 		// The status has a name of the image; this is the one that was asked for.
 		c.Image = image(&cri.ImageSpec{Image: asked}, status.GetImageRef(), status.GetImageId())
 	}
@@ -92,35 +88,31 @@ func (d *describer) wholeSandbox(r *cri.PodSandboxStatusResponse) (*protov1.Cont
 	clip := &describe.Clip{}
 	status, in := r.GetStatus(), d.readInfo(r.GetInfo())
 	c, s := d.sandboxContainer(status), d.sandbox(status)
-	spec := d.readSpec(clip, c, in.Spec)
-	d.complete(clip, c, in)
-	if name := cmp.Or(spec.Annotations[crioImageName], in.Image); name != "" {
+	annotations := d.readSpec(clip, c, in.Spec)
+	d.complete(c, in)
+	if name := cmp.Or(annotations[crioImageName], in.Image); name != "" {
 		c.Image = describe.ParseImage(name)
 	}
 	if c.Hostname == "" {
 		c.Hostname = clip.Text("hostname", in.Config.Hostname)
 	}
 	c.Ports = mappedPorts(clip, in.Config.Ports)
-	d.crioSandbox(clip, c, s, spec.Annotations)
+	d.crioSandbox(clip, c, s, annotations)
 	return d.chosen(clip, c), s
 }
 
 // complete adds what is not in the specification.
-func (d *describer) complete(clip *describe.Clip, c *protov1.Container, in *info) {
+func (d *describer) complete(c *protov1.Container, in *info) {
 	if c.State != protov1.Container_STATE_EXITED {
 		c.Pid = clampU32(in.PID)
 	}
-	security := in.Config.Linux.Security
-	if in.Privileged != nil || in.Config.Linux.Security.Privileged {
-		if c.Security == nil {
-			c.Security = &protov1.Security{}
-		}
-		c.Security.Privileged = proto.Bool(security.Privileged || in.Privileged != nil && *in.Privileged)
+	if in.Privileged == nil && !in.Config.Linux.Security.Privileged {
+		return
 	}
-	if s := c.Security; s != nil {
-		s.CapabilitiesAdded = clip.Words("security", security.Capabilities.Add)
-		s.CapabilitiesDropped = clip.Words("security", security.Capabilities.Drop)
+	if c.Security == nil {
+		c.Security = &protov1.Security{}
 	}
+	c.Security.Privileged = proto.Bool(in.Config.Linux.Security.Privileged || in.Privileged != nil && *in.Privileged)
 }
 
 // Annotations by which CRI-O keeps what it knows in the OCI specification.
