@@ -54,6 +54,10 @@ bench: build ## Measure what tracing costs here (as root; keep the machine quiet
 	@test/env/install.sh
 	@$(GO) run ./test/bench $(ARGS)
 
+.PHONY: runtimes
+runtimes: ## Ask the suite of container runtimes of every one, not only of Docker (as root; 20 min and more)
+	@$(GO) test -count=1 -v -timeout 0 ./test/runtimes -args -rows all
+
 .PHONY: soak
 soak: ## Trace a machine at full load for DURATION (30m): false kills, ledger, growth (as root)
 	@$(GO) test -count=1 -v -timeout 0 ./test/soak -args -duration $(DURATION)

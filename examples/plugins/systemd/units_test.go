@@ -44,6 +44,7 @@ func (*told) Service(*protov1.Service) error     { return nil }
 func (*told) RemovePod(string) error             { return nil }
 func (*told) RemoveService(string) error         { return nil }
 func (*told) Lifecycle(*protov1.Lifecycle) error { return nil }
+func (*told) Considered(uint64) error            { return nil }
 func (*told) Degraded(string)                    {}
 
 const (
