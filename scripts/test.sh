@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 what=${1:?usage: test.sh all|unit|race}
 
 # Packages that touch the machine, below the module's path.
-machine='^(core/kernel|core/pluginhost|core/daemon|core/cmd/.*|plugins/discoverer/.*|test/(authors|e2e|env|faults|goldens|harness|kernel|load|bench|sandbox|thirdparty|runtimes).*)$'
+machine='^(core/kernel|core/pluginhost|core/daemon|core/cmd/.*|plugins/discoverer/.*|test/(authors|e2e|env|faults|goldens|harness|kernel|load|bench|sandbox|thirdparty).*)$'
 
 if [ "$what" = all ]; then
 	if [ "$(id -u)" != 0 ]; then
@@ -54,7 +54,8 @@ step() {
 }
 
 module=$(go list -m)
-packages=$(go list ./... | sed "s|^$module/||")
+# The suite of all container runtimes is make runtimes.
+packages=$(go list ./... | sed "s|^$module/||" | grep -vx 'test/runtimes')
 # test/arch looks at the whole repository, of which the cache knows nothing.
 quiet=$(grep -vE "$machine|^test/arch\$" <<<"$packages" | sed 's|^|./|')
 loud=$(grep -E "$machine" <<<"$packages" | sed 's|^|./|' || true)

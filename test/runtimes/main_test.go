@@ -23,8 +23,8 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/test/harness"
 )
 
-// asked are the rows that are run. By itself it is the one that takes no server of which
-// there is no package; make runtimes asks all.
+// asked are the rows that are run: by itself the one that takes no server of which there
+// is no package, by make runtimes all.
 var asked = flag.String("rows", "docker", "comma-separated names of the rows to run, or all")
 
 func TestMain(m *testing.M) {
