@@ -235,6 +235,7 @@ func TestEventsNameAndEndContainers(t *testing.T) {
 	if p := r.pod("uid"); p.GetPhase() != "Running" || len(p.ContainerIds) != 0 || p.Ips[0] != "10.1.2.3" || p.GetHostNetwork() {
 		t.Error(p)
 	}
+	r.wait("the sandbox's own container", func(r *recorder) bool { return r.containers[id64(1)] != nil })
 	if c := r.container(id64(1)); c.Type != "sandbox" || c.Name != "POD" || c.Image.GetName() != "pause" || c.PodUid != "uid" {
 		t.Error(c)
 	}
