@@ -232,6 +232,12 @@ func testContainerd(t *testing.T, d *env.Containerd) {
 		}
 		wg.Wait()
 		r.wait("all removed", func(r *recorder) bool { return len(r.containers) == before })
+		// A shim tells of an end by itself, which may come after containerd's own word of
+		// the deletion.
+		for i := range n {
+			died := fmt.Sprintf("lifecycle short-%d died exit_code=0", i)
+			r.wait(died, func(r *recorder) bool { return slices.Contains(r.log, died) })
+		}
 		var delays []time.Duration
 		for i := range n {
 			id := fmt.Sprintf("short-%d", i)

@@ -2439,18 +2439,11 @@ type Attribution struct {
 	DelayP99Seconds float64                `protobuf:"fixed64,9,opt,name=delay_p99_seconds,json=delayP99Seconds,proto3" json:"delay_p99_seconds,omitempty"`
 	Containers      uint64                 `protobuf:"varint,10,opt,name=containers,proto3" json:"containers,omitempty"`
 	Cgroups         uint64                 `protobuf:"varint,11,opt,name=cgroups,proto3" json:"cgroups,omitempty"`
-	Key             string                 `protobuf:"bytes,12,opt,name=key,proto3" json:"key,omitempty"`     // what the attribution goes by on this host
-	Delay           *Histogram             `protobuf:"bytes,13,opt,name=delay,proto3" json:"delay,omitempty"` // of events that waited
-	// Of each container's first exec that was released: whether it carried its
-	// container's id, name and image.
-	FirstExecs          uint64 `protobuf:"varint,14,opt,name=first_execs,json=firstExecs,proto3" json:"first_execs,omitempty"`
-	FirstExecsNamed     uint64 `protobuf:"varint,15,opt,name=first_execs_named,json=firstExecsNamed,proto3" json:"first_execs_named,omitempty"`
-	ByPidNamespace      uint64 `protobuf:"varint,16,opt,name=by_pid_namespace,json=byPidNamespace,proto3" json:"by_pid_namespace,omitempty"`              // events attributed by their pid namespace, not the cgroup
-	Lifecycle           uint64 `protobuf:"varint,17,opt,name=lifecycle,proto3" json:"lifecycle,omitempty"`                                                // lifecycle events that were released
-	LifecycleDuplicates uint64 `protobuf:"varint,18,opt,name=lifecycle_duplicates,json=lifecycleDuplicates,proto3" json:"lifecycle_duplicates,omitempty"` // told again by another discoverer
-	LifecycleDropped    uint64 `protobuf:"varint,19,opt,name=lifecycle_dropped,json=lifecycleDropped,proto3" json:"lifecycle_dropped,omitempty"`          // no room for them
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	Key             string                 `protobuf:"bytes,12,opt,name=key,proto3" json:"key,omitempty"`                                                // what the attribution goes by on this host
+	Delay           *Histogram             `protobuf:"bytes,13,opt,name=delay,proto3" json:"delay,omitempty"`                                            // of events that waited
+	ByPidNamespace  uint64                 `protobuf:"varint,14,opt,name=by_pid_namespace,json=byPidNamespace,proto3" json:"by_pid_namespace,omitempty"` // events attributed by their pid namespace, not the cgroup
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Attribution) Reset() {
@@ -2574,44 +2567,9 @@ func (x *Attribution) GetDelay() *Histogram {
 	return nil
 }
 
-func (x *Attribution) GetFirstExecs() uint64 {
-	if x != nil {
-		return x.FirstExecs
-	}
-	return 0
-}
-
-func (x *Attribution) GetFirstExecsNamed() uint64 {
-	if x != nil {
-		return x.FirstExecsNamed
-	}
-	return 0
-}
-
 func (x *Attribution) GetByPidNamespace() uint64 {
 	if x != nil {
 		return x.ByPidNamespace
-	}
-	return 0
-}
-
-func (x *Attribution) GetLifecycle() uint64 {
-	if x != nil {
-		return x.Lifecycle
-	}
-	return 0
-}
-
-func (x *Attribution) GetLifecycleDuplicates() uint64 {
-	if x != nil {
-		return x.LifecycleDuplicates
-	}
-	return 0
-}
-
-func (x *Attribution) GetLifecycleDropped() uint64 {
-	if x != nil {
-		return x.LifecycleDropped
 	}
 	return 0
 }
@@ -3330,7 +3288,7 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x06queued\x18\a \x01(\x04R\x06queued\x12\x14\n" +
 	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12\x1d\n" +
 	"\n" +
-	"last_error\x18\t \x01(\tR\tlastError\"\xa7\x05\n" +
+	"last_error\x18\t \x01(\tR\tlastError\"\xdc\x03\n" +
 	"\vAttribution\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\x04R\x04host\x12\x1c\n" +
 	"\tcontainer\x18\x02 \x01(\x04R\tcontainer\x12\x18\n" +
@@ -3348,14 +3306,8 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"containers\x12\x18\n" +
 	"\acgroups\x18\v \x01(\x04R\acgroups\x12\x10\n" +
 	"\x03key\x18\f \x01(\tR\x03key\x12.\n" +
-	"\x05delay\x18\r \x01(\v2\x18.ebpftracer.v1.HistogramR\x05delay\x12\x1f\n" +
-	"\vfirst_execs\x18\x0e \x01(\x04R\n" +
-	"firstExecs\x12*\n" +
-	"\x11first_execs_named\x18\x0f \x01(\x04R\x0ffirstExecsNamed\x12(\n" +
-	"\x10by_pid_namespace\x18\x10 \x01(\x04R\x0ebyPidNamespace\x12\x1c\n" +
-	"\tlifecycle\x18\x11 \x01(\x04R\tlifecycle\x121\n" +
-	"\x14lifecycle_duplicates\x18\x12 \x01(\x04R\x13lifecycleDuplicates\x12+\n" +
-	"\x11lifecycle_dropped\x18\x13 \x01(\x04R\x10lifecycleDropped\"k\n" +
+	"\x05delay\x18\r \x01(\v2\x18.ebpftracer.v1.HistogramR\x05delay\x12(\n" +
+	"\x10by_pid_namespace\x18\x0e \x01(\x04R\x0ebyPidNamespace\"k\n" +
 	"\tHistogram\x12%\n" +
 	"\x0ebounds_seconds\x18\x01 \x03(\x01R\rboundsSeconds\x12\x16\n" +
 	"\x06counts\x18\x02 \x03(\x04R\x06counts\x12\x1f\n" +
