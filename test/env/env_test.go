@@ -88,7 +88,7 @@ func checkGone(t *testing.T, s *state, ids, sockets []string) {
 	if _, err := os.Stat(s.dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is left: %v", s.dir, err)
 	}
-	pids, err := pidsThat(func(pid int) bool { return isShim(pid, s.dir) || isContained(pid, s.dir) })
+	pids, err := pidsThat(func(pid int) bool { return isShim(pid, s.dir, s.record.Outside) || isContained(pid, s.dir) })
 	if err != nil || len(pids) > 0 {
 		t.Errorf("processes %v are left (%v)", pids, err)
 	}
@@ -363,5 +363,26 @@ func TestAnImageIsTheSameBytesEachTime(t *testing.T) {
 	}
 	if !bytes.Equal(first.Bytes(), second.Bytes()) {
 		t.Error("two archives of one image differ")
+	}
+}
+
+func TestAContainerdAtASocketElsewhereLeavesNothingEither(t *testing.T) {
+	watch(t)
+	socket := filepath.Join(t.TempDir(), "c.sock")
+	c, err := NewContainerd(t.Context(), WithSocket(socket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Run(t, "--detach", BusyboxImage, "stays", "sleep", "1000")
+	outside := c.state.record.Outside
+	if err := c.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pids, err := pidsThat(func(pid int) bool { return isShim(pid, c.state.dir, outside) })
+	if err != nil || len(pids) > 0 {
+		t.Errorf("shims %v are left (%v)", pids, err)
+	}
+	if _, err := os.Stat(socket); err == nil {
+		t.Errorf("socket %s is left", socket)
 	}
 }

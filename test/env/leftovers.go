@@ -35,8 +35,9 @@ func pidsThat(pass func(pid int) bool) ([]int, error) {
 var servants = []string{"runc", "conmon", "podman", "containerd-shim-runc-v2"}
 
 // isShim tells whether a process serves containers of the environment in dir: a shim or a
-// monitor, or the runc that it started, which may be the wrapper.
-func isShim(pid int, dir string) bool {
+// monitor, or the runc that it started, which may be the wrapper. outside are the sockets
+// of its daemons elsewhere, of which a shim's command line may tell alone.
+func isShim(pid int, dir string, outside []string) bool {
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil {
 		return false // gone
@@ -48,7 +49,7 @@ func isShim(pid int, dir string) bool {
 	return slices.Contains(servants, filepath.Base(args[0])) &&
 		slices.ContainsFunc(args[1:], func(arg string) bool {
 			_, value, _ := strings.Cut(arg, "=")
-			return strings.HasPrefix(arg, dir+"/") || strings.HasPrefix(value, dir+"/")
+			return strings.HasPrefix(arg, dir+"/") || strings.HasPrefix(value, dir+"/") || slices.Contains(outside, arg)
 		})
 }
 
@@ -75,9 +76,9 @@ func killContained(dir string) error {
 
 // killOwned ends all processes that belong to the environment in dir beyond its daemons,
 // shims and those of containers, until there is none.
-func killOwned(ctx context.Context, dir string) error {
+func killOwned(ctx context.Context, dir string, outside []string) error {
 	return poll(ctx, func() error {
-		pids, err := killThat(func(pid int) bool { return isShim(pid, dir) || isContained(pid, dir) })
+		pids, err := killThat(func(pid int) bool { return isShim(pid, dir, outside) || isContained(pid, dir) })
 		if err == nil && len(pids) > 0 {
 			err = fmt.Errorf("processes %v of %s are still running", pids, dir)
 		}

@@ -169,7 +169,7 @@ func (s *state) clean(ctx context.Context) error {
 	for _, d := range slices.Backward(s.record.Daemons) {
 		errs = append(errs, d.stop(ctx, 20*time.Second))
 	}
-	errs = append(errs, killOwned(ctx, s.dir), removeFiles(sockets), removeFiles(s.record.Outside))
+	errs = append(errs, killOwned(ctx, s.dir, s.record.Outside), removeFiles(sockets), removeFiles(s.record.Outside))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up %s: %w", s.dir, err)
 	}
