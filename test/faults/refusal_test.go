@@ -100,12 +100,12 @@ func TestWithoutTheDefaultHierarchyAWarningSaysSoAndEventsFlow(t *testing.T) {
 	tr.Through = inMounts(`awk '$3 == "cgroup2" { print $2 }' /proc/mounts | while read -r at; do umount -l "$at"; done`)
 	tr.Launch()
 	tr.WaitPlugins()
-	for _, words := range []string{"events can't be attributed to containers", "cgroup2"} {
+	for _, words := range []string{"events are attributed by their pid namespaces", "cgroup2"} {
 		if !strings.Contains(tr.Log(), words) {
 			t.Errorf("the log does not say %q:\n%s", words, tr.Log())
 		}
 	}
-	if key := tr.Stats().GetAttribution().GetKey(); !strings.HasPrefix(key, "none") {
+	if key := tr.Stats().GetAttribution().GetKey(); !strings.HasPrefix(key, "pid namespace: ") {
 		t.Errorf("the stats say that attribution goes by %q", key)
 	}
 	mark(t, tr, p)

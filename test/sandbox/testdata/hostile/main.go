@@ -285,9 +285,19 @@ func executeWritten() error {
 	return nil
 }
 
-func fill(path string, size int) error {
+// fill writes a file bit by bit: it is the file that is to be too large, not the memory
+// that it is written from.
+func fill(path string, size int) (err error) {
 	defer os.Remove(path)
-	return os.WriteFile(path, make([]byte, size), 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	part := make([]byte, 1<<20)
+	for at := 0; at < size && err == nil; at += len(part) {
+		_, err = f.Write(part)
+	}
+	return errors.Join(err, f.Close())
 }
 
 func start(word string) error {
