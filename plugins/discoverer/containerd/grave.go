@@ -2,10 +2,8 @@ package main
 
 // grave is a container that was deleted.
 type grave struct {
-	key    key
-	record record
-	alive  bool   // its end was not told
-	tick   uint64 // of its deletion
+	key  key
+	tick uint64 // of its deletion
 }
 
 // graves remembers the last containers that were deleted: what their shims tell of them

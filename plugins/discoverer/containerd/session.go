@@ -135,7 +135,7 @@ func (s *session) loop(ctx context.Context, facts <-chan *protov1.HostFacts) err
 		if haveDoubt {
 			doubts = s.doubts
 		}
-		if !expiring && len(s.tracker.unanswered) > 0 {
+		if !expiring && len(s.tracker.unanswered)+len(s.tracker.leaving) > 0 {
 			expire.Reset(claimPatience / 8)
 			expiring = true
 		}
@@ -175,7 +175,7 @@ func (s *session) loop(ctx context.Context, facts <-chan *protov1.HostFacts) err
 			s.ping(ctx)
 		case <-expire.C:
 			expiring = false
-			err = s.tracker.expire()
+			err = errors.Join(s.tracker.expire(), s.tracker.leaveLate())
 		case err = <-s.pings:
 			s.pinging = false
 		}

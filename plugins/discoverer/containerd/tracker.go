@@ -39,6 +39,7 @@ type tracker struct {
 	tick       uint64
 	containers map[key]*tracked
 	deleted    map[key]struct{} // since the list under way was asked for
+	leaving    map[key]leave
 	buried     graves
 	listing    bool
 	snapshot   bool // of the list under way
@@ -108,7 +109,7 @@ func (s *status) alive() bool {
 func newTracker(inv discover.Inventory, s scope, filter *describe.Filter) *tracker {
 	return &tracker{
 		inv: inv, filter: filter, now: time.Now,
-		containers: map[key]*tracked{}, deleted: map[key]struct{}{}, listed: map[key]struct{}{}, asking: map[key]struct{}{},
+		containers: map[key]*tracked{}, deleted: map[key]struct{}{}, listed: map[key]struct{}{}, asking: map[key]struct{}{}, leaving: map[key]leave{},
 		claims: newClaims(s),
 	}
 }
@@ -132,6 +133,11 @@ func (t *tracker) event(e *event) error {
 		return nil
 	}
 	t.tick++
+	if e.action == containerCreated {
+		if err := t.leave(e.key); err != nil { // another of the same id
+			return err
+		}
+	}
 	c := t.containers[e.key]
 	if e.action == containerDeleted {
 		return t.delete(c, e)
@@ -166,7 +172,13 @@ func (t *tracker) event(e *event) error {
 	if word == "" {
 		return nil
 	}
-	return t.lifecycle(e, word, c.record)
+	if err := t.lifecycle(e, word, c.record); err != nil {
+		return err
+	}
+	if word == "died" {
+		return t.leave(e.key)
+	}
+	return nil
 }
 
 // unknown makes a container of an event that tells of one not known, where there is one:
@@ -175,12 +187,6 @@ func (t *tracker) unknown(e *event) (*tracked, error) {
 	switch e.action {
 	case containerCreated:
 	case taskExited, taskDeleted, taskOOM:
-		// The shim tells of an end by itself, and containerd may have told of the
-		// container's deletion before that arrives.
-		if g := t.buried.find(e.key); g != nil && g.alive && e.action != taskOOM {
-			g.alive = false
-			return nil, t.lifecycle(e, "died", g.record)
-		}
 		t.ignored++
 		return nil, nil
 	default:
@@ -306,7 +312,11 @@ func (t *tracker) lifecycle(e *event, word string, r record) error {
 	if ref := said.GetImage(); ref.GetName() != "" {
 		l.Attributes["image"] = reference(ref)
 	}
-	if word == "died" {
+	switch {
+	case word != "died":
+	case e.action == containerDeleted:
+		l.Attributes["inferred"] = "true" // nobody told how it ended
+	default:
 		l.Attributes["exit_code"] = strconv.FormatUint(uint64(e.code), 10)
 		// A shell gives these codes too, to those that a signal ended.
 		if e.code > 128 && e.code <= 128+64 {
@@ -314,32 +324,6 @@ func (t *tracker) lifecycle(e *event, word string, r record) error {
 		}
 	}
 	return t.inv.Lifecycle(l)
-}
-
-// delete takes a container's delete event.
-func (t *tracker) delete(c *tracked, e *event) error {
-	if t.listing {
-		t.deleted[e.key] = struct{}{}
-	}
-	said, alive := created(e), false
-	if c != nil && c.record != nil {
-		said, alive = c.record.unpack(), c.status.alive()
-	}
-	// Of it no more is kept than a later word of its end needs.
-	r := pack(&protov1.Container{Id: said.Id, Scope: said.Scope, Name: said.Name, Image: said.Image})
-	t.buried.add(grave{key: e.key, record: r, alive: alive, tick: t.tick})
-	if err := t.lifecycle(e, "removed", r); err != nil {
-		return err
-	}
-	if c != nil {
-		// Another container may be given the id, and with it a cgroup of the same path,
-		// before the host tells that this one's is gone.
-		delete(t.cgroups, c.path)
-	}
-	if err := t.forget(e.key); err != nil {
-		return err
-	}
-	return t.settle(e.key)
 }
 
 func (t *tracker) forget(k key) error {
@@ -354,6 +338,7 @@ func (t *tracker) drop(k key) {
 		return
 	}
 	delete(t.containers, k)
+	delete(t.leaving, k)
 	delete(t.asking, k)
 	if c.path != "" && t.byPath[c.path] == k {
 		delete(t.byPath, c.path)
@@ -476,6 +461,12 @@ func (t *tracker) endList(err error) error {
 		case t.snapshot, c.record == nil:
 			t.drop(k) // not told again before Synced, or never
 		default:
+			if err := t.leave(k); err != nil {
+				return err
+			}
+			if t.containers[k] == nil {
+				continue
+			}
 			if err := t.forget(k); err != nil {
 				return err
 			}

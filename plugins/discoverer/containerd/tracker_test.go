@@ -216,26 +216,6 @@ func TestTheEndOfAnEarlierTaskIsNotTheLaterOnes(t *testing.T) {
 	}
 }
 
-func TestAnEndThatIsToldAfterTheDeletionIsTold(t *testing.T) {
-	tr, r := connectedTo(t)
-	must(t, tr.event(eventOf("a", containerCreated)))
-	must(t, tr.event(eventOf("a", taskStarted)))
-	must(t, tr.event(eventOf("a", containerDeleted)))
-	must(t, tr.event(eventOf("a", taskExited, ending(4))))
-	must(t, tr.event(eventOf("a", taskExited, ending(4))))
-	must(t, tr.event(eventOf("a", taskDeleted, ending(4))))
-	must(t, tr.event(eventOf("a", taskPaused))) // no shim would say that
-	if got := strings.Join(r.lines("a died"), "; "); got != "lifecycle a died exit_code=4" {
-		t.Error(got)
-	}
-	if r.container("a") != nil || len(tr.containers) != 0 {
-		t.Error("it is known again")
-	}
-	if _, ok := tr.next(); ok {
-		t.Error("it is asked for")
-	}
-}
-
 func TestAContainerWhoseCreationWasMissedIsAskedFor(t *testing.T) {
 	tr, r := connectedTo(t)
 	must(t, tr.event(eventOf("a", taskStarted)))

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"time"
+
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+// endPatience is how long a container's deletion waits for the word of its end. A shim
+// tells of an end by itself, and may do so later than containerd of the deletion, or not
+// at all when it ends itself at the same time.
+const endPatience = time.Second
+
+// leave is a deletion of a container whose end was not told.
+type leave struct {
+	deletion event
+	until    time.Time
+}
+
+// delete takes a container's delete event: what ran is told to have ended first.
+func (t *tracker) delete(c *tracked, e *event) error {
+	if t.listing {
+		t.deleted[e.key] = struct{}{}
+	}
+	if c != nil && c.record != nil && c.status.alive() {
+		t.leaving[e.key] = leave{deletion: *e, until: t.now().Add(endPatience)}
+		return nil
+	}
+	return t.gone(e.key, c, e)
+}
+
+// leave ends a container's wait for the word of its end, if it waits.
+func (t *tracker) leave(k key) error {
+	l, ok := t.leaving[k]
+	if !ok {
+		return nil
+	}
+	delete(t.leaving, k)
+	c := t.containers[k]
+	if c == nil {
+		return nil
+	}
+	if c.status.alive() {
+		c.status.state, c.status.pid = protov1.Container_STATE_EXITED, 0
+		if err := t.tell(k, c); err != nil {
+			return err
+		}
+		if err := t.lifecycle(&l.deletion, "died", c.record); err != nil {
+			return err
+		}
+	}
+	return t.gone(k, c, &l.deletion)
+}
+
+// leaveLate lets those go that waited long enough.
+func (t *tracker) leaveLate() error {
+	now := t.now()
+	for k, l := range t.leaving {
+		if now.Before(l.until) {
+			continue
+		}
+		if err := t.leave(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gone tells that a container is no more.
+func (t *tracker) gone(k key, c *tracked, e *event) error {
+	r := pack(created(e))
+	if c != nil && c.record != nil {
+		r = c.record
+	}
+	t.buried.add(grave{key: k, tick: t.tick})
+	if err := t.lifecycle(e, "removed", r); err != nil {
+		return err
+	}
+	if c != nil {
+		// Another container may be given the id, and with it a cgroup of the same path,
+		// before the host tells that this one's is gone.
+		delete(t.cgroups, c.path)
+	}
+	if err := t.forget(k); err != nil {
+		return err
+	}
+	return t.settle(k)
+}
