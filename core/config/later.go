@@ -30,7 +30,7 @@ func (later) label(word, label string) bool {
 // is somebody else's, and welcome; "auto" is a word of the core.
 func (later) plugin(kind PluginKind, name string) bool {
 	return slices.Contains(map[PluginKind][]string{
-		Discoverer: {"auto", "kubernetes", "oci"},
+		Discoverer: {"auto", "kubernetes"},
 		Mesh:       {"istio", "linkerd", "consul"},
 		Sampler:    {"adaptive", "predictive"},
 	}[kind], name)

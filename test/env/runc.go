@@ -68,6 +68,10 @@ func (r *Runc) setUp() (err error) {
 	if err := os.MkdirAll(r.Bundles, 0o755); err != nil {
 		return fmt.Errorf("make the directory of bundles: %w", err)
 	}
+	// runc makes it with its first container; who is to read it can be granted it before.
+	if err := os.MkdirAll(r.Root, 0o700); err != nil {
+		return fmt.Errorf("make the directory of runc's state: %w", err)
+	}
 	noop, err := load.NoopELF(runtime.GOARCH)
 	if err != nil {
 		return err

@@ -98,6 +98,25 @@ func crio() map[string]string {
 	})
 }
 
+// bare is what is not told of containers that runc runs by itself.
+func bare() map[string]string {
+	const noImage = "a bundle has a root directory, not an image"
+	return reasons(noPods(), map[string]string{
+		"image.name": noImage, "image.tag": noImage, "image.digest": noImage, "image.id": noImage,
+		"started_unix_nano":             "runc does not keep it; the discoverer's is when it saw it",
+		"finished_unix_nano":            "runc does not keep it; the discoverer's is when it saw it",
+		"exit_code":                     "only who ran runc knows it",
+		"oom_killed":                    "runc does not keep it",
+		"labels":                        "a specification has annotations only",
+		"entrypoint":                    "the specification has one command line",
+		"ports":                         "runc publishes none",
+		"networks":                      "runc gives none",
+		"network_mode":                  "a specification only tells that there is a network namespace, not whose",
+		"restart_count":                 "runc restarts nothing",
+		"security.capabilities_dropped": "what is dropped here is not among the few that runc spec gives",
+	})
+}
+
 func rows() []row {
 	return []row{
 		{name: "docker", start: env.NewDockerRow, runtime: "docker", image: true, differs: docker()},
@@ -115,6 +134,7 @@ func rows() []row {
 			start: func(ctx context.Context) (env.Runtime, error) {
 				return env.NewContainerdCRIRow(ctx, env.WithContainerd2())
 			}},
+		{name: "runc", runtime: "oci", differs: bare(), start: func(ctx context.Context) (env.Runtime, error) { return env.NewRuncRow(ctx) }},
 		{name: "CRI-O", start: env.NewCRIORow, runtime: "cri-o", image: true, differs: crio()},
 	}
 }
