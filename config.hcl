@@ -8,9 +8,9 @@ node { name = env("NODE_NAME", hostname()) }
 probe "process" {}
 probe "network" {}
 
-# Containers. Without Docker on this host it waits for it, and says so in
-# `ebpf-tracer get plugins`.
-discoverer "docker" {}
+# Containers, of every runtime that is on this host or comes later.
+# `ebpf-tracer get plugins --all` shows what was found and what was looked for.
+discoverer "auto" {}
 
 # Sidecars and the service identity that they stand for.
 mesh "generic" {}

@@ -11,14 +11,18 @@ type Config struct {
 	Kernel      Kernel
 	Attribution Attribution
 	Load        Load
+	Auto        *Auto // nil: only discoverers that the file names run
 	Exporters   Exporters
 	API         API
 	Log         Log
 }
 
-// Node says what this host is called.
+// Node says what this host is called, and where its files are.
 type Node struct {
 	Name string `json:"name"` // never empty
+	// HostRoot is where the host's root directory is mounted, an absolute, clean path;
+	// "": the daemon sees the host's files as they are.
+	HostRoot string `json:"host_root"`
 }
 
 // Plugins says where plugins are looked for, and how they are confined.

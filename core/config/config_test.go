@@ -14,7 +14,10 @@ import (
 )
 
 const fullHCL = `
-node { name = env("NODE_NAME", hostname()) }
+node {
+  name      = env("NODE_NAME", hostname())
+  host_root = "/mnt//host/"
+}
 plugins {
   dirs    = ["/opt/plugins", "more"]
   sandbox = "required"
@@ -42,6 +45,12 @@ api { socket = "/tmp/s" }
 log {
   level  = "debug"
   format = "json"
+}
+discoverer "auto" {
+  only   = ["docker", "mine"]
+  except = []
+  grace  = "5m"
+  plugin { processes = 16 }
 }
 discoverer "docker" {
   plugin {
@@ -71,7 +80,7 @@ mesh "vault" {
 `
 
 const fullJSON = `{
-  "node": {"name": "${env(\"NODE_NAME\", hostname())}"},
+  "node": {"name": "${env(\"NODE_NAME\", hostname())}", "host_root": "/mnt//host/"},
   "plugins": {"dirs": ["/opt/plugins", "more"], "sandbox": "required"},
   "probe": {"process": {"args": false}, "file": {}},
   "kernel": {"ring_size": "1MiB", "rings": 2},
@@ -83,7 +92,7 @@ const fullJSON = `{
   },
   "api": {"socket": "/tmp/s"},
   "log": {"level": "debug", "format": "json"},
-  "discoverer": {"docker": {
+  "discoverer": {"auto": {"only": ["docker", "mine"], "except": [], "grace": "5m", "plugin": {"processes": 16}}, "docker": {
     "plugin": {"memory": "1GB", "start_timeout": "1s"},
     "host": "unix:///run/docker.sock",
     "env": "${env(\"WITH_ENV\")}"
@@ -94,7 +103,7 @@ const fullJSON = `{
 
 func TestEverySettingReachesTheTypedConfigurationInBothSyntaxes(t *testing.T) {
 	want := config.Config{
-		Node:        config.Node{Name: "host-1"},
+		Node:        config.Node{Name: "host-1", HostRoot: "/mnt/host"},
 		Plugins:     config.Plugins{Dirs: []string{"/opt/plugins", "more"}, Sandbox: config.Required},
 		Probes:      config.Probes{Process: &config.ProcessProbe{}, File: &config.FileProbe{}},
 		Kernel:      config.Kernel{RingSize: 1 << 20, Rings: 2},
@@ -103,6 +112,10 @@ func TestEverySettingReachesTheTypedConfigurationInBothSyntaxes(t *testing.T) {
 		Exporters: config.Exporters{
 			JSON:       &config.JSONExporter{Path: "/var/log/host-1.json", MaxSize: 3 << 29, MaxFiles: 1, Kinds: []string{"process.exec", "file.open"}},
 			Prometheus: &config.PrometheusExporter{Listen: ":0"},
+		},
+		Auto: &config.Auto{
+			Only: []string{"docker", "mine"}, Except: []string{}, Grace: 5 * time.Minute,
+			Host: config.PluginHost{Memory: 128 << 20, Processes: 16, StartTimeout: 5 * time.Second},
 		},
 		API: config.API{Socket: "/tmp/s"},
 		Log: config.Log{Level: "debug", Format: "json"},

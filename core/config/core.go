@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/event"
@@ -73,6 +74,7 @@ func coreBlocks() []coreBlock {
 			word: "node", always: true,
 			schema: schema.Block{Attributes: []schema.Attribute{
 				{Name: "name", Type: schema.String},
+				{Name: "host_root", Type: schema.String, Default: ""},
 			}},
 			set: setNode,
 		},
@@ -180,19 +182,28 @@ func hostSchema() schema.Block {
 // up, not written down.
 func setNode(c *Config, raw []byte) (diag.Diagnostics, error) {
 	var given struct {
-		Name *string `json:"name"`
+		Name     *string `json:"name"`
+		HostRoot string  `json:"host_root"`
 	}
 	if err := json.Unmarshal(raw, &given); err != nil {
 		return nil, err
 	}
+	var wrong diag.Diagnostics
+	switch root := given.HostRoot; {
+	case root == "":
+	case !filepath.IsAbs(root) || strings.ContainsRune(root, 0):
+		wrong = one("host_root", "Malformed path", `"host_root" wants the absolute path at which the host's root directory is mounted, such as "/host", or "" where the daemon sees the host's files as they are.`)
+	case filepath.Clean(root) != "/": // which is none but the daemon's own
+		c.Node.HostRoot = filepath.Clean(root)
+	}
 	if given.Name == nil {
-		return nil, nil
+		return wrong, nil
 	}
 	c.Node.Name = *given.Name
 	if *given.Name == "" || len(*given.Name) > 253 {
-		return one("name", "Malformed value", `"name" of node must have 1 to 253 bytes. Leave it out for the host's name.`), nil
+		wrong = append(wrong, one("name", "Malformed value", `"name" of node must have 1 to 253 bytes. Leave it out for the host's name.`)...)
 	}
-	return nil, nil
+	return wrong, nil
 }
 
 func checkPlugins(p Plugins) diag.Diagnostics {

@@ -5,7 +5,7 @@ import "github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
 // CoreSchemas are the core's own blocks by title, and the reserved one.
 func CoreSchemas() map[string]schema.Block {
 	all := map[string]schema.Block{hostBlock: hostSchema()}
-	for _, b := range coreBlocks() {
+	for _, b := range append(coreBlocks(), autoBlock()) {
 		all[b.title()] = b.schema
 	}
 	return all

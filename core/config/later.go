@@ -27,10 +27,10 @@ func (later) label(word, label string) bool {
 }
 
 // plugin that is to ship with a later release. One of that name that is found
-// is somebody else's, and welcome; "auto" is a word of the core.
+// is somebody else's, and welcome.
 func (later) plugin(kind PluginKind, name string) bool {
 	return slices.Contains(map[PluginKind][]string{
-		Discoverer: {"auto", "kubernetes"},
+		Discoverer: {"kubernetes"},
 		Mesh:       {"istio", "linkerd", "consul"},
 		Sampler:    {"adaptive", "predictive"},
 	}[kind], name)

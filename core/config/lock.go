@@ -65,10 +65,20 @@ type LockError struct {
 	Config string // the configuration's
 	// Reasons are what differs, one sentence each.
 	Reasons []string
+
+	missing bool // it is not in the lock file, or not for this platform
 }
 
 func (e *LockError) Error() string {
 	return fmt.Sprintf("%s is not what %s allows: %s", e.Plugin, e.Lock, strings.Join(e.Reasons, "; "))
+}
+
+// Short says it without hashes.
+func (e *LockError) Short() string {
+	if e.missing {
+		return "it is not in the lock file " + e.Lock
+	}
+	return "it is not what the lock file " + e.Lock + " allows"
 }
 
 // advice is what to do about it.
@@ -247,6 +257,7 @@ func (l *Lock) Check(ref PluginRef, platform string, found LockedFiles) error {
 	refused := &LockError{Plugin: ref.String(), Lock: l.Name, Config: l.config}
 	p, ok := l.Find(ref.Kind, ref.Name)
 	locked, here := p.Platforms[platform]
+	refused.missing = !here
 	switch {
 	case !ok:
 		refused.Reasons = []string{"it is not in the lock file; " + found.summary()}

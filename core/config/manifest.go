@@ -23,6 +23,15 @@ type Manifest struct {
 	// manifest. They are checked and kept together with the program.
 	Files []string
 	Needs Needs
+	Auto  ManifestAuto
+}
+
+// ManifestAuto says how a discoverer takes part in discoverer "auto".
+type ManifestAuto struct {
+	// Enabled: it is started when its Detect finds its runtime.
+	Enabled bool `json:"enabled"`
+	// Fallback: it is also started when there is no other discoverer at all.
+	Fallback bool `json:"fallback"`
 }
 
 // Needs is what a plugin asks for beyond its own process.
@@ -52,6 +61,9 @@ func manifestSchema() schema.Block {
 			words("env", "variables of the daemon that it is given"),
 			{Name: "network", Type: schema.Bool, Default: false, Doc: "whether it uses the network"},
 			{Name: "root", Type: schema.Bool, Default: false, Doc: "whether it must run as root"},
+		}}}, {Name: "auto", MaxItems: 1, Block: schema.Block{Attributes: []schema.Attribute{
+			{Name: "enabled", Type: schema.Bool, Default: true, Doc: "whether discoverer \"auto\" may start it"},
+			{Name: "fallback", Type: schema.Bool, Default: false, Doc: "whether discoverer \"auto\" starts it when there is no other"},
 		}}}},
 	}
 }
@@ -96,6 +108,7 @@ func ParseManifest(filename string, src []byte) (Manifest, error) {
 		Command  []string
 		Files    []string
 		Needs    []Needs
+		Auto     []ManifestAuto
 	}
 	if err := json.Unmarshal(raw, &read); err != nil {
 		return Manifest{}, fmt.Errorf("%s: take over its values: %w", filename, err)
@@ -106,6 +119,16 @@ func ParseManifest(filename string, src []byte) (Manifest, error) {
 	m.Protocol, m.Command, m.Files = read.Protocol, read.Command, read.Files
 	if len(read.Needs) == 1 {
 		m.Needs = read.Needs[0]
+	}
+	m.Auto.Enabled = m.Kind == Discoverer
+	if len(read.Auto) == 1 {
+		m.Auto = read.Auto[0]
+		switch {
+		case m.Kind != Discoverer:
+			return Manifest{}, fmt.Errorf("%s: auto { ... } is for discoverers; a %s has no part in it: take it out", filename, m.Kind)
+		case m.Auto.Fallback && !m.Auto.Enabled:
+			return Manifest{}, fmt.Errorf("%s: auto { ... } says that it is never started, and that it is the one to fall back to: say one of the two", filename)
+		}
 	}
 	return m, nil
 }

@@ -27,12 +27,34 @@ func TestAManifestIsReadWhole(t *testing.T) {
 	if m.Kind != Discoverer || m.Name != "docker" || m.Protocol != 1 || strings.Join(m.Command, " ") != "./docker word" {
 		t.Errorf("read %+v", m)
 	}
+	if m.Auto != (ManifestAuto{Enabled: true}) {
+		t.Errorf("auto is %+v", m.Auto)
+	}
 	if len(m.Files) != 1 || m.Files[0] != "./words.txt" {
 		t.Errorf("files are %q", m.Files)
 	}
 	n := m.Needs
 	if len(n.Sockets) != 1 || len(n.Env) != 1 || n.Env[0] != "DOCKER_HOST" || !n.Network || !n.Root || len(n.Paths) != 0 || len(n.Capabilities) != 0 {
 		t.Errorf("needs are %+v", n)
+	}
+}
+
+func TestAManifestSaysHowADiscovererTakesPartInAuto(t *testing.T) {
+	for text, want := range map[string]ManifestAuto{
+		"":                             {Enabled: true},
+		"auto {}":                      {Enabled: true},
+		"auto { enabled = false }":     {},
+		"auto { fallback = true }":     {Enabled: true, Fallback: true},
+		"auto { fallback = \"true\" }": {},
+	} {
+		m, err := ParseManifest("m.hcl", []byte(strings.Replace(manifest, "protocol = 1", "protocol = 1\n  "+text, 1)))
+		if wrong := strings.Contains(text, `"`); (err != nil) != wrong || err == nil && m.Auto != want {
+			t.Errorf("%q: %+v %v", text, m.Auto, err)
+		}
+	}
+	m, err := ParseManifest("m.hcl", []byte(strings.Replace(manifest, `"discoverer"`, `"mesh"`, 1)))
+	if err != nil || m.Auto != (ManifestAuto{}) {
+		t.Errorf("of a detector: %+v %v", m.Auto, err)
 	}
 }
 
@@ -48,6 +70,9 @@ func TestAMistakeInAManifestIsToldAtItsPlace(t *testing.T) {
 		"two needs":              {"  needs {", "  needs {}\n  needs {", "m.hcl:7"},
 		"no command":             {`["./docker", "word"]`, "[]", "command is empty"},
 		"two plugins":            {"# what runs", "plugin \"mesh\" \"m\" {\n  protocol = 1\n  command = [\"m\"]\n}\n", "this one has 2"},
+		"auto of a sampler":      {`plugin "discoverer" "docker" {`, "plugin \"sampler\" \"docker\" {\n  auto {}", "auto { ... } is for discoverers"},
+		"never and at last":      {"protocol = 1", "protocol = 1\n  auto {\n    enabled = false\n    fallback = true\n  }", "say one of the two"},
+		"auto as an argument":    {"protocol = 1", "protocol = 1\n  auto = false", "m.hcl:4"},
 		"a variable of the host": {`"DOCKER_HOST"`, `env("HOME", "x")`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

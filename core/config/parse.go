@@ -29,6 +29,7 @@ type File struct {
 	src     *source
 	env     *environment
 	plugins []*pluginBlock
+	auto    *autoAt // nil: the file has none
 }
 
 // ReadFile reads and parses a file. A file that can't be read is a diagnostic too.
@@ -253,7 +254,8 @@ func (r *reader) once(title string, rng hcl.Range) bool {
 	return true
 }
 
-func (r *reader) core(b *coreBlock, body hcl.Body, where hcl.Range) {
+// core reads one of the core's blocks, and returns where its values stand.
+func (r *reader) core(b *coreBlock, body hcl.Body, where hcl.Range) *node {
 	d := decoder{env: r.dec.env, src: r.dec.src}
 	values, at := d.body(body, &b.schema, where, b.title())
 	for _, found := range d.diags {
@@ -275,6 +277,7 @@ func (r *reader) core(b *coreBlock, body hcl.Body, where hcl.Range) {
 		d.errorf(where, "Bug in this program", "%s can't be taken over: %v. Please report it.", b.title(), err)
 	}
 	r.dec.diags = append(r.dec.diags, d.diags...)
+	return at
 }
 
 // absent fills in what the file does not say.

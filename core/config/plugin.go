@@ -41,6 +41,8 @@ type PluginRef struct {
 	Host  PluginHost // how its binary is run
 	// Implicit: the file does not name it, it is the default.
 	Implicit bool
+	// Auto: the file does not name it, discoverer "auto" does what it would say.
+	Auto bool
 }
 
 // String is the block's header: sampler "threshold".
@@ -113,8 +115,8 @@ func (r *reader) plugin(kind PluginKind, b *hcl.Block) {
 			return
 		}
 	}
-	if kind == Discoverer && name == "auto" {
-		r.dec.errorf(at, notSupported, "%s", later{}.sentence(title))
+	if kind == Discoverer && name == autoName {
+		r.auto(b, title)
 		return
 	}
 	p := &pluginBlock{

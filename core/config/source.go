@@ -85,6 +85,13 @@ func (s *source) diagnostics(in hcl.Diagnostics) Diagnostics {
 	return Join(out)
 }
 
+// clone is the same source, for who marks what is secret in it by itself.
+func (s *source) clone() *source {
+	c := *s
+	c.masks = slices.Clone(s.masks)
+	return &c
+}
+
 // mask keeps a part of the file from being shown.
 func (s *source) mask(rng hcl.Range) {
 	if rng.Filename == s.name {

@@ -62,8 +62,10 @@ type daemon struct {
 
 	socket    *api.Listener
 	host      *pluginhost.Host
-	plugins   []plugin   // whose files are held; who holds reloading changes them
-	current   []*running // the same, as they run
+	plugins   []plugin     // whose files are held; who holds reloading changes them
+	current   []*running   // the same, as they run
+	auto      *auto        // may add to both
+	file      *config.File // as it was read at the start
 	kernel    *kernel.Kernel
 	inventory *inventory.Inventory
 	pipeline  *pipeline.Pipeline
@@ -113,7 +115,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	d.config, d.applied = file.Config, file.Config
 	d.log, d.logSettings = newLog(o.Stderr, d.config.Log)
-	if err := kernel.Check(); err != nil {
+	if err := errors.Join(kernel.Check(), checkHostRoot(d.config.Node.HostRoot)); err != nil {
 		return err
 	}
 	var err error
@@ -126,16 +128,32 @@ func Run(ctx context.Context, o Options) error {
 	return errors.Join(err, d.socket.Close())
 }
 
+// checkHostRoot makes sure that the host's root is where the configuration has it.
+func checkHostRoot(root string) error {
+	if root == "" {
+		return nil
+	}
+	st, err := os.Stat(root)
+	if err == nil && !st.IsDir() {
+		err = fmt.Errorf("%s is no directory", root)
+	}
+	if err != nil {
+		return fmt.Errorf("node { host_root = %q }: %w: mount the host's root directory there, or leave it out", root, err)
+	}
+	return nil
+}
+
 // check finishes the check of the configuration with the plugins' help.
 func (d *daemon) check(ctx context.Context, file *config.File, found config.Diagnostics) error {
 	var err error
 	d.host, err = pluginhost.New(pluginhost.Options{
 		RuntimeDir: d.config.API.Socket + ".plugins", StateDir: d.options.stateDir(), Log: d.log,
-		RequireSandbox: d.config.Plugins.Sandbox == config.Required,
+		RequireSandbox: d.config.Plugins.Sandbox == config.Required, HostRoot: d.config.Node.HostRoot,
 	})
 	if err != nil {
 		return err
 	}
+	d.file = file
 	d.plugins, found, err = checkPlugins(ctx, d.host, d.options, file, found)
 	if err == nil && found.HasErrors() {
 		err = configError(d.options.ConfigFile, found)
@@ -220,6 +238,12 @@ func (d *daemon) start(ctx context.Context) error {
 	if err := d.runPlugins(ctx); err != nil {
 		return err
 	}
+	s := search{d}
+	d.auto = newAuto(s, d.log)
+	d.goes(func() {
+		s.begin(ctx, d.file)
+		d.auto.run(ctx)
+	})
 	if err := d.serve(); err != nil {
 		return err
 	}

@@ -175,7 +175,7 @@ func (o Options) compare(ctx context.Context, file *config.File, lock *config.Lo
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
-	found = file.EachPlugin(func(ref config.PluginRef) error {
+	one := func(ref config.PluginRef) error {
 		p := PluginLock{Ref: ref, State: LockUnknown}
 		if l, ok := lock.Find(ref.Kind, ref.Name); ok {
 			p.Version = l.Version
@@ -190,12 +190,34 @@ func (o Options) compare(ctx context.Context, file *config.File, lock *config.Lo
 		if err := entry.Bundle.Close(); err != nil {
 			return err
 		}
-		if !differences {
-			return nil
+		if !differences || ref.Auto && p.State == LockAdded {
+			return nil // what is not locked is not started by itself
 		}
 		return lock.Check(ref, platform, p.Now)
-	})
-	return all, found, nil
+	}
+	found, err = f.each(file, one)
+	return all, found, err
+}
+
+// each calls check for every plugin that the configuration names, and for those that
+// discoverer "auto" may start.
+func (f *finder) each(file *config.File, check func(config.PluginRef) error) (config.Diagnostics, error) {
+	found := file.EachPlugin(check)
+	if file.Config.Auto == nil {
+		return found, nil
+	}
+	refs, err := autoRefs(f.catalog, file)
+	if err != nil {
+		return found, err
+	}
+	var names []string
+	for _, ref := range refs {
+		// One whose manifest can't be read is for check to find.
+		if e, err := f.catalog.Find(ref.Kind, ref.Name); err != nil || e.Manifest.Auto.Enabled {
+			names = append(names, ref.Name)
+		}
+	}
+	return config.Join(found, file.EachAuto(names, check)), nil
 }
 
 func lockState(lock *config.Lock, ref config.PluginRef, now config.LockedFiles) LockState {
@@ -210,10 +232,10 @@ func lockState(lock *config.Lock, ref config.PluginRef, now config.LockedFiles) 
 	return LockChanged
 }
 
-// LockPlugins writes the lock file: every plugin that the configuration names as it
-// is now, on this platform. Those that are new or have changed are asked for their
-// version. What the file has of other platforms and of other
-// plugins stays. Unless all could be read and asked, nothing is written.
+// LockPlugins writes the lock file: every plugin that the configuration names, or that
+// its discoverer "auto" may start, as it is now, on this platform. Those that are new or
+// have changed are asked for their version. What the file has of other platforms and of
+// other plugins stays. Unless all could be read and asked, nothing is written.
 func LockPlugins(ctx context.Context, o Options) (report LockReport, err error) {
 	file, lock, err := o.readLock()
 	if err != nil {
@@ -230,12 +252,14 @@ func LockPlugins(ctx context.Context, o Options) (report LockReport, err error) 
 		return report, err
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
-	found := file.EachPlugin(func(ref config.PluginRef) error {
+	found, err := f.each(file, func(ref config.PluginRef) error {
 		p, err := lockPlugin(ctx, ask.Host, f, lock, ref)
 		report.Plugins = append(report.Plugins, p)
 		return err
 	})
 	switch {
+	case err != nil:
+		return report, err
 	case found.HasErrors():
 		return report, configError(o.ConfigFile, found)
 	case report.Changes() == 0 && lock.Exists:

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
@@ -21,6 +24,16 @@ type Plan struct {
 	Locked     bool         `json:"locked"`
 	Probes     []ProbePlan  `json:"probes"`
 	Plugins    []PluginPlan `json:"plugins"`
+	// Auto is what discoverer "auto" looks for; nil: the file has none. Those that it
+	// would start now are among Plugins too.
+	Auto []AutoPlan `json:"auto,omitempty"`
+}
+
+// AutoPlan is a discoverer that discoverer "auto" looks for.
+type AutoPlan struct {
+	Name   string `json:"name"`
+	State  string `json:"state"`            // found, absent, unknown (it could not be asked), skipped
+	Detail string `json:"detail,omitempty"` // where it was found, or why not
 }
 
 // ProbePlan is a probe and what this kernel can take of it.
@@ -37,6 +50,7 @@ type PluginPlan struct {
 	Kind           config.PluginKind `json:"kind"`
 	Name           string            `json:"name"`
 	Version        string            `json:"version"`
+	Found          string            `json:"found,omitempty"` // where discoverer "auto" found its runtime
 	Program        string            `json:"program"`
 	Digest         string            `json:"digest"`           // of all its files
 	Weaker         string            `json:"weaker,omitempty"` // why its hash says less than others
@@ -50,8 +64,9 @@ type PluginPlan struct {
 
 // MakePlan checks a configuration as Run would, tries on this host what Run would do
 // (probes are attached for a moment, each plugin's confinement is built and left), and
-// starts nothing. Plugins run only to be asked for their schemas. A *ConfigError says
-// what is wrong with the configuration.
+// starts nothing. Plugins run only to be asked for their schemas and, by discoverer
+// "auto", whether their runtimes are here. A *ConfigError says what is wrong with the
+// configuration.
 func MakePlan(ctx context.Context, o Options) (_ *Plan, err error) {
 	file, found := config.ReadFile(o.ConfigFile)
 	if found.HasErrors() && len(file.Plugins()) == 0 {
@@ -63,6 +78,7 @@ func MakePlan(ctx context.Context, o Options) (_ *Plan, err error) {
 	}
 	host, err := pluginhost.New(pluginhost.Options{
 		StateDir: o.planState(), Schemas: kept, Log: newLogger(o.Stderr, config.Log{Level: "error"}),
+		HostRoot: file.Config.Node.HostRoot,
 	})
 	if err != nil {
 		return nil, errors.Join(err, kept.Close())
@@ -79,6 +95,9 @@ func MakePlan(ctx context.Context, o Options) (_ *Plan, err error) {
 	if err := showWarnings(o.Stderr, found); err != nil {
 		return nil, err
 	}
+	if err := checkHostRoot(file.Config.Node.HostRoot); err != nil {
+		return nil, err
+	}
 	lock, _ := config.ReadLock(o.ConfigFile) // its mistakes were found above
 	p := &Plan{ConfigFile: o.ConfigFile, Node: file.Config.Node.Name, User: os.Geteuid(), Locked: lock.Exists}
 	if p.Probes, err = planProbes(file.Config); err != nil {
@@ -92,7 +111,56 @@ func MakePlan(ctx context.Context, o Options) (_ *Plan, err error) {
 		}
 		p.Plugins = append(p.Plugins, one)
 	}
+	if file.Config.Auto != nil {
+		if err := d.planAuto(ctx, host, file, p); err != nil {
+			return nil, err
+		}
+	}
 	return p, nil
+}
+
+// planAuto asks once whom discoverer "auto" would ask, and plans what it would start.
+func (d *daemon) planAuto(ctx context.Context, host *pluginhost.Host, file *config.File, p *Plan) (err error) {
+	all, err := d.options.candidates(ctx, file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeCandidates(all)) }()
+	now := time.Now()
+	decide := &seek{others: others(file)}
+	var group errgroup.Group
+	group.SetLimit(askedAtOnce)
+	for _, c := range all {
+		decide.all = append(decide.all, &c.sought)
+		if c.skip != "" {
+			continue
+		}
+		group.Go(func() error {
+			var a answer
+			a, c.self = c.detect(ctx, host, pluginhost.Spec{Node: d.node()})
+			(&seek{}).answer(&c.sought, a, now)
+			return nil // each has its own
+		})
+	}
+	_ = group.Wait() // as no function of it returns one
+	start, _ := decide.decide(now)
+	for _, c := range all {
+		if !slices.Contains(start, &c.sought) {
+			state, why := c.state()
+			p.Auto = append(p.Auto, AutoPlan{Name: c.name, State: state, Detail: why})
+			continue
+		}
+		c.running = true
+		x := plugin{entry: c.entry, config: c.self.config}
+		one, err := planPlugin(ctx, host, d.spec(x), x)
+		if err != nil {
+			return err
+		}
+		one.Found = c.found()
+		p.Plugins = append(p.Plugins, one)
+		p.Auto = append(p.Auto, AutoPlan{Name: c.name, State: "found", Detail: one.Found})
+	}
+	return nil
 }
 
 // planState is where plugins would keep state; who is not root makes no directories.

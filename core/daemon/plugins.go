@@ -65,6 +65,13 @@ func checkPlugins(ctx context.Context, host *pluginhost.Host, o Options, file *c
 		}
 		closing.Wait()
 	}()
+	if file.Config.Auto != nil {
+		installed, err := files.catalog.Names(config.Discoverer)
+		if err != nil {
+			return nil, found, err
+		}
+		found = config.Join(found, file.CheckAuto(installed))
+	}
 	all := files.findAll(ctx, file.Plugins())
 	var plugins []plugin
 	defer func() {

@@ -69,25 +69,29 @@ func (d *daemon) Reload(ctx context.Context) (*protov1.ReloadResponse, error) {
 	if !found.HasErrors() || len(file.Plugins()) > 0 {
 		plugins, found, err = checkPlugins(ctx, d.host, d.options, file, found)
 	}
-	if ctx.Err() != nil {
-		return nil, errors.Join(context.Cause(ctx), closeBundles(plugins))
-	}
 	if err == nil && found.HasErrors() {
 		err = configError(d.options.ConfigFile, found)
 	}
+	var auto []*candidate
+	if err == nil && file.Config.Auto != nil {
+		auto, err = d.options.candidates(ctx, file)
+	}
+	if ctx.Err() != nil {
+		return nil, errors.Join(context.Cause(ctx), closeBundles(plugins), closeCandidates(auto))
+	}
 	if err != nil {
-		err = errors.Join(err, closeBundles(plugins))
+		err = errors.Join(err, closeBundles(plugins), closeCandidates(auto))
 		d.log.Error("the configuration is refused, and nothing has changed", "reason", err)
 		return &protov1.ReloadResponse{Refused: err.Error()}, nil
 	}
 	var warnings bytes.Buffer
 	if err := showWarnings(&warnings, found); err != nil {
-		return nil, errors.Join(err, closeBundles(plugins))
+		return nil, errors.Join(err, closeBundles(plugins), closeCandidates(auto))
 	}
 	r := &reload{daemon: d, ctx: d.working}
 	r.takeLog(file.Config)
 	r.takeSettings(file.Config)
-	r.takePlugins(plugins)
+	r.takePlugins(file, plugins, auto)
 	r.takeProbes(file.Config.Probes)
 	d.log.Info("the configuration was reloaded", "file", d.options.ConfigFile, "changes", len(r.changes))
 	if warnings.Len() > 0 {

@@ -65,7 +65,7 @@ func (d *daemon) spec(p plugin) pluginhost.Spec {
 
 func (d *daemon) node() *protov1.Node {
 	return &protov1.Node{
-		Name: d.config.Node.Name, DaemonVersion: d.options.Version, CgroupRoot: d.root,
+		Name: d.config.Node.Name, DaemonVersion: d.options.Version, CgroupRoot: d.root, HostRoot: d.config.Node.HostRoot,
 	}
 }
 

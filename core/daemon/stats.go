@@ -33,19 +33,35 @@ func (s source) Version() *protov1.GetVersionResponse {
 	return out
 }
 
-// Plugins and how they are.
+// Plugins and how they are, and what discoverer "auto" looks for.
 func (s source) Plugins() []*protov1.PluginView {
 	states := s.host.Status()
 	out := make([]*protov1.PluginView, 0, len(states))
+	found := map[string]string{}
+	for _, l := range s.auto.lookedFor() {
+		if l.running {
+			found[l.name] = l.found
+			continue
+		}
+		p := &protov1.PluginView{Kind: protov1.Kind_KIND_DISCOVERER, Name: l.name, State: l.state, Reason: l.reason}
+		if !l.since.IsZero() {
+			p.SinceUnixNano = l.since.UnixNano()
+		}
+		out = append(out, p)
+	}
 	for _, p := range states {
-		out = append(out, &protov1.PluginView{
+		view := &protov1.PluginView{
 			Kind: pluginKinds[p.Kind], Name: p.Name, Version: p.Version, State: string(p.State),
 			SinceUnixNano: p.Since.UnixNano(), Pid: uint32(p.PID), Restarts: p.Restarts,
 			Reason: p.Reason, QueueDepth: p.QueueDepth, QueueDropped: p.QueueDropped,
 			MemoryBytes: p.MemoryBytes, CpuSeconds: p.CPUSeconds, LastStderr: p.LastStderr,
 			Refused: p.Refused, LastError: p.LastError, Replaced: p.Replaced,
 			Program: p.Program, Digest: p.Digest, Sandbox: sandboxView(p.Confinement),
-		})
+		}
+		if p.Kind == config.Discoverer {
+			view.Found = found[p.Name]
+		}
+		out = append(out, view)
 	}
 	return out
 }

@@ -21,8 +21,9 @@ func (p plugin) same(o plugin) bool {
 
 // takePlugins makes the plugins that run those that are wanted: what is new is
 // started, what differs replaced, what is not wanted any more stopped. The rest is
-// not touched.
-func (r *reload) takePlugins(wanted []plugin) {
+// not touched. What discoverer "auto" has started is the file's from now on if that
+// names it, and the other way round.
+func (r *reload) takePlugins(file *config.File, wanted []plugin, auto []*candidate) {
 	var next []*running
 	left := slices.Clone(r.current)
 	take := func(of func(config.PluginRef) bool) *running {
@@ -49,9 +50,7 @@ func (r *reload) takePlugins(wanted []plugin) {
 			next = append(next, one)
 		}
 	}
-	for _, old := range left {
-		r.end(old)
-	}
+	next = append(next, r.takeAuto(file, auto, left)...)
 	r.current, r.daemon.plugins = next, nil
 	for _, one := range next {
 		r.daemon.plugins = append(r.daemon.plugins, one.plugin)
@@ -61,9 +60,19 @@ func (r *reload) takePlugins(wanted []plugin) {
 // takeOne puts another process in the place of one, if it would differ.
 func (r *reload) takeOne(one *running, p plugin) {
 	what := p.config.Ref.String()
+	how := ""
+	switch was := one.config.Ref.Auto; {
+	case was && !p.config.Ref.Auto:
+		how = "it was found, and is named now"
+	case !was && p.config.Ref.Auto:
+		how = `it is no longer named, and discoverer "auto" keeps it`
+	}
 	if p.same(one.plugin) {
 		r.giveBack(p)
 		one.config = p.config // its places in the file may be others
+		if how != "" {
+			r.tell(what, changed, how, nil)
+		}
 		if one.supervised.Status().State == pluginhost.Failed {
 			one.supervised.Restart()
 			r.tell(what, started, "it had failed and is tried again", nil)
@@ -77,7 +86,7 @@ func (r *reload) takeOne(one *running, p plugin) {
 	}
 	r.giveBack(one.plugin)
 	one.plugin = p
-	r.tell(what, replaced, "", nil)
+	r.tell(what, replaced, how, nil)
 }
 
 // start starts a plugin as at the daemon's start: when that goes wrong it is tried
@@ -113,13 +122,13 @@ func (r *reload) succeed(old *running, p plugin) *running {
 	old.turn.end()
 	one.turn.begin(p.config.Ref.Name)
 	r.tell(p.config.Ref.String(), started, "", nil)
-	r.end(old)
+	r.end(old, "")
 	return one
 }
 
 // end stops a plugin that is not wanted any more.
-func (r *reload) end(old *running) {
-	r.tell(old.config.Ref.String(), stopped, "", old.stop())
+func (r *reload) end(old *running, why string) {
+	r.tell(old.config.Ref.String(), stopped, why, old.stop())
 	r.giveBack(old.plugin)
 }
 

@@ -2,6 +2,7 @@ package exporter
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -271,6 +272,9 @@ func (c *collector) collectPolicy(s sink, p *protov1.PolicyStats) {
 
 func (c *collector) collectPlugins(s sink, plugins []*protov1.PluginView) {
 	for _, p := range plugins {
+		if !slices.Contains(pluginStates, p.GetState()) {
+			continue // it is looked for, and does not run
+		}
 		kind, name := kindName(p.GetKind()), p.GetName()
 		s.oneHot(c.pState, pluginStates, p.GetState(), kind, name)
 		s.value(c.pInfo, 1, kind, name, p.GetVersion())

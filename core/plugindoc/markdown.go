@@ -46,6 +46,9 @@ func Markdown(w io.Writer, p Plugin) error {
 	if len(needs) == 0 {
 		m.printf("- nothing")
 	}
+	if auto := p.auto(); auto != "" {
+		m.printf("\n`discoverer \"auto\"`: %s.", auto)
+	}
 	_, err := io.WriteString(w, m.b.String())
 	return err
 }

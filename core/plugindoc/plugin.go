@@ -73,6 +73,19 @@ func (p Plugin) needs() [][2]string {
 	return out
 }
 
+// auto is how a discoverer takes part in discoverer "auto", unless it does as most do.
+func (p Plugin) auto() string {
+	switch {
+	case p.Manifest.Kind != config.Discoverer:
+		return ""
+	case !p.Manifest.Auto.Enabled:
+		return "it is never started by that"
+	case p.Manifest.Auto.Fallback:
+		return "it is started by that also where there is no other discoverer"
+	}
+	return ""
+}
+
 // standard is an argument's default as it is shown.
 func standard(a schema.Attribute) (string, error) {
 	switch {

@@ -40,6 +40,9 @@ func Text(w io.Writer, p Plugin) error {
 	for _, n := range needs {
 		facts = append(facts, [2]string{"needs " + n[0], n[1]})
 	}
+	if auto := p.auto(); auto != "" {
+		facts = append(facts, [2]string{`discoverer "auto"`, auto})
+	}
 	for _, f := range facts {
 		t.printf("  %-18s %s", f[0], f[1])
 	}

@@ -216,7 +216,7 @@ func (c *Catalog) manifest(root *os.Root, dir, name string) (Entry, error) {
 	if err := checkProtocol(m.Protocol); err != nil {
 		return Entry{}, fmt.Errorf("%s: %w", e.File, err)
 	}
-	if err := Rights(m.Needs, nil, "").Check(); err != nil {
+	if err := Rights(m.Needs, nil, "", "").Check(); err != nil {
 		return Entry{}, fmt.Errorf("%s: %w", e.File, err)
 	}
 	e.Program, e.Args = m.Command[0], m.Command[1:]

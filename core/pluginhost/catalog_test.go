@@ -10,8 +10,8 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 )
 
-// place makes a plugin directory with one plugin, as the table changes it.
-func place(t *testing.T) (dir, manifest, program string) {
+// lay makes a plugin directory with one plugin, as the table changes it.
+func lay(t *testing.T) (dir, manifest, program string) {
 	t.Helper()
 	dir = t.TempDir()
 	sub := filepath.Join(dir, "discoverer")
@@ -44,7 +44,7 @@ func find(t *testing.T, name string, dirs ...string) (Entry, error) {
 }
 
 func TestAPluginIsFoundWithWhatItsManifestSays(t *testing.T) {
-	dir, manifest, program := place(t)
+	dir, manifest, program := lay(t)
 	e, err := find(t, "one", filepath.Join(dir, "missing"), dir)
 	if err != nil {
 		t.Fatal(err)
@@ -58,15 +58,15 @@ func TestAPluginIsFoundWithWhatItsManifestSays(t *testing.T) {
 }
 
 func TestTheFirstDirectoryThatHasAPluginDecides(t *testing.T) {
-	first, _, program := place(t)
-	second, _, _ := place(t)
+	first, _, program := lay(t)
+	second, _, _ := lay(t)
 	if e, err := find(t, "one", first, second); err != nil || e.Program != program {
 		t.Errorf("found %+v, %v", e, err)
 	}
 }
 
 func TestAnInterpreterIsFoundThroughTheDistributionsSymlinks(t *testing.T) {
-	dir, manifest, _ := place(t)
+	dir, manifest, _ := lay(t)
 	write(t, manifest, "plugin \"discoverer\" \"one\" {\n  protocol = 1\n  command  = [\"/bin/sh\", \"./one\"]\n}\n", 0o644)
 	e, err := find(t, "one", dir)
 	if err != nil || !filepath.IsAbs(e.Program) || e.Args[0] != "./one" {
@@ -75,7 +75,7 @@ func TestAnInterpreterIsFoundThroughTheDistributionsSymlinks(t *testing.T) {
 }
 
 func TestAPluginThatDoesNotExistIsToldWithThoseThatDo(t *testing.T) {
-	dir, _, _ := place(t)
+	dir, _, _ := lay(t)
 	_, err := find(t, "two", dir)
 	var nf *config.NotFoundError
 	if !errors.As(err, &nf) || len(nf.Known) != 1 || nf.Known[0] != "one" || nf.Dirs[0] != dir {
@@ -84,7 +84,7 @@ func TestAPluginThatDoesNotExistIsToldWithThoseThatDo(t *testing.T) {
 }
 
 func TestAManifestWithoutItsProgramIsToldApart(t *testing.T) {
-	dir, manifest, program := place(t)
+	dir, manifest, program := lay(t)
 	if err := os.Remove(program); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestWhatOthersCouldHaveWrittenIsNotRun(t *testing.T) {
 			}, "command is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir, manifest, program := place(t)
+			dir, manifest, program := lay(t)
 			if err := c.spoil(dir, manifest, program); err != nil {
 				t.Fatal(err)
 			}
@@ -216,7 +216,7 @@ func TestANeedThatCantBeGrantedIsAMistakeOfTheManifest(t *testing.T) {
 		{`paths = ["/etc/../root"]`, `"/etc/../root" must be an absolute path`},
 		{`paths = ["/"]`, `"/" must be an absolute path of something`},
 	} {
-		dir, manifest, _ := place(t)
+		dir, manifest, _ := lay(t)
 		write(t, manifest, "plugin \"discoverer\" \"one\" {\n  protocol = 1\n  command  = [\"./one\"]\n  needs {\n    "+tt.needs+"\n  }\n}\n", 0o644)
 		if _, err := find(t, "one", dir); err == nil || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), manifest) {
 			t.Errorf("with %s: %v, want %q", tt.needs, err, tt.says)

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/watch"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -95,21 +97,59 @@ func (i *instance) detect(ctx context.Context) (bool, string, error) {
 	return r.GetPresent(), r.GetDetail(), nil
 }
 
-// Detect starts a discoverer only to ask whether its runtime is on this host.
-func (h *Host) Detect(ctx context.Context, s Spec) (present bool, detail string, err error) {
+// Detection is what a discoverer says that was started only to be asked.
+type Detection struct {
+	Description Description
+	Present     bool
+	Detail      string // where its runtime is, or what was looked for
+}
+
+// Detect starts a discoverer only to ask whether its runtime is on this host. It runs
+// with the rights that it would work with, and is given the configuration that
+// configure makes of what it says of itself; nil: that of s. An error of configure is
+// returned as it is, with the description. Each step has its deadline.
+func (h *Host) Detect(ctx context.Context, s Spec, configure func(Description) ([]byte, error)) (d Detection, err error) {
 	how, err := h.working(s)
 	if err != nil {
-		return false, "", err
+		return d, err
 	}
 	session, err := h.open(ctx, s.Entry, how)
 	if err != nil {
-		return false, "", err
+		return d, err
 	}
 	defer session.Close()
-	if _, err := session.inst.configure(ctx, s); err != nil {
-		return false, "", fmt.Errorf("configure plugin %s: %w", s.Entry, err)
+	if d.Description, err = session.Describe(ctx); err != nil {
+		return d, err
 	}
-	return session.inst.detect(ctx)
+	if configure != nil {
+		if s.Config, err = configure(d.Description); err != nil {
+			return d, err
+		}
+	}
+	steps := []struct {
+		within time.Duration
+		do     func(context.Context) error
+	}{
+		{h.pace.ConfigureTimeout, func(ctx context.Context) error { _, err := session.inst.configure(ctx, s); return err }},
+		{h.pace.DetectTimeout, func(ctx context.Context) (err error) { d.Present, d.Detail, err = session.inst.detect(ctx); return err }},
+	}
+	for _, step := range steps {
+		ctx, cancel := context.WithTimeout(ctx, step.within)
+		err := step.do(ctx)
+		cancel()
+		if err != nil {
+			return d, withLastWords(fmt.Errorf("plugin %s: %w", s.Entry, err), session.out)
+		}
+	}
+	return d, nil
+}
+
+// Watch calls changed when something that a plugin's manifest names comes, goes or takes
+// another's place; another is false when only entries of a directory changed. changed
+// must not wait for anything.
+func (h *Host) Watch(e Entry, changed func(another bool)) *watch.Watch {
+	places := reached(Rights(e.Manifest.Needs, nil, "", h.opts.HostRoot)).places
+	return h.watcher.Watch(places, func(c watch.Change) { changed(c.Another) })
 }
 
 func (d *Discoverer) queued() (depth, dropped uint64) { return d.facts.state() }

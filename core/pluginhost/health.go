@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/watch"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -26,12 +27,17 @@ func (p *Plugin) watch(ctx context.Context, i *instance) (frozen bool, err error
 	pace := p.host.pace
 	next := time.NewTimer(pace.HealthInterval)
 	defer next.Stop()
-	var sockets <-chan time.Time // nil: it has none
-	if len(i.rights.Sockets) > 0 {
-		look := time.NewTicker(pace.SocketInterval)
-		defer look.Stop()
-		sockets = look.C
-	}
+	changed := make(chan struct{}, 1)
+	changed <- struct{}{} // what happened before it was watched
+	defer p.host.watcher.Watch(i.reach.places, func(c watch.Change) {
+		if !c.Another {
+			return
+		}
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}).Close()
 	doubts := 0
 	for {
 		select {
@@ -41,8 +47,8 @@ func (p *Plugin) watch(ctx context.Context, i *instance) (frozen bool, err error
 			return false, errors.New(i.proc.ended)
 		case err := <-i.hung:
 			return true, err
-		case <-sockets:
-			if err := i.moved(); err != nil {
+		case <-changed:
+			if err := i.reach.moved(); err != nil {
 				return false, err
 			}
 			continue

@@ -19,6 +19,7 @@ import (
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/schemas"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/watch"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -42,19 +43,22 @@ type Options struct {
 	// RequireSandbox refuses to start a plugin that can't be confined with every
 	// measure; otherwise it runs with those that this host can take.
 	RequireSandbox bool
-	Log            *slog.Logger // required
-	Pace           Pace
+	// HostRoot is where the host's root directory is mounted: what manifests name is
+	// there too. "": it is the daemon's own.
+	HostRoot string
+	Log      *slog.Logger // required
+	Pace     Pace
 }
 
 // Pace is how patient a host is with its plugins.
 type Pace struct {
 	StartTimeout     time.Duration // from fork to a connection; 5 s
 	ConfigureTimeout time.Duration // of Describe, Validate and Configure, each; 10 s
+	DetectTimeout    time.Duration // of a discoverer's Detect; 2.5 s, for it has 2
 	HealthInterval   time.Duration // between two health calls; 750 ms
 	HealthTimeout    time.Duration // of one, before the process is looked at; 600 ms
 	HealthDoubts     int           // that make a plugin frozen: 1 for a timeout while busy, 3 while asleep; 6
 	SilentAfter      time.Duration // without an answer a plugin is frozen, whatever it does; 15 s
-	SocketInterval   time.Duration // between two looks at the sockets that a plugin may use; 100 ms
 	StallAfter       time.Duration // without reading its stream a plugin hangs; 30 s
 	AnswerTimeout    time.Duration // of a sampler; 10 s
 	StopTimeout      time.Duration // from being asked to end to being killed; 1 s
@@ -67,17 +71,17 @@ type Pace struct {
 
 func (p Pace) withDefaults() Pace {
 	d := Pace{
-		StartTimeout: 5 * time.Second, ConfigureTimeout: 10 * time.Second,
+		StartTimeout: 5 * time.Second, ConfigureTimeout: 10 * time.Second, DetectTimeout: 2500 * time.Millisecond,
 		HealthInterval: 750 * time.Millisecond, HealthTimeout: 600 * time.Millisecond, HealthDoubts: 6,
-		SilentAfter: 15 * time.Second, SocketInterval: 100 * time.Millisecond, StallAfter: 30 * time.Second,
+		SilentAfter: 15 * time.Second, StallAfter: 30 * time.Second,
 		AnswerTimeout: 10 * time.Second, StopTimeout: time.Second,
 		BackoffMin: 100 * time.Millisecond, BackoffMax: 10 * time.Second, StableAfter: 10 * time.Second,
 		Restarts: 10, RestartWindow: time.Minute,
 	}
 	return Pace{
-		cmp.Or(p.StartTimeout, d.StartTimeout), cmp.Or(p.ConfigureTimeout, d.ConfigureTimeout),
+		cmp.Or(p.StartTimeout, d.StartTimeout), cmp.Or(p.ConfigureTimeout, d.ConfigureTimeout), cmp.Or(p.DetectTimeout, d.DetectTimeout),
 		cmp.Or(p.HealthInterval, d.HealthInterval), cmp.Or(p.HealthTimeout, d.HealthTimeout), cmp.Or(p.HealthDoubts, d.HealthDoubts),
-		cmp.Or(p.SilentAfter, d.SilentAfter), cmp.Or(p.SocketInterval, d.SocketInterval), cmp.Or(p.StallAfter, d.StallAfter),
+		cmp.Or(p.SilentAfter, d.SilentAfter), cmp.Or(p.StallAfter, d.StallAfter),
 		cmp.Or(p.AnswerTimeout, d.AnswerTimeout), cmp.Or(p.StopTimeout, d.StopTimeout),
 		cmp.Or(p.BackoffMin, d.BackoffMin), cmp.Or(p.BackoffMax, d.BackoffMax), cmp.Or(p.StableAfter, d.StableAfter),
 		cmp.Or(p.Restarts, d.Restarts), cmp.Or(p.RestartWindow, d.RestartWindow),
@@ -86,11 +90,13 @@ func (p Pace) withDefaults() Pace {
 
 // Host runs plugins. It is safe for concurrent use.
 type Host struct {
-	opts   Options
-	pace   Pace
-	log    *slog.Logger
-	forker *forker
-	groups *cgroups // nil: none
+	opts Options
+	pace Pace
+	log  *slog.Logger
+	// watcher tells when what plugins may use changes.
+	watcher *watch.Watcher
+	forker  *forker
+	groups  *cgroups // nil: none
 	// shared says why plugins share the host's root directory; nil: each gets its own.
 	shared    atomic.Pointer[noRootError]
 	dir       string   // of the instances' sockets
@@ -108,7 +114,7 @@ type Host struct {
 // New prepares a host: its directories, and the end of what an earlier host left
 // behind. It starts one thread; Stop ends it.
 func New(o Options) (*Host, error) {
-	h := &Host{opts: o, pace: o.Pace.withDefaults(), log: o.Log}
+	h := &Host{opts: o, pace: o.Pace.withDefaults(), log: o.Log, watcher: watch.New(o.Log)}
 	if err := h.makeDir(); err != nil {
 		return nil, err
 	}
@@ -253,7 +259,7 @@ func (h *Host) Stop(ctx context.Context) error {
 		h.using.Wait()
 		h.cleaning.Wait()
 		h.forker.stop()
-		ended <- h.removeDirs()
+		ended <- errors.Join(h.watcher.Close(), h.removeDirs())
 	}()
 	select {
 	case err := <-ended:

@@ -160,10 +160,40 @@ func TestValidateBringsDiagnosticsWithTheirPaths(t *testing.T) {
 func TestDetectTellsAbsentFromPresent(t *testing.T) {
 	h := newHost(t, Options{})
 	for _, absent := range []bool{true, false} {
-		present, detail, err := h.Detect(t.Context(), testSpec(t, config.Discoverer, map[string]any{"absent": absent}))
+		d, err := h.Detect(t.Context(), testSpec(t, config.Discoverer, map[string]any{"absent": absent}), nil)
 		want := map[bool]string{true: "/no/socket", false: "here"}[absent]
-		if err != nil || present == absent || detail != want {
-			t.Errorf("absent=%v: present=%v, %q, %v", absent, present, detail, err)
+		if err != nil || d.Present == absent || d.Detail != want || d.Description.Version != "1.2.3" {
+			t.Errorf("absent=%v: %+v, %v", absent, d, err)
+		}
+	}
+}
+
+func TestDetectConfiguresAPluginByWhatItSaysOfItself(t *testing.T) {
+	h := newHost(t, Options{})
+	spec := testSpec(t, config.Discoverer, nil)
+	d, err := h.Detect(t.Context(), spec, func(d Description) ([]byte, error) {
+		if len(d.Schema.Attributes) == 0 {
+			t.Errorf("described as %+v", d)
+		}
+		return []byte(`{"absent": true}`), nil
+	})
+	if err != nil || d.Present || d.Detail != "/no/socket" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	not := errors.New("not this one")
+	if d, err := h.Detect(t.Context(), spec, func(Description) ([]byte, error) { return nil, not }); !errors.Is(err, not) || d.Description.Name != "test" {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+func TestDetectIsOverInTimeWhateverThePluginDoes(t *testing.T) {
+	h := newHost(t, Options{Pace: Pace{ConfigureTimeout: 5 * time.Second, DetectTimeout: 200 * time.Millisecond, StopTimeout: 200 * time.Millisecond}})
+	for detect, want := range map[string]string{
+		"hang": "detect: it did not answer in time", "crash": "crash in Detect", "error": "detect: out of order",
+	} {
+		_, err := h.Detect(t.Context(), testSpec(t, config.Discoverer, map[string]any{"detect": detect}), nil)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", detect, err)
 		}
 	}
 }

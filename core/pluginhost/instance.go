@@ -46,9 +46,8 @@ type instance struct {
 	rights sandbox.Rights
 	bounds Confinement // by the control group
 	state  string      // its state directory, as it sees it; "": none
-	// sockets are the identities, at the start, of those it may connect to.
-	sockets []string
-	opened  *os.File // the program, when no bundle holds it
+	reach  reach
+	opened *os.File // the program, when no bundle holds it
 
 	interval time.Duration // between reports, as a sampler asked; 0: not
 	hung     chan error    // a stream found that the plugin hangs; buffered
@@ -127,7 +126,7 @@ func (h *Host) newInstance(ctx context.Context, s start, out *output) (_ *instan
 	if err != nil {
 		return nil, fmt.Errorf("make a directory for the plugin's socket: %w", err)
 	}
-	i := &instance{host: h, entry: s.entry, dir: dir, rights: s.rights, hung: make(chan error, 1)}
+	i := &instance{host: h, entry: s.entry, dir: dir, rights: s.rights, reach: reached(s.rights), hung: make(chan error, 1)}
 	var group *cgroup
 	defer func() {
 		if err != nil {
@@ -160,9 +159,6 @@ func (h *Host) newInstance(ctx context.Context, s start, out *output) (_ *instan
 	i.run = &run{forker: h.forker, group: group, out: out, dir: dir, prog: program{file: file, plan: plan, env: env}}
 	if i.state = s.rights.State; i.state != "" && plan.Confine {
 		i.state = sandbox.StateDir
-	}
-	for _, s := range s.rights.Sockets {
-		i.sockets = append(i.sockets, sandbox.Identity(s))
 	}
 	return i, nil
 }

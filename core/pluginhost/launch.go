@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/place"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/sandbox"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/wire"
@@ -56,18 +57,23 @@ func (h *Host) working(s Spec) (start, error) {
 	}
 	needs := s.Entry.Manifest.Needs
 	return start{
-		entry: s.Entry, rights: Rights(needs, s.Grants, dir),
+		entry: s.Entry, rights: Rights(needs, s.Grants, dir, h.opts.HostRoot),
 		memory: s.Memory, processes: s.Processes, env: needs.Env,
 	}, nil
 }
 
 // Rights are what a plugin is let use: its manifest's needs, and what the operator
 // wrote where its schema says that it opens something. A socket that is written
-// $NAME is the one that the daemon's variable NAME tells.
-func Rights(needs config.Needs, grants []config.Grant, stateDir string) sandbox.Rights {
+// $NAME is the one that the daemon's variable NAME tells. What the manifest names it
+// may also use below hostRoot, where the host's root directory is mounted; "": nowhere.
+// The operator's words are about what the daemon sees.
+func Rights(needs config.Needs, grants []config.Grant, stateDir, hostRoot string) sandbox.Rights {
 	r := sandbox.Rights{
 		State: stateDir, Paths: slices.Clone(needs.Paths), Capabilities: slices.Clone(needs.Capabilities),
-		Network: needs.Network, Root: needs.Root,
+		Network: needs.Network, Root: needs.Root, HostRoot: hostRoot,
+	}
+	if hostRoot != "" {
+		r.HostPaths = slices.Clone(needs.Paths)
 	}
 	for _, s := range needs.Sockets {
 		name, variable := strings.CutPrefix(s, "$")
@@ -77,6 +83,9 @@ func Rights(needs config.Needs, grants []config.Grant, stateDir string) sandbox.
 		switch {
 		case filepath.IsAbs(s):
 			r.Sockets = append(r.Sockets, filepath.Clean(s))
+			if hostRoot != "" && !variable {
+				r.HostSockets = append(r.HostSockets, filepath.Clean(s))
+			}
 		case variable && s != "":
 			r.Network = true // the operator's own word, as an address
 		case !variable:
@@ -93,7 +102,7 @@ func Rights(needs config.Needs, grants []config.Grant, stateDir string) sandbox.
 			r.Network = true
 		}
 	}
-	for _, list := range []*[]string{&r.Sockets, &r.Paths} {
+	for _, list := range []*[]string{&r.Sockets, &r.Paths, &r.HostSockets, &r.HostPaths} {
 		slices.Sort(*list)
 		*list = slices.Compact(*list)
 	}
@@ -270,17 +279,44 @@ func chownAll(dir string, uid, gid int) error {
 }
 
 // movedError says that something a plugin may use is not what it was given.
-type movedError struct{ socket string }
+type movedError struct {
+	place  place.Place
+	socket bool
+}
 
-func (e *movedError) Error() string { return "the socket " + e.socket + " is another one now" }
+func (e *movedError) Error() string {
+	what := ""
+	if e.socket {
+		what = "the socket "
+	}
+	return fmt.Sprintf("%s%s is another one now", what, e.place)
+}
 
-// moved tells of a socket that came, went or was put in the place of another since
-// the process was started: what a process can reach is settled at its start. One
-// that went is left alone, since a process without it could do no better.
-func (i *instance) moved() error {
-	for n, path := range i.rights.Sockets {
-		if now := sandbox.Identity(path); now != "" && now != i.sockets[n] {
-			return &movedError{path}
+// reach is what a process can reach of the host, as it was at its start.
+type reach struct {
+	places  []place.Place
+	sockets int      // those of them that come first
+	given   []string // their identities
+}
+
+// reached notes what there is. A process that is started afterwards can reach that, or
+// what came since.
+func reached(r sandbox.Rights) reach {
+	sockets := r.SocketPlaces()
+	out := reach{places: append(sockets, r.PathPlaces()...), sockets: len(sockets)}
+	for _, p := range out.places {
+		out.given = append(out.given, p.Identity())
+	}
+	return out
+}
+
+// moved tells of what came, or was put in the place of another, since the process was
+// started: what a process can reach is settled at its start. What went is left alone,
+// since a process without it could do no better.
+func (r reach) moved() error {
+	for n, p := range r.places {
+		if now := p.Identity(); now != "" && now != r.given[n] {
+			return &movedError{p, n < r.sockets}
 		}
 	}
 	return nil

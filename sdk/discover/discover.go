@@ -18,7 +18,9 @@ var ErrAbsent = errors.New("runtime is not on this host")
 //  1. It is built by New, which does not wait for the runtime: a runtime that is
 //     away is no error there.
 //  2. Detect may be called at any time from then on, also while Discover runs. It is
-//     cheap, has no side effect and returns within two seconds.
+//     cheap, has no side effect and returns within two seconds. It decides whether
+//     discoverer "auto" starts the plugin, which asks it in a process of its own, again
+//     when something changes at the sockets and paths of the manifest.
 //  3. Discover is called once the daemon wants the inventory and runs until ctx is
 //     done. It begins a snapshot with inv.Reset, tells everything there is, and ends
 //     it with inv.Synced.
@@ -36,7 +38,8 @@ var ErrAbsent = errors.New("runtime is not on this host")
 // Errors that Discover returns end up in the daemon's log and in `get plugins`: say
 // what to do about them.
 type Discoverer interface {
-	// Detect tells where the runtime was found, or returns ErrAbsent.
+	// Detect tells where the runtime was found, or returns ErrAbsent with what was
+	// looked for. Any other error says that it can't be told now.
 	Detect(ctx context.Context) (detail string, err error)
 	Discover(ctx context.Context, host Host, inv Inventory) error
 }

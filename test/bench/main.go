@@ -1,7 +1,7 @@
 // Command bench measures what tracing costs on this machine: a share captured, CPU
 // time per event, memory, bytes, and how much slower the traced load becomes.
 //
-//	go run ./test/bench [-quick] [-only exec,open,tcp,idle,plugins,containers] [-o text|json] [-rounds N]
+//	go run ./test/bench [-quick] [-only exec,open,tcp,idle,plugins,containers,auto] [-o text|json] [-rounds N]
 //
 // Why it exists: a figure is only worth something beside another one that was taken
 // on the same machine in the same minutes. So every load runs untraced and traced in
@@ -53,6 +53,7 @@ var experiments = []struct {
 	{"idle", (*bench).idle},
 	{"plugins", (*bench).plugins},
 	{"containers", (*bench).containers},
+	{"auto", (*bench).auto},
 }
 
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -61,7 +62,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	flags.SetOutput(stderr)
 	flags.BoolVar(&o.Quick, "quick", false, "one short round: for the counts, not the times")
 	flags.IntVar(&o.Rounds, "rounds", 3, "how often each load runs untraced and traced")
-	only := flags.String("only", "", "comma-separated: exec, open, tcp, idle, plugins, containers (all)")
+	only := flags.String("only", "", "comma-separated: exec, open, tcp, idle, plugins, containers, auto (all)")
 	format := flags.String("o", "text", "text or json")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -32,11 +32,16 @@ func remove(t *testing.T, d *env.Docker, id string) {
 // checkIs checks that an event is told to be of a container.
 func checkIs(t *testing.T, e *harness.Event, id, name, image, tag string) {
 	t.Helper()
+	checkIsOf(t, e, "docker", id, name, image, tag)
+}
+
+func checkIsOf(t *testing.T, e *harness.Event, runtime, id, name, image, tag string) {
+	t.Helper()
 	c := e.Container
 	if c == nil || e.Pending || c.ID != id || c.Name != name || c.Stale ||
 		c.Image == nil || c.Image.Name != image || !slices.Equal(c.Image.Tags, []string{tag}) ||
-		c.Runtime == nil || c.Runtime.Name != "docker" {
-		t.Errorf("the event is not of container %s (%s) of %s:%s: %s", id, name, image, tag, e.Line)
+		c.Runtime == nil || c.Runtime.Name != runtime {
+		t.Errorf("the event is not of %s's container %s (%s) of %s:%s: %s", runtime, id, name, image, tag, e.Line)
 	}
 }
 

@@ -51,6 +51,9 @@ var pluginBlock = regexp.MustCompile(`(?m)^\s*(discoverer|mesh|sampler)\s+"([a-z
 func (tr *Tracer) WaitPlugins() {
 	tr.t.Helper()
 	for _, m := range pluginBlock.FindAllStringSubmatch(tr.hcl, -1) {
+		if m[2] == "auto" {
+			continue // a word, and no plugin
+		}
 		tr.WaitPlugin(m[1], m[2], func(p *protov1.PluginView) bool {
 			return p.GetState() == "running" || p.GetState() == "degraded"
 		})

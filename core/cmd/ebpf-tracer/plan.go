@@ -23,7 +23,9 @@ take. A plugin that could make itself root of the host with what it gets is call
 root-equivalent.
 
 Probes are attached for a moment and each sandbox is built and left; plugins run only
-to be asked for their schemas. As root it shows what the daemon gets.`,
+to be asked for their schemas and, by discoverer "auto", whether their runtimes are
+here; what it would start now is planned, and what it looks for is listed. As root it
+shows what the daemon gets.`,
 		Example: `  ebpf-tracer plan
   ebpf-tracer plan --config /etc/ebpf-tracer/config.hcl -o json`,
 		Args: words(),
@@ -56,6 +58,7 @@ func showPlan(out io.Writer, p *daemon.Plan) error {
 	}
 	for _, x := range p.Plugins {
 		w.line("%s %q: version %s, user %d", x.Kind, x.Name, x.Version, x.User)
+		w.list("found", []string{x.Found})
 		if x.RootEquivalent != "" {
 			w.line("  root-equivalent: %s", clean(x.RootEquivalent))
 		}
@@ -66,6 +69,12 @@ func showPlan(out io.Writer, p *daemon.Plan) error {
 		w.list("gets", x.Granted)
 		w.list("in force", x.Applied)
 		w.list("not in force", x.NotApplied)
+	}
+	for i, x := range p.Auto {
+		if i == 0 {
+			w.line("discoverer \"auto\" looks for:")
+		}
+		w.line("  %s: %s: %s", x.Name, x.State, clean(x.Detail))
 	}
 	if p.Locked {
 		w.line("plugins are locked by their hashes")

@@ -17,10 +17,10 @@ func newPluginLock() *cobra.Command {
 		Use:   "lock",
 		Short: "Lock the plugins as they are now",
 		Long: `Write ebpf-tracer.lock.hcl beside the configuration: for every plugin that the
-configuration names, the hashes of its program, its manifest and its files, as they
-are now, on this platform. From then on the daemon runs these and no others. What
-the file has of other platforms, and of plugins that the configuration does not
-name, stays.
+configuration names, or that its discoverer "auto" may start, the hashes of its
+program, its manifest and its files, as they are now, on this platform. From then on
+the daemon runs these and no others. What the file has of other platforms, and of
+plugins that the configuration does not name, stays.
 
 A plugin that is new or has changed is started once, with no rights, to be asked for
 its version. With --check nothing is started or written, and the exit status is 1

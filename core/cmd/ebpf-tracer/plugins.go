@@ -15,6 +15,7 @@ import (
 
 func newPlugins() *cobra.Command {
 	var a asking
+	var everything bool
 	cmd := &cobra.Command{
 		Use:     "plugins",
 		Aliases: []string{"plugin"},
@@ -22,8 +23,13 @@ func newPlugins() *cobra.Command {
 		Long: `List the plugins and how they are: starting, running, degraded (what it depends on
 is away), backoff (it is started again after a pause), failed or stopped. The last
 error is what is wrong now, or else why a process of the plugin ended last. JSON also
-has the last lines of each plugin's standard error.`,
+has the last lines of each plugin's standard error.
+
+What discoverer "auto" has started says where its runtime was found. With --all those
+are listed too that it looks for and does not run: absent, unknown (it could not be
+asked) or skipped.`,
 		Example: `  ebpf-tracer get plugins
+  ebpf-tracer get plugins --all
   ebpf-tracer get plugins -o json | jq '.[] | select(.state != "running")'`,
 		Args: words(),
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
@@ -31,6 +37,9 @@ has the last lines of each plugin's standard error.`,
 				list, err := c.ListPlugins(cmd.Context())
 				if err != nil {
 					return err
+				}
+				if !everything {
+					list = slices.DeleteFunc(list, notRun)
 				}
 				slices.SortFunc(list, func(a, b *protov1.PluginView) int {
 					return cmp.Or(cmp.Compare(a.GetKind(), b.GetKind()), cmp.Compare(a.GetName(), b.GetName()))
@@ -43,15 +52,34 @@ has the last lines of each plugin's standard error.`,
 		}),
 	}
 	a.flags(cmd, "table", "json")
+	cmd.Flags().BoolVar(&everything, "all", false, "list also what discoverer \"auto\" looks for in vain")
 	return cmd
 }
 
+// notRun tells of a discoverer that is only looked for.
+func notRun(p *protov1.PluginView) bool {
+	return slices.Contains([]string{"absent", "unknown", "skipped"}, p.GetState())
+}
+
 func showPlugins(out io.Writer, list []*protov1.PluginView, now time.Time) error {
-	t := newTable(out, "KIND", "NAME", "VERSION", "STATE", "SINCE", "RESTARTS", "PID", "RSS", "CPU", "QUEUE", "DROPS", "LAST ERROR")
+	header := []string{"KIND", "NAME", "VERSION", "STATE", "SINCE", "RESTARTS", "PID", "RSS", "CPU", "QUEUE", "DROPS", "LAST ERROR"}
+	auto := slices.ContainsFunc(list, func(p *protov1.PluginView) bool { return p.GetFound() != "" || notRun(p) })
+	if auto {
+		header = append(header, "FOUND")
+	}
+	t := newTable(out, header...)
 	for _, p := range list {
-		t.row(wordOf(p.GetKind()), p.GetName(), p.GetVersion(), p.GetState(), since(p.GetSinceUnixNano(), now),
-			count(p.GetRestarts()), number(p.GetPid()), size(p.GetMemoryBytes()), seconds(p.GetCpuSeconds()),
-			count(p.GetQueueDepth()), count(p.GetQueueDropped()), cmp.Or(p.GetReason(), p.GetLastError()))
+		row := []string{wordOf(p.GetKind()), p.GetName(), p.GetVersion(), p.GetState(), since(p.GetSinceUnixNano(), now)}
+		if notRun(p) {
+			row = append(row, "", "", "", "", "", "", p.GetReason())
+		} else {
+			row = append(row, count(p.GetRestarts()), number(p.GetPid()), size(p.GetMemoryBytes()), seconds(p.GetCpuSeconds()),
+				count(p.GetQueueDepth()), count(p.GetQueueDropped()), cmp.Or(p.GetReason(), p.GetLastError()))
+		}
+		if auto {
+			row = append(row, p.GetFound())
+		}
+		t.row(row...)
 	}
 	return t.flush()
 }

@@ -161,6 +161,9 @@ func (*figures) Plugins() []*protov1.PluginView {
 	return []*protov1.PluginView{
 		{Kind: protov1.Kind_KIND_SAMPLER, Name: "threshold", Version: "1", State: "running", Pid: 9, MemoryBytes: 12 << 20, CpuSeconds: 1.25},
 		{Kind: protov1.Kind_KIND_DISCOVERER, Name: "docker", Version: "1", State: "degraded", Restarts: 2, QueueDropped: 3, Reason: "no docker on this host"},
+		{Kind: protov1.Kind_KIND_DISCOVERER, Name: "crio", Version: "1", State: "running", Pid: 8, Found: "cri-o 1.34 at /run/crio.sock\x1b[2J"},
+		{Kind: protov1.Kind_KIND_DISCOVERER, Name: "containerd", State: "absent", Reason: "no containerd at /run/containerd/containerd.sock"},
+		{Kind: protov1.Kind_KIND_DISCOVERER, Name: "mine", State: "skipped", Reason: "it is not in the lock file"},
 	}
 }
 

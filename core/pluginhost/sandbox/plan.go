@@ -9,7 +9,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/place"
 )
 
 // Where things are inside a plugin's own root.
@@ -62,6 +65,7 @@ type Plan struct {
 // Mount is something of the host that a plugin sees.
 type Mount struct {
 	From, To string
+	Root     string // that From is a path in, and links on the way to it; "": the daemon's
 	Write    bool
 	Optional bool // absent is no error
 	Socket   bool // anything but a unix socket is one
@@ -158,7 +162,7 @@ func Prepare(r Request) (Plan, error) {
 	p := Plan{
 		Path: r.Path, Args: r.Args, Dir: r.Dir,
 		Groups: r.Groups, Required: r.Required, Lacking: r.Lacking, Shared: r.Shared, Limits: r.Limits, Capabilities: mask,
-		Sockets: len(r.Rights.Sockets) > 0, Network: r.Rights.Network,
+		Sockets: len(r.Rights.SocketPlaces()) > 0, Network: r.Rights.Network,
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 	}
 	if p.UID == 0 && !r.Rights.Root {
@@ -169,7 +173,7 @@ func Prepare(r Request) (Plan, error) {
 		p.UID = userAmong(string(uids), r.Name)
 		p.GID, p.OnlyRoot = p.UID, p.UID == 0
 	}
-	for _, s := range r.Rights.Sockets {
+	for _, s := range r.Rights.SocketPlaces() {
 		if err := p.mayConnect(s); err != nil {
 			return Plan{}, err
 		}
@@ -210,6 +214,9 @@ func Prepare(r Request) (Plan, error) {
 		see(path, true)
 		p.Readable = append(p.Readable, path)
 	}
+	for _, at := range r.Rights.places(nil, r.Rights.HostPaths) {
+		p.Readable = append(p.Readable, p.seeBelow(at, Mount{})...)
+	}
 	if r.Rights.State != "" {
 		p.Mounts = append(p.Mounts, Mount{From: r.Rights.State, To: StateDir, Write: true})
 		p.Writable = append(p.Writable, StateDir)
@@ -221,13 +228,36 @@ func Prepare(r Request) (Plan, error) {
 	for _, s := range r.Rights.Sockets {
 		p.Mounts = append(p.Mounts, Mount{From: s, To: s, Write: true, Optional: true, Socket: true})
 	}
+	for _, at := range r.Rights.places(nil, r.Rights.HostSockets) {
+		p.seeBelow(at, Mount{Write: true, Socket: true})
+	}
 	return p, nil
+}
+
+// seeBelow shows the plugin what is below the host's root, if it is there, as m says:
+// under its own name, and under that which links on the way lead to. It returns both.
+func (p *Plan) seeBelow(at place.Place, m Mount) []string {
+	names := []string{at.String()}
+	if real := at.Walk(func(string, string) {}).Real; real != "" && real != at.Path {
+		names = append(names, place.Place{Root: at.Root, Path: real}.String())
+	}
+	for _, to := range names {
+		m.Root, m.From, m.To, m.Optional = at.Root, at.Path, to, true
+		p.Mounts = append(p.Mounts, m)
+	}
+	return names
 }
 
 // shared is the plan of a plugin that sees the host's files, as far as Landlock
 // lets it.
 func (p Plan) shared(r Request) Plan {
 	p.Readable = append([]string{"/proc", "/dev"}, r.Rights.Paths...)
+	for _, at := range r.Rights.places(nil, r.Rights.HostPaths) {
+		// Under its own name a link could lead out of the host's root.
+		if real := at.Walk(func(string, string) {}).Real; real != "" {
+			p.Readable = append(p.Readable, place.Place{Root: at.Root, Path: real}.String())
+		}
+	}
 	p.Executable = []string{r.Dir}
 	if r.System {
 		p.Executable = append(p.Executable, systemDirs...)
@@ -247,8 +277,8 @@ func (p Plan) shared(r Request) Plan {
 
 // mayConnect gives the plugin the group that may use a socket, or, when only its
 // owner may, the owner's user id.
-func (p *Plan) mayConnect(path string) error {
-	st, err := os.Stat(path)
+func (p *Plan) mayConnect(at place.Place) error {
+	st, err := at.Stat()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -256,35 +286,20 @@ func (p *Plan) mayConnect(path string) error {
 		return fmt.Errorf("look at the socket that a plugin asks for: %w", err)
 	}
 	// Who may write to it decides whom the plugin runs as: nothing else counts.
-	if st.Mode()&fs.ModeSocket == 0 {
-		return fmt.Errorf("%s, which a plugin asks for as a socket, is none: name a socket, or what it reads in paths", path)
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return fmt.Errorf("%s, which a plugin asks for as a socket, is none: name a socket, or what it reads in paths", at)
 	}
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if !ok || p.UID == 0 || st.Mode().Perm()&0o002 != 0 {
+	if p.UID == 0 || st.Mode&0o002 != 0 {
 		return nil
 	}
-	if st.Mode().Perm()&0o020 != 0 {
-		if !slices.Contains(p.Supplement, sys.Gid) {
-			p.Supplement = append(p.Supplement, sys.Gid)
+	if st.Mode&0o020 != 0 {
+		if !slices.Contains(p.Supplement, st.Gid) {
+			p.Supplement = append(p.Supplement, st.Gid)
 		}
 		return nil
 	}
-	p.UID = sys.Uid
+	p.UID = st.Uid
 	return nil
-}
-
-// Identity tells one socket from another that takes its place, and whether it is
-// there.
-func Identity(path string) string {
-	st, err := os.Stat(path)
-	if err != nil {
-		return ""
-	}
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if !ok {
-		return ""
-	}
-	return fmt.Sprintf("%d:%d:%d:%d:%o", sys.Dev, sys.Ino, sys.Uid, sys.Gid, sys.Mode)
 }
 
 // Report is what the child tells before it becomes the plugin.

@@ -42,6 +42,72 @@ func TestANeedThatWouldCoverWhatIsThePluginsIsRefused(t *testing.T) {
 	}
 }
 
+func TestTheHostsRootIsNotMountedWhereAPluginHasItsOwn(t *testing.T) {
+	for root, refused := range map[string]bool{
+		"": false, "/host": false, "/tmp/host": false, "/stately": false,
+		"/state": true, "/plugin/host": true, "/run/plugin": true,
+	} {
+		if err := (Rights{HostRoot: root}).Check(); (err != nil) != refused {
+			t.Errorf("%s: %v", root, err)
+		}
+	}
+}
+
+func TestWhatIsBelowTheHostsRootIsShownUnderItsNameAndTheOneThatItsLinksLeadTo(t *testing.T) {
+	root := t.TempDir()
+	for _, err := range []error{
+		os.Mkdir(filepath.Join(root, "run"), 0o755), os.Mkdir(filepath.Join(root, "var"), 0o755),
+		os.Symlink("/run", filepath.Join(root, "var/run")), os.Mkdir(filepath.Join(root, "run/data"), 0o755),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := net.Listen("unix", filepath.Join(root, "run/s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.Chmod(filepath.Join(root, "run/s"), 0o660); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(filepath.Join(root, "run/s"), os.Geteuid(), 4711); err != nil && os.Geteuid() == 0 {
+		t.Fatal(err)
+	}
+	rights := Rights{HostRoot: root, HostSockets: []string{"/var/run/s", "/var/run/none"}, HostPaths: []string{"/var/run/data"}}
+	p, err := Prepare(Request{Name: "discoverer/x", Path: "/plugin/x", Dir: "/plugin", NewRoot: "/root", Rights: rights})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, m := range p.Mounts {
+		if m.Root != "" {
+			if m.Root != root || !m.Optional || m.Socket != m.Write {
+				t.Errorf("%+v", m)
+			}
+			got = append(got, m.From+" at "+strings.TrimPrefix(m.To, root))
+		}
+	}
+	want := []string{
+		"/var/run/data at /var/run/data", "/var/run/data at /run/data",
+		"/var/run/s at /var/run/s", "/var/run/s at /run/s", "/var/run/none at /var/run/none",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("shown are %q, want %q", got, want)
+	}
+	if !p.Sockets || !slices.Contains(p.Readable, root+"/run/data") || !slices.Contains(p.Readable, root+"/var/run/data") {
+		t.Errorf("the plan is %+v", p)
+	}
+	if os.Geteuid() == 0 && !slices.Contains(p.Supplement, 4711) {
+		t.Errorf("it has not the socket's group: %v", p.Supplement)
+	}
+	// Without a root of its own, only what no link leads elsewhere.
+	p, err = Prepare(Request{Name: "discoverer/x", Path: "/plugin/x", Dir: "/plugin", Shared: "a test", Rights: rights})
+	if err != nil || slices.Contains(p.Readable, root+"/var/run/data") || !slices.Contains(p.Readable, root+"/run/data") {
+		t.Errorf("it reads %q (%v)", p.Readable, err)
+	}
+}
+
 func TestWhoIsNotGrantedTheNetworkGetsOneOfItsOwn(t *testing.T) {
 	for _, network := range []bool{false, true} {
 		p, err := Prepare(Request{Name: "discoverer/x", Path: "/plugin/x", Dir: "/plugin", NewRoot: "/root", Rights: Rights{Network: network}})

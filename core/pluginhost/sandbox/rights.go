@@ -5,14 +5,22 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/place"
 )
 
 // Rights are what a plugin may use beyond its own process: what its manifest asks
 // for and what the operator wrote in its configuration. Zero is nothing, as for a
 // plugin that is only asked for its schema.
 type Rights struct {
-	Sockets      []string // unix sockets that it connects to: absolute paths
-	Paths        []string // files and directories that it reads: absolute paths
+	Sockets []string // unix sockets that it connects to: absolute paths
+	Paths   []string // files and directories that it reads: absolute paths
+	// HostSockets and HostPaths are the same below HostRoot, where the host's root
+	// directory is mounted, as the host's own processes call them. Symbolic links
+	// there lead nowhere else.
+	HostRoot     string
+	HostSockets  []string
+	HostPaths    []string
 	State        string   // the directory that it may write to; "": none
 	Capabilities []string // CAP_...
 	Network      bool     // internet sockets
@@ -36,9 +44,9 @@ type Limits struct {
 // host, "" when there is no such reason known.
 func (r Rights) RootEquivalent() string {
 	var why []string
-	for _, s := range r.Sockets {
-		if runtimeSocket(s) {
-			why = append(why, "socket "+s+" starts containers with any rights")
+	for _, s := range r.SocketPlaces() {
+		if runtimeSocket(s.Path) {
+			why = append(why, fmt.Sprintf("socket %s starts containers with any rights", s))
 		}
 	}
 	if r.Root {
@@ -50,6 +58,23 @@ func (r Rights) RootEquivalent() string {
 		}
 	}
 	return strings.Join(why, "; ")
+}
+
+// SocketPlaces are where all the sockets are.
+func (r Rights) SocketPlaces() []place.Place { return r.places(r.Sockets, r.HostSockets) }
+
+// PathPlaces are where all the paths are.
+func (r Rights) PathPlaces() []place.Place { return r.places(r.Paths, r.HostPaths) }
+
+func (r Rights) places(own, below []string) []place.Place {
+	out := make([]place.Place, 0, len(own)+len(below))
+	for _, p := range own {
+		out = append(out, place.Place{Path: p})
+	}
+	for _, p := range below {
+		out = append(out, place.Place{Root: r.HostRoot, Path: p})
+	}
+	return out
 }
 
 // runtimeSocket tells whether a socket is one of a container runtime, by the names
@@ -96,7 +121,7 @@ func capabilityMask(names []string) (uint64, error) {
 
 // Check says what is wrong with the rights, or nil.
 func (r Rights) Check() error {
-	for _, p := range slices.Concat(r.Sockets, r.Paths) {
+	for _, p := range slices.Concat(r.Sockets, r.Paths, r.HostSockets, r.HostPaths) {
 		if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {
 			return fmt.Errorf("a plugin's need %q must be an absolute path of something, without . and ..", p)
 		}
@@ -106,6 +131,11 @@ func (r Rights) Check() error {
 			}
 		}
 	}
+	for _, own := range []string{SocketDir, StateDir, ProgramAt} {
+		if r.HostRoot == own || strings.HasPrefix(r.HostRoot, own+"/") {
+			return fmt.Errorf("the host's root can't be mounted at %s for plugins, which have their own there: mount it elsewhere, such as at /host", r.HostRoot)
+		}
+	}
 	_, err := capabilityMask(r.Capabilities)
 	return err
 }
@@ -113,11 +143,11 @@ func (r Rights) Check() error {
 // Granted are the rights as lines for an operator: "socket /run/x.sock", ...
 func (r Rights) Granted() []string {
 	var out []string
-	for _, s := range r.Sockets {
-		out = append(out, "socket "+s)
+	for _, s := range r.SocketPlaces() {
+		out = append(out, "socket "+s.String())
 	}
-	for _, p := range r.Paths {
-		out = append(out, "read "+p)
+	for _, p := range r.PathPlaces() {
+		out = append(out, "read "+p.String())
 	}
 	if r.State != "" {
 		out = append(out, "write "+r.State)

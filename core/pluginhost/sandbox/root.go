@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/place"
 )
 
 // Sizes of the plugin's own file systems, in bytes.
@@ -126,8 +128,9 @@ func tmpfs(at string, mode os.FileMode, size int, flags uintptr) error {
 // looked at is what is shown: it is opened once, since others than root may own a
 // part of the way to it.
 func bind(root int, m Mount) error {
-	show := func(err error) error { return fmt.Errorf("show %s to the plugin: %w", m.From, err) }
-	from, err := unix.Open(m.From, unix.O_PATH|unix.O_CLOEXEC, 0)
+	what := place.Place{Root: m.Root, Path: m.From}
+	show := func(err error) error { return fmt.Errorf("show %s to the plugin: %w", what, err) }
+	from, err := what.Open()
 	if errors.Is(err, unix.ENOENT) && m.Optional {
 		return nil
 	}
@@ -135,18 +138,27 @@ func bind(root int, m Mount) error {
 		return show(err)
 	}
 	defer unix.Close(from)
-	var st, top unix.Stat_t
-	if err := errors.Join(unix.Fstat(from, &st), unix.Stat("/", &top)); err != nil {
+	var st unix.Stat_t
+	if err := unix.Fstat(from, &st); err != nil {
 		return show(err)
 	}
 	kind := st.Mode & unix.S_IFMT
-	switch {
-	case m.Socket && kind != unix.S_IFSOCK:
+	if m.Socket && kind != unix.S_IFSOCK {
 		return show(errors.New("it is no socket"))
-	case st.Dev == top.Dev && st.Ino == top.Ino:
-		return show(errors.New("it leads to the host's root directory: name what is read there"))
 	}
-	at, err := place(root, m.To, kind == unix.S_IFDIR)
+	for _, root := range []string{"/", m.Root} {
+		var top unix.Stat_t
+		if root == "" {
+			continue
+		}
+		if err := unix.Stat(root, &top); err != nil {
+			return show(err)
+		}
+		if st.Dev == top.Dev && st.Ino == top.Ino {
+			return show(errors.New("it leads to the host's root directory: name what is read there"))
+		}
+	}
+	at, err := mountPoint(root, m.To, kind == unix.S_IFDIR)
 	if err != nil {
 		return show(err)
 	}
@@ -165,7 +177,7 @@ func bind(root int, m Mount) error {
 		attr |= unix.MOUNT_ATTR_NOEXEC
 	}
 	if err := limitMount(root, m.To, attr); err != nil {
-		return fmt.Errorf("limit what the plugin can do to %s: %w", m.From, err)
+		return fmt.Errorf("limit what the plugin can do to %s: %w", what, err)
 	}
 	return nil
 }
@@ -256,16 +268,16 @@ func within(root int, path string) (int, error) {
 	})
 }
 
-// place makes something to mount on in the new root, unless what is mounted there
+// mountPoint makes something to mount on in the new root, unless what is mounted there
 // has it, and opens it.
-func place(root int, path string, dir bool) (int, error) {
+func mountPoint(root int, path string, dir bool) (int, error) {
 	at, err := within(root, path)
 	if !errors.Is(err, unix.ENOENT) {
 		return at, err
 	}
 	above := root
 	if up := filepath.Dir(path); up != "/" {
-		if above, err = place(root, up, true); err != nil {
+		if above, err = mountPoint(root, up, true); err != nil {
 			return -1, err
 		}
 		defer unix.Close(above)

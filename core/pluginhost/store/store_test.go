@@ -174,6 +174,25 @@ func TestAnInterpreterStaysWhereItIs(t *testing.T) {
 	}
 }
 
+func TestABundleIsGivenBackWithItsLastUser(t *testing.T) {
+	for _, s := range []*Store{open(t, filepath.Join(t.TempDir(), "store")), open(t, "")} {
+		b := take(t, s, plugin(t))
+		second := b.Hold()
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := content(t, second); got != "#!/bin/sh\necho one\n" {
+			t.Errorf("the program is %q", got)
+		}
+		if err := second.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Program.Stat(); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("after the last close the program is open: %v", err)
+		}
+	}
+}
+
 func TestAStoredFileThatWasAlteredIsThrownAway(t *testing.T) {
 	for name, alter := range map[string]func(b *Bundle) error{
 		"a byte of the program":         func(b *Bundle) error { return replace(b.Path(), "#!/bin/sh\necho two\n", 0o555) },

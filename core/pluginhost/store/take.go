@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/trust"
@@ -54,7 +55,15 @@ type Bundle struct {
 	Manifest string
 	Sums     map[string]string
 
-	held *os.File // the directory, locked against removal; nil: no store
+	held *os.File     // the directory, locked against removal; nil: no store
+	more atomic.Int32 // holders beyond the first
+}
+
+// Hold is for another user of the bundle, who closes it too: it is given back with the
+// last Close.
+func (b *Bundle) Hold() *Bundle {
+	b.more.Add(1)
+	return b
 }
 
 // Path of the program, to be shown: what to run is Program.
@@ -67,6 +76,9 @@ func (b *Bundle) Path() string {
 
 // Close gives the bundle back. What runs from it goes on.
 func (b *Bundle) Close() error {
+	if b.more.Add(-1) >= 0 {
+		return nil
+	}
 	err := b.Program.Close()
 	if b.held != nil {
 		err = errors.Join(err, b.held.Close())

@@ -21,18 +21,18 @@ type Config struct {
 	describe.FilterConfig
 }
 
-const (
-	defaultSocket = "/var/run/docker.sock"
-	minResync     = time.Second
-)
+const minResync = time.Second
 
-func configSchema() schema.Block {
+func configSchema(s service) schema.Block {
+	left := "Left out: unix://" + s.socket + "."
+	if s.variable != "" {
+		left = "Left out: the environment's " + s.variable + ", else unix://" + s.socket + "."
+	}
 	return schema.Block{
-		Doc: "Finds the containers of a Docker daemon, or of Podman's compatible service, over its unix socket: " +
-			"what was created, as it is created, and everything that inspect tells of it.",
+		Doc: s.doc + " over its unix socket: what was created, as it is created, and everything that inspect tells of it.",
 		Attributes: append([]schema.Attribute{
 			{Name: "host", Type: schema.String, Pattern: `unix:///.+`, Opens: schema.Socket,
-				Doc: "The daemon's socket, as unix:///path. Left out: the environment's DOCKER_HOST, else unix://" + defaultSocket + "."},
+				Doc: "The engine's socket, as unix:///path. " + left},
 			{Name: "resync", Type: schema.Duration, Default: 30 * time.Second, Min: schema.Bound(time.Duration(0)), Max: schema.Bound(time.Hour),
 				Doc: "How often the list of containers is compared with what the events told; at least 1s. 0 turns it off. " +
 					"The daemon drops events of a reader that was stopped for too long; this finds what they would have told."},
@@ -55,8 +55,8 @@ func validate(c Config) diag.Diagnostics {
 }
 
 // findSocket tells which socket to use: the configured one, the environment's
-// or the default, below hostRoot when it is only there.
-func findSocket(configured, fromEnv, hostRoot string) (string, error) {
+// or the service's own, below hostRoot when it is only there.
+func findSocket(s service, configured, fromEnv, hostRoot string) (string, error) {
 	host := configured
 	if host == "" {
 		host = fromEnv
@@ -64,17 +64,17 @@ func findSocket(configured, fromEnv, hostRoot string) (string, error) {
 	if host == "" {
 		if hostRoot != "" && hostRoot != "/" {
 			// Below a mounted root /var/run is a symlink that leads out of it.
-			for _, p := range []string{defaultSocket, path.Join(hostRoot, "run/docker.sock")} {
+			for _, p := range []string{s.socket, path.Join(hostRoot, strings.TrimPrefix(s.socket, "/var"))} {
 				if _, err := os.Stat(p); err == nil {
 					return p, nil
 				}
 			}
 		}
-		return defaultSocket, nil
+		return s.socket, nil
 	}
 	p, ok := strings.CutPrefix(host, "unix://")
 	if !ok || !path.IsAbs(p) {
-		return "", fmt.Errorf("use docker host %q: only unix:///path is possible; set host, or unset DOCKER_HOST", host)
+		return "", fmt.Errorf("use %s host %q: only unix:///path is possible; set host, or unset %s", s.name, host, s.variable)
 	}
 	return p, nil
 }

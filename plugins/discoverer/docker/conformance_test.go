@@ -12,7 +12,7 @@ import (
 func TestItKeepsTheContract(t *testing.T) {
 	s := &scripted{containers: 3}
 	s.start(t)
-	conformance.Discoverer(t, definition(), conformance.Options{
+	conformance.Discoverer(t, definition(docker()), conformance.Options{
 		Config: map[string]any{"host": "unix://" + s.socket},
 		Refused: map[string]any{
 			"a resync without a pause": map[string]any{"resync": time.Millisecond},
@@ -22,7 +22,7 @@ func TestItKeepsTheContract(t *testing.T) {
 }
 
 func TestItKeepsTheContractWithoutAnEngine(t *testing.T) {
-	conformance.Discoverer(t, definition(), conformance.Options{
+	conformance.Discoverer(t, definition(docker()), conformance.Options{
 		Config: map[string]any{"host": "unix://" + filepath.Join(t.TempDir(), "none.sock")},
 		Absent: true,
 	})
@@ -30,7 +30,7 @@ func TestItKeepsTheContractWithoutAnEngine(t *testing.T) {
 
 func TestAnEngineThatComesLateIsFound(t *testing.T) {
 	s := &scripted{containers: 2, socket: filepath.Join(t.TempDir(), "late.sock")}
-	p := sdktest.Start(t, definition())
+	p := sdktest.Start(t, definition(docker()))
 	p.Configure(map[string]any{"host": "unix://" + s.socket})
 	d := p.Discover()
 	p.AwaitDegraded()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -153,7 +154,7 @@ func TestTheConfigurationIsChecked(t *testing.T) {
 			}
 		})
 	}
-	for _, a := range configSchema().Attributes {
+	for _, a := range configSchema(docker()).Attributes {
 		if a.Doc == "" {
 			t.Errorf("%s has no documentation", a.Name)
 		}
@@ -161,15 +162,29 @@ func TestTheConfigurationIsChecked(t *testing.T) {
 }
 
 func TestTheSocketIsFound(t *testing.T) {
-	for _, tt := range []struct{ name, host, env, want string }{
-		{"the default", "", "", "/var/run/docker.sock"},
-		{"the environment's", "", "unix:///run/user/1/docker.sock", "/run/user/1/docker.sock"},
-		{"the configured before the environment's", "unix:///a", "unix:///b", "/a"},
-		{"no other than a unix socket", "", "tcp://1.2.3.4:2375", ""},
-		{"no relative path", "unix://x.sock", "", ""},
+	root := t.TempDir()
+	below := filepath.Join(root, "run/no-such-engine.sock")
+	if err := errors.Join(os.Mkdir(filepath.Dir(below), 0o755), os.WriteFile(below, nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	at := func(socket string) service { return service{socket: socket} }
+	for _, tt := range []struct {
+		name                  string
+		service               service
+		host, env, root, want string
+	}{
+		{"docker's own", docker(), "", "", "", "/var/run/docker.sock"},
+		{"podman's own", podman(), "", "", "", "/run/podman/podman.sock"},
+		{"one below the host's root", at("/run/no-such-engine.sock"), "", "", root, below},
+		{"one in /var/run, which is a link that leads out of the host's root", at("/var/run/no-such-engine.sock"), "", "", root, below},
+		{"one that is nowhere", at("/run/no-such-other.sock"), "", "", root, "/run/no-such-other.sock"},
+		{"the environment's", docker(), "", "unix:///run/user/1/docker.sock", root, "/run/user/1/docker.sock"},
+		{"the configured before the environment's", docker(), "unix:///a", "unix:///b", root, "/a"},
+		{"no other than a unix socket", docker(), "", "tcp://1.2.3.4:2375", "", ""},
+		{"no relative path", docker(), "unix://x.sock", "", "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := findSocket(tt.host, tt.env, "")
+			got, err := findSocket(tt.service, tt.host, tt.env, tt.root)
 			if got != tt.want || (err == nil) != (tt.want != "") {
 				t.Errorf("got %q, %v", got, err)
 			}

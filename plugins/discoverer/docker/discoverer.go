@@ -28,21 +28,24 @@ const (
 
 // dockerDiscoverer finds the containers of one engine.
 type dockerDiscoverer struct {
-	config Config
-	socket string
-	node   *protov1.Node
-	log    *slog.Logger
+	service service
+	config  Config
+	socket  string
+	node    *protov1.Node
+	log     *slog.Logger
 }
 
-func newDiscoverer(c Config, fromEnv string, node *protov1.Node, log *slog.Logger) (*dockerDiscoverer, error) {
-	socket, err := findSocket(c.Host, fromEnv, node.GetHostRoot())
+func newDiscoverer(s service, c Config, fromEnv string, node *protov1.Node, log *slog.Logger) (*dockerDiscoverer, error) {
+	socket, err := findSocket(s, c.Host, fromEnv, node.GetHostRoot())
 	if err != nil {
 		return nil, err
 	}
-	return &dockerDiscoverer{config: c, socket: socket, node: node, log: log.With("socket", socket)}, nil
+	return &dockerDiscoverer{service: s, config: c, socket: socket, node: node, log: log.With("socket", socket)}, nil
 }
 
-// Detect tells whether an engine answers at the socket.
+// Detect tells whether an engine answers at the socket. Unless the operator named that,
+// it must be of the service's own kind: Podman can be told to answer at Docker's socket
+// too, and its containers are not to be told by two.
 func (d *dockerDiscoverer) Detect(ctx context.Context) (string, error) {
 	conn, err := dial(ctx, d.socket, min(d.config.Timeout, 2*time.Second))
 	if err != nil {
@@ -52,7 +55,13 @@ func (d *dockerDiscoverer) Detect(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("detect at %s: %w", d.socket, err)
 	}
 	detail := fmt.Sprintf("%s %s at %s", conn.engine.runtime, conn.engine.version, d.socket)
-	return detail, conn.close()
+	if err := conn.close(); err != nil {
+		return "", err
+	}
+	if d.config.Host == "" && conn.engine.runtime != d.service.name {
+		return fmt.Sprintf("no %s, but %s, which is for discoverer %q", d.service.name, detail, conn.engine.runtime), discover.ErrAbsent
+	}
+	return detail, nil
 }
 
 // Discover follows the engine until ctx is done, through all its restarts.

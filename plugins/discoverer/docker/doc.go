@@ -1,5 +1,5 @@
-// Command docker is the discoverer of Docker's containers, and of Podman's
-// through its compatible service. It is started by the daemon, never by hand.
+// Command docker is the discoverer of Docker's containers and, as discoverer podman, of
+// Podman's through its compatible service. It is started by the daemon, never by hand.
 //
 // It exists so that the core knows no runtime. It owns what was last said of
 // each container, which it needs to say the next change whole; the engine owns

@@ -3,7 +3,7 @@ plugin "discoverer" "docker" {
   command  = ["./docker"]
 
   needs {
-    sockets = ["/var/run/docker.sock", "/run/podman/podman.sock"]
+    sockets = ["/var/run/docker.sock", "$DOCKER_HOST"]
     env     = ["DOCKER_HOST"]
   }
 }

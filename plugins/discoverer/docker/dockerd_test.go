@@ -25,7 +25,7 @@ func defaults() Config {
 // start runs a discoverer until the test ends, and checks that it then returns.
 func start(t *testing.T, c Config, node *protov1.Node) *recorder {
 	t.Helper()
-	d, err := newDiscoverer(c, "", node, testLog(t))
+	d, err := newDiscoverer(docker(), c, "", node, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,7 +265,7 @@ func TestADockerdThatComesAndGoes(t *testing.T) {
 func TestDetectTellsAbsentFromThere(t *testing.T) {
 	c := defaults()
 	c.Host = "unix://" + t.TempDir() + "/none.sock"
-	d, err := newDiscoverer(c, "", nil, slog.Default())
+	d, err := newDiscoverer(docker(), c, "", nil, slog.Default())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +274,7 @@ func TestDetectTellsAbsentFromThere(t *testing.T) {
 	}
 	real := env.StartDocker(t)
 	c.Host = "unix://" + real.Socket
-	if d, err = newDiscoverer(c, "", nil, slog.Default()); err != nil {
+	if d, err = newDiscoverer(docker(), c, "", nil, slog.Default()); err != nil {
 		t.Fatal(err)
 	}
 	if detail, err := d.Detect(t.Context()); err != nil || !strings.HasPrefix(detail, "docker ") {

@@ -33,6 +33,7 @@ type connection struct {
 	api     *client.Client
 	timeout time.Duration
 	engine  engine
+	libpod  atomic.Pointer[string] // the version that Podman says of itself with every answer; nil: another engine
 
 	mu    sync.Mutex
 	names map[string]describe.RepoNames // by image id; what the store calls it
@@ -43,7 +44,8 @@ const maxNames = 2048
 
 // dial connects to the engine and asks who it is.
 func dial(ctx context.Context, socket string, timeout time.Duration) (*connection, error) {
-	api, err := client.New(client.WithHost("unix://"+socket), client.WithHTTPResponseHook(boundBody),
+	c := &connection{timeout: timeout, names: map[string]describe.RepoNames{}}
+	api, err := client.New(client.WithHost("unix://"+socket), client.WithHTTPResponseHook(c.answered),
 		client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) {
 			d := net.Dialer{Timeout: timeout}
 			return d.DialContext(ctx, "unix", socket)
@@ -51,7 +53,7 @@ func dial(ctx context.Context, socket string, timeout time.Duration) (*connectio
 	if err != nil {
 		return nil, fmt.Errorf("make a client for %s: %w", socket, err)
 	}
-	c := &connection{api: api, timeout: timeout, names: map[string]describe.RepoNames{}}
+	c.api = api
 	if err := c.hello(ctx); err != nil {
 		return nil, errors.Join(err, api.Close())
 	}
@@ -63,6 +65,11 @@ func (c *connection) hello(ctx context.Context) error {
 	defer cancel()
 	if _, err := c.api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
 		return fmt.Errorf("ping: %w", err)
+	}
+	// A Podman that was just started answers all but a ping only after seconds.
+	if version := c.libpod.Load(); version != nil {
+		c.engine = engine{runtime: "podman", version: *version}
+		return nil
 	}
 	v, err := c.api.ServerVersion(ctx, client.ServerVersionOptions{})
 	if err != nil {
@@ -77,9 +84,10 @@ func (c *connection) hello(ctx context.Context) error {
 	return nil
 }
 
-// askDriver completes the engine with its cgroup driver.
+// askDriver completes the engine with its cgroup driver. It may take four times as long
+// as another request: it is the first that Podman has to think about.
 func (c *connection) askDriver(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	ctx, cancel := context.WithTimeout(ctx, 4*c.timeout)
 	defer cancel()
 	info, err := c.api.Info(ctx, client.InfoOptions{})
 	if err != nil {
@@ -162,6 +170,16 @@ func (c *connection) forgetNames() {
 // one that is being removed, with the words of a 404.
 func isNotFound(err error) bool {
 	return cerrdefs.IsNotFound(err) || cerrdefs.IsInternal(err) && strings.Contains(err.Error(), "No such ")
+}
+
+// answered looks at every answer before it is read.
+func (c *connection) answered(r *http.Response) {
+	const longest = 64
+	if v := r.Header.Get("Libpod-Api-Version"); v != "" && c.libpod.Load() == nil {
+		v = strings.ToValidUTF8(v[:min(len(v), longest)], "")
+		c.libpod.Store(&v)
+	}
+	boundBody(r)
 }
 
 // boundBody stops reading an answer that would fill the memory.

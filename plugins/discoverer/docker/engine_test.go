@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 )
 
 // scripted is an engine that answers as it is told, for what a real one can't be
@@ -27,6 +28,7 @@ type scripted struct {
 	mu         sync.Mutex
 	labelBytes int
 	podman     bool
+	libpod     bool // a newer Podman, which says so with every answer, and was just started
 	events     func(w http.ResponseWriter, r *http.Request)
 	inspect    func(w http.ResponseWriter, r *http.Request) bool // true: answered
 	inspects   atomic.Int64
@@ -65,8 +67,13 @@ func (s *scripted) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Api-Version", "1.41")
 	w.Header().Set("Content-Type", "application/json")
+	if s.libpod {
+		w.Header().Set("Libpod-API-Version", "4.3.1")
+	}
 	switch {
 	case p == "/_ping":
+	case p == "/version" && s.libpod:
+		<-r.Context().Done()
 	case p == "/version":
 		name := "Engine"
 		if s.podman {
@@ -225,6 +232,51 @@ func TestPodmanIsKnownByItsComponents(t *testing.T) {
 	r := start(t, scriptedConfig(s), nil)
 	r.wait("the event", func(r *recorder) bool { return r.containers[id64(7)] != nil })
 	if c := r.container(id64(7)); c.Runtime != "podman" {
+		t.Error(c)
+	}
+}
+
+func TestAPodmanThatWasJustStartedIsDetectedAtOnceAndOnlyByItsOwnDiscoverer(t *testing.T) {
+	both := &scripted{libpod: true, containers: 1}
+	both.start(t)
+	other := &scripted{}
+	other.start(t)
+	for _, tt := range []struct {
+		name    string
+		service service
+		at      string // where its default is
+		host    string // what the operator says
+		want    string // "": absent
+	}{
+		{"podman", podman(), both.socket, "", "podman 4.3.1 at " + both.socket},
+		{"podman at docker's socket", docker(), both.socket, "", ""},
+		{"podman for docker's discoverer, by the operator's word", docker(), "/none.sock", both.socket, "podman 4.3.1 at " + both.socket},
+		{"docker", docker(), other.socket, "", "docker 9 at " + other.socket},
+		{"docker at podman's socket", podman(), other.socket, "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := defaults()
+			if tt.service.socket = tt.at; tt.host != "" {
+				c.Host = "unix://" + tt.host
+			}
+			d, err := newDiscoverer(tt.service, c, "", nil, testLog(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			detail, err := d.Detect(t.Context())
+			switch {
+			case tt.want == "" && (!errors.Is(err, discover.ErrAbsent) || !strings.Contains(detail, "which is for discoverer")):
+				t.Errorf("%q, %v", detail, err)
+			case tt.want != "" && (err != nil || detail != tt.want):
+				t.Errorf("%q, %v, want %q", detail, err, tt.want)
+			}
+		})
+	}
+	c := defaults()
+	c.Host = "unix://" + both.socket
+	r := start(t, c, nil)
+	r.wait("its containers, though it tells no version", func(r *recorder) bool { return r.containers[id64(0)] != nil && r.syncs > 0 })
+	if c := r.container(id64(0)); c.Runtime != "podman" {
 		t.Error(c)
 	}
 }

@@ -2,6 +2,8 @@ plugin "discoverer" "oci" {
   protocol = 1
   command  = ["./oci"]
 
+  auto { fallback = true } # it needs no daemon, and leaves alone what a daemon manages
+
   needs {
     # State directories are their owner's alone. Of all that would open them this is the
     # least: it reads, and what there is to read in the plugin's own root directory is

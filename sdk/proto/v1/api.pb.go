@@ -1481,12 +1481,14 @@ type PluginView struct {
 	Kind    Kind                   `protobuf:"varint,1,opt,name=kind,proto3,enum=ebpftracer.v1.Kind" json:"kind,omitempty"`
 	Name    string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Version string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
-	// state: starting, running, degraded, backoff, failed, stopped
+	// state: starting, running, degraded, backoff, failed, stopped; of a discoverer that
+	// discoverer "auto" looks for and does not run: absent, unknown (it could not be
+	// asked), skipped
 	State         string   `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
 	SinceUnixNano int64    `protobuf:"varint,5,opt,name=since_unix_nano,json=sinceUnixNano,proto3" json:"since_unix_nano,omitempty"`
 	Pid           uint32   `protobuf:"varint,6,opt,name=pid,proto3" json:"pid,omitempty"`
 	Restarts      uint64   `protobuf:"varint,7,opt,name=restarts,proto3" json:"restarts,omitempty"`
-	Reason        string   `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"` // of degraded, backoff and failed
+	Reason        string   `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"` // of degraded, backoff, failed, absent, unknown and skipped
 	QueueDepth    uint64   `protobuf:"varint,9,opt,name=queue_depth,json=queueDepth,proto3" json:"queue_depth,omitempty"`
 	QueueDropped  uint64   `protobuf:"varint,10,opt,name=queue_dropped,json=queueDropped,proto3" json:"queue_dropped,omitempty"`
 	MemoryBytes   uint64   `protobuf:"varint,11,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // RSS
@@ -1498,6 +1500,7 @@ type PluginView struct {
 	Digest        string   `protobuf:"bytes,17,opt,name=digest,proto3" json:"digest,omitempty"`                        // sha256 of the program, in hex
 	Sandbox       *Sandbox `protobuf:"bytes,18,opt,name=sandbox,proto3" json:"sandbox,omitempty"`
 	Replaced      uint64   `protobuf:"varint,19,opt,name=replaced,proto3" json:"replaced,omitempty"` // by a reload; no restarts
+	Found         string   `protobuf:"bytes,20,opt,name=found,proto3" json:"found,omitempty"`        // where discoverer "auto" found its runtime; "": the file names the plugin
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1663,6 +1666,13 @@ func (x *PluginView) GetReplaced() uint64 {
 		return x.Replaced
 	}
 	return 0
+}
+
+func (x *PluginView) GetFound() string {
+	if x != nil {
+		return x.Found
+	}
+	return ""
 }
 
 // Sandbox is what a plugin's process may and may not do.
@@ -3179,7 +3189,7 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\ffull_seconds\x18\x05 \x01(\x01R\vfullSeconds\"\x14\n" +
 	"\x12ListPluginsRequest\"J\n" +
 	"\x13ListPluginsResponse\x123\n" +
-	"\aplugins\x18\x01 \x03(\v2\x19.ebpftracer.v1.PluginViewR\aplugins\"\xcb\x04\n" +
+	"\aplugins\x18\x01 \x03(\v2\x19.ebpftracer.v1.PluginViewR\aplugins\"\xe1\x04\n" +
 	"\n" +
 	"PluginView\x12'\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x13.ebpftracer.v1.KindR\x04kind\x12\x12\n" +
@@ -3205,7 +3215,8 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\aprogram\x18\x10 \x01(\tR\aprogram\x12\x16\n" +
 	"\x06digest\x18\x11 \x01(\tR\x06digest\x120\n" +
 	"\asandbox\x18\x12 \x01(\v2\x16.ebpftracer.v1.SandboxR\asandbox\x12\x1a\n" +
-	"\breplaced\x18\x13 \x01(\x04R\breplaced\"\x99\x01\n" +
+	"\breplaced\x18\x13 \x01(\x04R\breplaced\x12\x14\n" +
+	"\x05found\x18\x14 \x01(\tR\x05found\"\x99\x01\n" +
 	"\aSandbox\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x18\n" +
 	"\aapplied\x18\x02 \x03(\tR\aapplied\x12\x1f\n" +

@@ -28,6 +28,7 @@ type config struct {
 	Subscribe   bool     `json:"subscribe"`   // to cgroups, and tell each as a container
 	Deaf        bool     `json:"deaf"`        // subscribe, and never read
 	Absent      bool     `json:"absent"`      // no runtime
+	Detect      string   `json:"detect"`      // hang, crash or error
 	NoReset     bool     `json:"no_reset"`    // break the contract
 	Refuse      string   `json:"refuse"`      // the configuration, in Validate
 	NewError    string   `json:"new_error"`   // of New
@@ -123,8 +124,16 @@ type discoverer struct {
 }
 
 func (d *discoverer) Detect(context.Context) (string, error) {
-	if d.c.Absent {
+	switch {
+	case d.c.Absent:
 		return "/no/socket", discover.ErrAbsent
+	case d.c.Detect == "hang":
+		select {}
+	case d.c.Detect == "crash":
+		go func() { panic("crash in Detect") }()
+		select {}
+	case d.c.Detect == "error":
+		return "", errors.New("out of order")
 	}
 	return "here", nil
 }
