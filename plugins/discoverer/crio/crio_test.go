@@ -169,7 +169,7 @@ func TestARealCRIO(t *testing.T) {
 		}
 	})
 	t.Run("the life of a container is told in order", func(t *testing.T) { testLife(t, r, k, before) })
-	t.Run("a crowd of pods is told from first to last", func(t *testing.T) { testCrowd(t, r, k) })
+	t.Run("a crowd of pods is told from first to last", func(t *testing.T) { testCrowd(t, r, k, false) })
 	t.Run("a container that the kernel ends for its memory is told", func(t *testing.T) {
 		config := before.ContainerConfig("hungry", env.BusyboxImage, "sh", "-c", "dd if=/dev/zero of=/dev/null bs=128M count=1; sleep 1")
 		config.Linux.Resources = &cri.LinuxContainerResources{MemoryLimitInBytes: 16 << 20, MemorySwapLimitInBytes: 16 << 20}
@@ -210,7 +210,7 @@ func testLife(t *testing.T, r *recorder, k *env.CRI, p *env.Pod) {
 }
 
 // testCrowd runs pods with a container that does nothing, and removes them at once.
-func testCrowd(t *testing.T, r *recorder, k *env.CRI) {
+func testCrowd(t *testing.T, r *recorder, k *env.CRI, polled bool) {
 	t.Helper()
 	const n = 12
 	r.mu.Lock()
@@ -252,7 +252,11 @@ func testCrowd(t *testing.T, r *recorder, k *env.CRI) {
 		t.Errorf("%d containers were named", len(ids))
 	}
 	for id := range ids {
-		if life := r.lines("lifecycle " + id); len(life) < 2 || !strings.HasSuffix(life[0], "created") || !strings.HasSuffix(life[len(life)-1], "removed") {
+		life := r.lines("lifecycle " + id)
+		if polled && len(life) == 0 {
+			continue // its cgroup alone was seen: it lived between two lists
+		}
+		if len(life) < 2 || !strings.HasSuffix(life[0], "created") || !strings.HasSuffix(life[len(life)-1], "removed") {
 			t.Errorf("%s: %q", id, life)
 		}
 	}
@@ -268,7 +272,7 @@ func TestARealCRIOWithoutPodEvents(t *testing.T) {
 	p := runPod(t, k, k.PodConfig("listed"))
 	r.wait("its pod", func(r *recorder) bool { return r.pods[p.Config.Metadata.Uid] != nil })
 	testLife(t, r, k, p)
-	testCrowd(t, r, k)
+	testCrowd(t, r, k, true)
 }
 
 func TestARealContainerdsCRI(t *testing.T) {
@@ -297,7 +301,7 @@ func TestARealContainerdsCRI(t *testing.T) {
 				t.Error(p)
 			}
 			testLife(t, r, k, before)
-			testCrowd(t, r, k)
+			testCrowd(t, r, k, name == "1")
 		})
 	}
 }
