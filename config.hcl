@@ -15,11 +15,14 @@ discoverer "auto" {}
 # Sidecars and the service identity that they stand for.
 mesh "generic" {}
 
+# What containers use: CPU, memory, disk, tasks, stalls and network.
+resources {}
+
 # Which share of the events is kept, by load: all of them below 1,000 a second.
 sampler "threshold" {}
 
 # One event a line on standard output.
 exporter "json" { path = "-" }
 
-# The daemon's own metrics: http://127.0.0.1:9464/metrics
+# The daemon's own metrics and those of the containers: http://127.0.0.1:9464/metrics
 exporter "prometheus" { listen = "127.0.0.1:9464" }

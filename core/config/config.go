@@ -11,7 +11,8 @@ type Config struct {
 	Kernel      Kernel
 	Attribution Attribution
 	Load        Load
-	Auto        *Auto // nil: only discoverers that the file names run
+	Auto        *Auto      // nil: only discoverers that the file names run
+	Resources   *Resources // nil: what containers use is read only when somebody asks
 	Exporters   Exporters
 	API         API
 	Log         Log
@@ -76,6 +77,15 @@ type Attribution struct {
 // Load says how the load is reported to the sampler.
 type Load struct {
 	Interval time.Duration `json:"interval"`
+}
+
+// Resources says how it is measured what containers use.
+type Resources struct {
+	Interval      time.Duration `json:"interval"`       // between two readings of a container
+	MaxContainers int           `json:"max_containers"` // that are read
+	MaxExported   int           `json:"max_exported"`   // containers in the metrics
+	WarnAt        float64       `json:"warn_at"`        // share of a limit; 0: no warnings
+	Network       bool          `json:"network"`        // account traffic
 }
 
 // Exporters are where events and metrics go; nil is off.

@@ -34,6 +34,13 @@ attribution {
   hold_total      = 2
 }
 load { interval = "1m" }
+resources {
+  interval       = "30s"
+  max_containers = 3
+  max_exported   = 4
+  warn_at        = 0.75
+  network        = false
+}
 exporter "json" {
   path      = "/var/log/${hostname()}.json"
   max_size  = "1.5GiB"
@@ -86,6 +93,7 @@ const fullJSON = `{
   "kernel": {"ring_size": "1MiB", "rings": 2},
   "attribution": {"hold": "0s", "hold_per_cgroup": 1, "hold_total": 2},
   "load": {"interval": "1m"},
+  "resources": {"interval": "30s", "max_containers": 3, "max_exported": 4, "warn_at": 0.75, "network": false},
   "exporter": {
     "json": {"path": "/var/log/${hostname()}.json", "max_size": "1.5GiB", "max_files": 1, "kinds": ["process.exec", "file.open"]},
     "prometheus": {"listen": ":0"}
@@ -109,6 +117,7 @@ func TestEverySettingReachesTheTypedConfigurationInBothSyntaxes(t *testing.T) {
 		Kernel:      config.Kernel{RingSize: 1 << 20, Rings: 2},
 		Attribution: config.Attribution{HoldPerCgroup: 1, HoldTotal: 2},
 		Load:        config.Load{Interval: time.Minute},
+		Resources:   &config.Resources{Interval: 30 * time.Second, MaxContainers: 3, MaxExported: 4, WarnAt: 0.75},
 		Exporters: config.Exporters{
 			JSON:       &config.JSONExporter{Path: "/var/log/host-1.json", MaxSize: 3 << 29, MaxFiles: 1, Kinds: []string{"process.exec", "file.open"}},
 			Prometheus: &config.PrometheusExporter{Listen: ":0"},

@@ -126,6 +126,17 @@ func coreBlocks() []coreBlock {
 			set: place(func(c *Config) *Load { return &c.Load }, nil),
 		},
 		{
+			word: "resources",
+			schema: schema.Block{Attributes: []schema.Attribute{
+				{Name: "interval", Type: schema.Duration, Default: 10 * time.Second, Min: schema.Bound(time.Second), Max: schema.Bound(10 * time.Minute)},
+				{Name: "max_containers", Type: schema.Integer, Default: 2000, Min: schema.Bound(1), Max: schema.Bound(65536)},
+				{Name: "max_exported", Type: schema.Integer, Default: 500, Min: schema.Bound(0), Max: schema.Bound(10_000)},
+				{Name: "warn_at", Type: schema.Number, Default: 0.9, Min: schema.Bound(0), Max: schema.Bound(1)},
+				{Name: "network", Type: schema.Bool, Default: true},
+			}},
+			set: place(fresh(func(c *Config) **Resources { return &c.Resources }), nil),
+		},
+		{
 			word: "exporter", label: "json",
 			schema: schema.Block{Attributes: []schema.Attribute{
 				{Name: "path", Type: schema.String, Default: "-"},

@@ -146,7 +146,7 @@ func settings() map[string]func(config.Config, map[string]string) bool {
 		"container_config.namespace_filters":             nil,
 		"container_config.discovery_interval":            plugin(`discoverer "docker"`, `"resync":30000000000`),
 		"container_config.metadata_collection":           plugin(`discoverer "docker"`, `"env":true`),
-		"container_config.resource_monitoring":           nil,
+		"container_config.resource_monitoring":           func(c config.Config, _ map[string]string) bool { return c.Resources != nil },
 		"general.enable_container_integration":           docker,
 		"general.enable_container_discovery":             docker,
 		"general.enable_kubernetes_integration":          nil,

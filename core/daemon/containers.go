@@ -8,14 +8,17 @@ import (
 
 // usages tells what containers use.
 type usages interface {
-	// Of gives what a container uses; false: it is not measured.
+	// Of gives what a container uses now; false: it can't be measured.
 	Of(ref *protov1.ContainerRef) (*protov1.Usage, bool)
+	// Last gives what it used when it was last measured; false: it was not.
+	Last(ref *protov1.ContainerRef) (*protov1.Usage, bool)
 }
 
 // unmeasured tells of nothing.
 type unmeasured struct{}
 
-func (unmeasured) Of(*protov1.ContainerRef) (*protov1.Usage, bool) { return nil, false }
+func (unmeasured) Of(*protov1.ContainerRef) (*protov1.Usage, bool)   { return nil, false }
+func (unmeasured) Last(*protov1.ContainerRef) (*protov1.Usage, bool) { return nil, false }
 
 // findNamespaces finds out which namespaces are the host's.
 func (d *daemon) findNamespaces() error {
@@ -30,25 +33,29 @@ func (d *daemon) findNamespaces() error {
 	return nil
 }
 
-// Containers that are described now.
+// Containers that are described now, with what they used when they were last measured.
 func (s source) Containers() []*protov1.ContainerView {
-	return s.containerViews(s.inventory.Containers())
+	return s.containerViews(s.inventory.Containers(), s.usage.Last)
 }
 
-// FindContainers gives those that a word means, in order, and at most so many.
+// FindContainers gives those that a word means, in order, and at most so many, with what
+// they use now.
 func (s source) FindContainers(word string, most int) []*protov1.ContainerView {
-	return s.containerViews(s.inventory.Find(word, most))
+	return s.containerViews(s.inventory.Find(word, most), s.usage.Of)
 }
 
-func (s source) containerViews(views []inventory.View) []*protov1.ContainerView {
+// measure is one of the usages' two.
+type measure func(*protov1.ContainerRef) (*protov1.Usage, bool)
+
+func (s source) containerViews(views []inventory.View, usage measure) []*protov1.ContainerView {
 	out := make([]*protov1.ContainerView, 0, len(views))
 	for _, v := range views {
-		out = append(out, s.containerView(v))
+		out = append(out, s.containerView(v, usage))
 	}
 	return out
 }
 
-func (s source) containerView(v inventory.View) *protov1.ContainerView {
+func (s source) containerView(v inventory.View, usage measure) *protov1.ContainerView {
 	out := &protov1.ContainerView{
 		Container: v.Container, Sources: v.Sources, Stale: v.Stale, Pod: v.Pod, Mesh: v.Mesh,
 		CgroupIds: v.CgroupIDs, Fields: v.Fields,
@@ -57,8 +64,8 @@ func (s source) containerView(v inventory.View) *protov1.ContainerView {
 	if set, ok := s.namespaces.Of(ref); ok {
 		out.Namespaces = s.refs(set)
 	}
-	if usage, ok := s.usage.Of(ref); ok {
-		out.Usage = usage
+	if u, ok := usage(ref); ok {
+		out.Usage = u
 	}
 	return out
 }
@@ -85,7 +92,7 @@ func (s source) Process(pid uint32) (*protov1.ProcessView, *protov1.ContainerVie
 	if !ok {
 		return process, nil, nil
 	}
-	return process, s.containerView(v), nil
+	return process, s.containerView(v, s.usage.Of), nil
 }
 
 // HostPID gives the pid on the host of a container's process.

@@ -80,6 +80,7 @@ type daemon struct {
 
 	namespaces *namespace.Namespaces
 	usage      usages
+	resources  resources
 
 	working   context.Context // done: the run ends
 	reloading chan struct{}   // holds one item while somebody reloads
@@ -201,6 +202,7 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 		}
 	}
 	d.scan()
+	d.openResources()
 
 	// Reading goes on while the rest is being stopped.
 	reading, stopReading := context.WithCancel(context.Background())
@@ -235,6 +237,7 @@ func (d *daemon) start(ctx context.Context) error {
 	d.goes(func() { d.namespaces.Run(ctx) })
 	d.goes(func() { d.governor.Run(ctx) })
 	d.goes(func() { d.keepScanning(ctx) })
+	d.runResources(ctx)
 	if err := d.runPlugins(ctx); err != nil {
 		return err
 	}
@@ -276,7 +279,7 @@ func (d *daemon) stop(stopReading func(), read <-chan error) error {
 	errs = append(errs, d.outputs.close(), d.stopServing(), <-plugins)
 	d.running.Wait()
 	d.printLedger()
-	errs = append(errs, d.kernel.Close())
+	errs = append(errs, d.resources.close(), d.kernel.Close())
 	return errors.Join(errs...)
 }
 

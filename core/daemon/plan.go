@@ -18,12 +18,13 @@ import (
 
 // Plan is what Run would do with a configuration on this host.
 type Plan struct {
-	ConfigFile string       `json:"config_file"`
-	Node       string       `json:"node"`
-	User       int          `json:"user"` // of who made the plan: without root it is not what a daemon of root gets
-	Locked     bool         `json:"locked"`
-	Probes     []ProbePlan  `json:"probes"`
-	Plugins    []PluginPlan `json:"plugins"`
+	ConfigFile string        `json:"config_file"`
+	Node       string        `json:"node"`
+	User       int           `json:"user"` // of who made the plan: without root it is not what a daemon of root gets
+	Locked     bool          `json:"locked"`
+	Probes     []ProbePlan   `json:"probes"`
+	Resources  *ResourcePlan `json:"resources,omitempty"` // nil: the configuration has none
+	Plugins    []PluginPlan  `json:"plugins"`
 	// Auto is what discoverer "auto" looks for; nil: the file has none. Those that it
 	// would start now are among Plugins too.
 	Auto []AutoPlan `json:"auto,omitempty"`
@@ -101,6 +102,9 @@ func MakePlan(ctx context.Context, o Options) (_ *Plan, err error) {
 	lock, _ := config.ReadLock(o.ConfigFile) // its mistakes were found above
 	p := &Plan{ConfigFile: o.ConfigFile, Node: file.Config.Node.Name, User: os.Geteuid(), Locked: lock.Exists}
 	if p.Probes, err = planProbes(file.Config); err != nil {
+		return nil, err
+	}
+	if p.Resources, err = planResources(file.Config); err != nil {
 		return nil, err
 	}
 	d := &daemon{options: o, config: file.Config}

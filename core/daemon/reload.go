@@ -154,6 +154,7 @@ func (r *reload) takeSettings(next config.Config) {
 		{"kernel", now.Kernel, next.Kernel},
 		{"attribution", now.Attribution, next.Attribution},
 		{"load", now.Load, next.Load},
+		{"resources", now.Resources, next.Resources},
 		{`exporter "json"`, now.Exporters.JSON, next.Exporters.JSON},
 		{`exporter "prometheus"`, now.Exporters.Prometheus, next.Exporters.Prometheus},
 		{"api", now.API, next.API},

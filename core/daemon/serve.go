@@ -23,7 +23,7 @@ func (d *daemon) serve() error {
 	if p := d.config.Exporters.Prometheus; p != nil {
 		metrics, err := exporter.NewPrometheus(exporter.PrometheusOptions{
 			Name: "prometheus", Listen: p.Listen, Version: d.options.Version,
-			Revision: d.options.Revision, Log: d.log,
+			Revision: d.options.Revision, Log: d.log, More: d.moreMetrics(),
 		}, source{d})
 		if err != nil {
 			return err

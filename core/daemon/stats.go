@@ -121,6 +121,7 @@ func (s source) Stats() (*protov1.Stats, error) {
 	out.Faults["namespaces_unreadable"] = spaces.Unreadable
 	out.Faults["namespaces_missed"] = spaces.Missed
 	out.Faults["namespaces_unmapped"] = spaces.Unmapped
+	s.resources.faults(out.Faults)
 	out.Discovered = s.discovered(inv, spaces)
 	out.Attribution = &protov1.Attribution{
 		Host: p.Host, Container: p.Container, Pending: p.Pending, HeldTotal: p.HeldTotal,
@@ -137,6 +138,9 @@ func (s source) Stats() (*protov1.Stats, error) {
 		out.Probes = append(out.Probes, &protov1.ProbeStats{
 			Name: probe.Name, State: probe.State(), Reason: probe.Reason(), Programs: probe.Programs,
 		})
+	}
+	if p := s.resources.probe(); p != nil {
+		out.Probes = append(out.Probes, p)
 	}
 	out.Daemon = daemonStats()
 	return out, nil

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/common/expfmt"
 	"golang.org/x/net/netutil"
 )
 
@@ -25,7 +26,12 @@ type PrometheusOptions struct {
 	Version  string // of the daemon
 	Revision string
 	Log      *slog.Logger
+	More     MoreMetrics // nil: there are none
 }
+
+// MoreMetrics writes further metrics in Prometheus' text format, whole families of names
+// that nobody else has: those that are wanted. It may be called several times at once.
+type MoreMetrics func(w io.Writer, wanted func(name string) bool) error
 
 const (
 	mostConnections = 64
@@ -56,10 +62,15 @@ func NewPrometheus(o PrometheusOptions, source Source) (*Prometheus, error) {
 	p := &Prometheus{name: o.Name, address: listener.Addr()}
 	errorLog := slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		ErrorLog: errorLog, ErrorHandling: promhttp.ContinueOnError,
-		Registry: registry, MaxRequestsInFlight: mostScrapes,
-	}))
+	mux.Handle("GET /metrics", &scrape{
+		registry: promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+			ErrorLog: errorLog, ErrorHandling: promhttp.ContinueOnError, Registry: registry,
+			DisableCompression: true, AcceptedFormats: []expfmt.Format{textFormat},
+		}),
+		more:   o.More,
+		failed: func(err error) { o.Log.Warn("write the metrics of containers", "exporter", o.Name, "error", err) },
+		slots:  make(chan struct{}, mostScrapes),
+	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("X-Content-Type-Options", "nosniff")

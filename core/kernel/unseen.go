@@ -21,6 +21,13 @@ func Unseen(probe string) []string {
 			"Opens through io_uring, and of 32-bit programs on a 64-bit kernel.",
 			"Paths of opens are told as they were given: relative ones are relative to `file.directory_fd` or to the working directory.",
 		}
+	case AccountName:
+		return []string{
+			"Traffic that passes no socket of the container: what the host routes to it, and what the kernel answers by itself (resets, echo replies).",
+			"What arrives for connections in TIME_WAIT, and what the packet filter drops on its way in.",
+			"Containers in no cgroup of the default hierarchy. Before 5.15 also those of hosts that use net_cls or net_prio.",
+			"Traffic from before the tracer was started.",
+		}
 	}
 	return nil
 }

@@ -7,19 +7,23 @@ import (
 )
 
 func TestWhatProbesDoNotSeeStandsInTheDocuments(t *testing.T) {
-	raw, err := os.ReadFile("../../docs/events.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := strings.Join(strings.Fields(string(raw)), " ")
-	for _, probe := range ProbeNames() {
+	for _, probe := range append(ProbeNames(), AccountName) {
+		page := "events.md"
+		if probe == AccountName {
+			page = "metrics.md"
+		}
+		raw, err := os.ReadFile("../../docs/" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Join(strings.Fields(string(raw)), " ")
 		all := Unseen(probe)
 		if len(all) == 0 {
 			t.Errorf("nothing is said of probe %q", probe)
 		}
 		for _, s := range all {
 			if !strings.Contains(text, s) {
-				t.Errorf("docs/events.md does not say of probe %q: %s", probe, s)
+				t.Errorf("docs/%s does not say of probe %q: %s", page, probe, s)
 			}
 		}
 	}

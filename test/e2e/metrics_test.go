@@ -10,18 +10,21 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+	"github.com/ebpf-tracer/ebpf-tracer/test/env"
 	"github.com/ebpf-tracer/ebpf-tracer/test/harness"
 )
 
 func TestThePageOfMetricsListsEachThatADaemonServes(t *testing.T) {
 	address := freeAddress(t)
-	tr := harness.Start(t, fmt.Sprintf("probe \"process\" {}\nmesh \"generic\" {}\nexporter \"prometheus\" { listen = %q }\n", address))
+	d := dockerd(t)
+	tr := harness.Start(t, withDocker(d, fmt.Sprintf("mesh \"generic\" {}\nresources { interval = \"1s\" }\nexporter \"prometheus\" { listen = %q }\n", address)))
 	// A plugin that has an error to tell of.
 	mesh := func(as func(*protov1.PluginView) bool) *protov1.PluginView {
 		return tr.WaitPlugin("mesh", "generic", as)
@@ -31,7 +34,16 @@ func TestThePageOfMetricsListsEachThatADaemonServes(t *testing.T) {
 		t.Fatal(err)
 	}
 	mesh(func(p *protov1.PluginView) bool { return p.GetLastError() != "" && p.GetState() == "running" })
-	scrape(t, address) // what serves the metrics has counted a scrape then
+	// And a container that has every limit, and is near to one.
+	dir, device := disk(t)
+	id := d.Run(t, append(append([]string{"--detach", "--volume", dir + ":/disk"}, limited(device, 2)...),
+		env.BusyboxImage, "sh", "-c", "dd if=/dev/zero of=/disk/x bs=64k count=1 oflag=direct 2>/dev/null; sleep 1000 & wait")...)
+	remove(t, d, id)
+	for deadline := time.Now().Add(harness.Patience); len(scrape(t, address)["ebpf_tracer_container_near_limit_ratio"]) == 0; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a container with all its tasks is not near a limit")
+		}
+	}
 	found := list(scrapeFamilies(t, address))
 	tr.Stop()
 

@@ -273,7 +273,7 @@ func TestEachExecIsToldOnceThroughReloads(t *testing.T) {
 	changes(t, tr, base+both+process)
 
 	// What needs a start waits for it.
-	changes(t, tr, base+both+process+"kernel { ring_size = \"1MiB\" }\nlog { format = \"json\" }\n", "log changed", "kernel kept it takes effect at the next start")
+	changes(t, tr, base+both+process+"kernel { ring_size = \"1MiB\" }\nresources {}\nlog { format = \"json\" }\n", "log changed", "kernel kept it takes effect at the next start", "resources kept it takes effect at the next start")
 	if !strings.Contains(tr.Log(), `"msg":"the configuration was reloaded"`) {
 		t.Error("the log is not in JSON")
 	}

@@ -1,6 +1,7 @@
 // Package kernel proves that the probes load, attach and tell the truth on the
 // kernels that the project promises: that of this machine, and Debian's 5.10, 6.1
-// and 6.12, which vm.sh boots under software emulation. The program that looks is
+// and 6.12, which vm.sh boots under software emulation; and that what containers use is
+// told as it is, there from cgroup v2 alone. The program that looks is
 // test/kernel/guest; its report is the test's log.
 package kernel
 

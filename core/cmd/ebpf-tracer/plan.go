@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -16,11 +17,11 @@ func newPlan() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what 'run' would do here, and start nothing",
-		Long: `Show what 'run' would do with a configuration on this host: what this kernel can take
-of each probe and what that probe does not see; and for each plugin what it asks for,
-what it gets, which measures of its sandbox are in force and which this host can't
-take. A plugin that could make itself root of the host with what it gets is called
-root-equivalent.
+		Long: `Show what 'run' would do with a configuration on this host: what this kernel
+can take of each probe and what that probe does not see; where it accounts what
+containers use; and for each plugin what it asks for, what it gets, which measures
+of its sandbox are in force and which this host can't take. A plugin that could make
+itself root of the host with what it gets is called root-equivalent.
 
 Probes are attached for a moment and each sandbox is built and left; plugins run only
 to be asked for their schemas and, by discoverer "auto", whether their runtimes are
@@ -55,6 +56,14 @@ func showPlan(out io.Writer, p *daemon.Plan) error {
 		w.list("reason", []string{probe.Reason})
 		w.list("programs", []string{strings.Join(probe.Programs, ", ")})
 		w.list("does not see", probe.Unseen)
+	}
+	if r := p.Resources; r != nil {
+		w.line("resources of containers:")
+		for _, place := range r.Places {
+			w.list(place.What, []string{cmp.Or(place.Where, "not accounted on this host")})
+		}
+		w.list("network", []string{r.Network.State, r.Network.Reason})
+		w.list("does not see", r.Network.Unseen)
 	}
 	for _, x := range p.Plugins {
 		w.line("%s %q: version %s, user %d", x.Kind, x.Name, x.Version, x.User)

@@ -9,6 +9,9 @@
 // from the same executable as `guest work NAME ARG...`; the tracer leaves its own
 // process out.
 //
+// Then it makes a container of control groups, has children use its resources, and
+// compares what core/resource and the accounting of traffic tell with what they used.
+//
 // With -plugins it then runs the hostile plugin of test/sandbox and proves that here
 // too it is confined and bounded, by control groups of the default hierarchy.
 //

@@ -85,6 +85,11 @@ func run(out io.Writer, partial bool, lacking []string, plugins string) error {
 	}
 	wrong := judge(out, expected, records)
 	wrong += t.ledger(out, records)
+	n, err := resources(out)
+	if err != nil {
+		return fmt.Errorf("measure a container: %w", err)
+	}
+	wrong += n
 	if plugins != "" {
 		began := time.Now()
 		n, err := confine(out, plugins)

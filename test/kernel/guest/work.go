@@ -41,6 +41,8 @@ func work(name string, args []string) error {
 		return failToConnect(args[0])
 	case "open":
 		return openFiles(args[0])
+	case "join":
+		return join(args[0], args[1:])
 	}
 	return fmt.Errorf("no such work")
 }
