@@ -1,14 +1,10 @@
 package main
 
-import (
-	"time"
-
-	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
-)
+import "time"
 
 // endPatience is how long a container's deletion waits for the word of its end. A shim
 // tells of an end by itself, and may do so later than containerd of the deletion, or not
-// at all when it ends itself at the same time.
+// at all when it ends itself at the same time; the daemon then infers it.
 const endPatience = time.Second
 
 // leave is a deletion of a container whose end was not told.
@@ -17,7 +13,7 @@ type leave struct {
 	until    time.Time
 }
 
-// delete takes a container's delete event: what ran is told to have ended first.
+// delete takes a container's delete event, which is told after the word of its end.
 func (t *tracker) delete(c *tracked, e *event) error {
 	if t.listing {
 		t.deleted[e.key] = struct{}{}
@@ -39,15 +35,6 @@ func (t *tracker) leave(k key) error {
 	c := t.containers[k]
 	if c == nil {
 		return nil
-	}
-	if c.status.alive() {
-		c.status.state, c.status.pid = protov1.Container_STATE_EXITED, 0
-		if err := t.tell(k, c); err != nil {
-			return err
-		}
-		if err := t.lifecycle(&l.deletion, "died", c.record); err != nil {
-			return err
-		}
 	}
 	return t.gone(k, c, &l.deletion)
 }

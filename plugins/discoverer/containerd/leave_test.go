@@ -45,20 +45,20 @@ func TestAnEndThatIsToldAfterTheDeletionIsToldBeforeIt(t *testing.T) {
 	}
 }
 
-func TestAnEndThatIsNeverToldIsInferred(t *testing.T) {
-	inferred := []string{"container a exited", "lifecycle a died inferred=true", "lifecycle a removed", "remove a"}
+func TestNoDeletionWaitsForLong(t *testing.T) {
+	alone := []string{"lifecycle a removed", "remove a"}
 	t.Run("in time", func(t *testing.T) {
 		tr, r, now := leaving(t)
 		*now = now.Add(endPatience)
 		must(t, tr.leaveLate())
-		checkTold(t, r, inferred...)
+		checkTold(t, r, alone...)
 		must(t, tr.event(eventOf("a", taskExited, ending(4))))
-		checkTold(t, r, inferred...)
+		checkTold(t, r, alone...)
 	})
 	t.Run("as another takes its id", func(t *testing.T) {
 		tr, r, now := leaving(t)
 		must(t, tr.event(eventOf("a", containerCreated)))
-		checkTold(t, r, append(inferred, "container a created", "lifecycle a created")...)
+		checkTold(t, r, append(alone, "container a created", "lifecycle a created")...)
 		*now = now.Add(endPatience)
 		must(t, tr.leaveLate())
 		if r.container("a") == nil {
@@ -68,7 +68,7 @@ func TestAnEndThatIsNeverToldIsInferred(t *testing.T) {
 	t.Run("as a list lacks it", func(t *testing.T) {
 		tr, r, _ := leaving(t)
 		listed(t, tr, false)
-		checkTold(t, r, inferred...)
+		checkTold(t, r, alone...)
 	})
 	t.Run("not in a snapshot, which tells what is there", func(t *testing.T) {
 		tr, r, now := leaving(t)

@@ -103,7 +103,7 @@ func (r *recorder) Lifecycle(l *protov1.Lifecycle) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	line := fmt.Sprintf("lifecycle %s %s", short(l.GetContainer().GetId()), l.Action)
-	for _, k := range []string{"exit_code", "signal", "inferred", "image"} {
+	for _, k := range []string{"exit_code", "signal", "image"} {
 		if v := l.Attributes[k]; v != "" && (k != "image" || l.Container == nil) {
 			line += " " + k + "=" + v
 		}

@@ -312,11 +312,7 @@ func (t *tracker) lifecycle(e *event, word string, r record) error {
 	if ref := said.GetImage(); ref.GetName() != "" {
 		l.Attributes["image"] = reference(ref)
 	}
-	switch {
-	case word != "died":
-	case e.action == containerDeleted:
-		l.Attributes["inferred"] = "true" // nobody told how it ended
-	default:
+	if word == "died" {
 		l.Attributes["exit_code"] = strconv.FormatUint(uint64(e.code), 10)
 		// A shell gives these codes too, to those that a signal ended.
 		if e.code > 128 && e.code <= 128+64 {
