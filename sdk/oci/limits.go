@@ -104,18 +104,9 @@ func throttles(clip *describe.Clip, b *specs.LinuxBlockIO) []*protov1.BlkioThrot
 	each := func(list []specs.LinuxThrottleDevice, set func(t *protov1.BlkioThrottle, rate uint64)) {
 		for _, in := range list {
 			device := strconv.FormatInt(in.Major, 10) + ":" + strconv.FormatInt(in.Minor, 10)
-			var t *protov1.BlkioThrottle
-			for _, o := range out {
-				if o.Device == device {
-					t = o
-				}
-			}
+			t := describe.Throttle(clip, &out, device)
 			if t == nil {
-				if !clip.Room("limits", len(out), describe.MaxThrottles) {
-					return
-				}
-				t = &protov1.BlkioThrottle{Device: device}
-				out = append(out, t)
+				return
 			}
 			set(t, in.Rate)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 
@@ -300,12 +301,35 @@ func limits(clip *describe.Clip, r *container.Resources) *protov1.Limits {
 	if r.BlkioWeight > 0 {
 		l.BlkioWeight = proto.Int64(int64(r.BlkioWeight))
 	}
+	l.BlkioThrottles = throttles(clip, r)
 	for _, u := range r.Ulimits {
 		if u != nil && clip.Room("limits", len(l.Ulimits), describe.MaxUlimits) {
 			l.Ulimits = append(l.Ulimits, &protov1.Ulimit{Name: clip.Text("limits", u.Name), Soft: u.Soft, Hard: u.Hard})
 		}
 	}
 	return l
+}
+
+// throttles puts the four lists together, by device: its path, as the engine was told it.
+func throttles(clip *describe.Clip, r *container.Resources) []*protov1.BlkioThrottle {
+	var out []*protov1.BlkioThrottle
+	each := func(list []*blkiodev.ThrottleDevice, set func(t *protov1.BlkioThrottle, rate uint64)) {
+		for _, in := range list {
+			if in == nil {
+				continue
+			}
+			t := describe.Throttle(clip, &out, clip.Text("limits", in.Path))
+			if t == nil {
+				return
+			}
+			set(t, in.Rate)
+		}
+	}
+	each(r.BlkioDeviceReadBps, func(t *protov1.BlkioThrottle, n uint64) { t.ReadBytesPerSecond = n })
+	each(r.BlkioDeviceWriteBps, func(t *protov1.BlkioThrottle, n uint64) { t.WriteBytesPerSecond = n })
+	each(r.BlkioDeviceReadIOps, func(t *protov1.BlkioThrottle, n uint64) { t.ReadsPerSecond = n })
+	each(r.BlkioDeviceWriteIOps, func(t *protov1.BlkioThrottle, n uint64) { t.WritesPerSecond = n })
+	return out
 }
 
 func limit(n int64) *int64 {

@@ -13,9 +13,11 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
 
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/wire"
 )
 
@@ -85,6 +87,31 @@ func TestLimitsSayWhatIsNotLimited(t *testing.T) {
 	unlimited := limits(&describe.Clip{}, &container.Resources{Memory: 10, MemorySwap: -1})
 	if unlimited.GetSwapBytes() != -1 {
 		t.Error("any swap is not -1:", unlimited.SwapBytes)
+	}
+}
+
+func TestThrottlesAreToldByDevice(t *testing.T) {
+	at := func(path string, rate uint64) []*blkiodev.ThrottleDevice {
+		return []*blkiodev.ThrottleDevice{nil, {Path: path, Rate: rate}}
+	}
+	l := limits(&describe.Clip{}, &container.Resources{
+		BlkioDeviceReadBps: at("/dev/sda", 1), BlkioDeviceWriteBps: at("/dev/sdb", 2),
+		BlkioDeviceReadIOps: at("/dev/sda", 3), BlkioDeviceWriteIOps: at("/dev/sda", 4),
+	})
+	want := []*protov1.BlkioThrottle{
+		{Device: "/dev/sda", ReadBytesPerSecond: 1, ReadsPerSecond: 3, WritesPerSecond: 4},
+		{Device: "/dev/sdb", WriteBytesPerSecond: 2},
+	}
+	if !proto.Equal(&protov1.Limits{BlkioThrottles: l.BlkioThrottles}, &protov1.Limits{BlkioThrottles: want}) {
+		t.Error(l.BlkioThrottles)
+	}
+	var clip describe.Clip
+	many := &container.Resources{}
+	for n := range 2 * describe.MaxThrottles {
+		many.BlkioDeviceReadBps = append(many.BlkioDeviceReadBps, at(fmt.Sprint("/dev/", n), 1)...)
+	}
+	if l := limits(&clip, many); len(l.BlkioThrottles) != describe.MaxThrottles {
+		t.Errorf("%d throttles", len(l.BlkioThrottles))
 	}
 }
 
