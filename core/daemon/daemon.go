@@ -176,7 +176,10 @@ func stopHost(h *pluginhost.Host) error {
 
 // trace builds and starts the stages, waits, and stops them.
 func (d *daemon) trace(ctx context.Context) (err error) {
-	d.inventory = inventory.New(inventory.Options{Encode: encodeWorkload, Rescan: d.wantRescan})
+	d.inventory = inventory.New(inventory.Options{
+		Encode: encodeWorkload, Rescan: d.wantRescan,
+		Happened: func(h inventory.Happening) { d.pipeline.Happened(h) }, // no discoverer runs before the pipeline is there
+	})
 	if err := d.findNamespaces(); err != nil {
 		return errors.Join(err, d.closePlugins())
 	}
@@ -188,6 +191,7 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 		Hold: d.config.Attribution.Hold, HoldCgroup: d.config.Attribution.HoldPerCgroup,
 		HoldTotal: d.config.Attribution.HoldTotal,
 		Unknown:   d.wantRescan, Monotonic: monotonic,
+		Wake: func() { d.kernel.Wake() }, // nothing is injected before the kernel is there
 	})
 	d.kernel, err = kernel.Load(kernel.Options{
 		Probes: probes(d.config.Probes), RingBytes: int(d.config.Kernel.RingSize), Rings: d.config.Kernel.Rings,

@@ -94,7 +94,7 @@ func (s source) Stats() (*protov1.Stats, error) {
 	p := s.pipeline.Stats()
 	out.Pipeline = &protov1.Pipeline{
 		Decoded: p.Decoded, Malformed: p.Malformed, Released: p.Released, Held: p.Held,
-		InRing: s.kernel.InRing(), SkippedRuns: s.kernel.SkippedRuns(),
+		InRing: s.kernel.InRing(), SkippedRuns: s.kernel.SkippedRuns(), Injected: p.Injected,
 	}
 	rows, _, swaps, err := s.kernel.Ledger()
 	if err != nil {
@@ -110,6 +110,12 @@ func (s source) Stats() (*protov1.Stats, error) {
 			Probability: r.Probability,
 		})
 	}
+	for _, l := range s.pipeline.Lives(&p) {
+		out.Kernel = append(out.Kernel, &protov1.LedgerRow{
+			Kind: l.Kind.String(), Priority: l.Priority.String(), Seen: l.Injected + l.Lost, Kept: l.Injected,
+			Lost: l.Lost, Probability: 1,
+		})
+	}
 	if out.Faults, err = s.kernel.Faults(); err != nil {
 		return nil, err
 	}
@@ -117,6 +123,7 @@ func (s source) Stats() (*protov1.Stats, error) {
 	out.Faults["inventory_refused"] = inv.Refused
 	out.Faults["inventory_unplaced"] = inv.Unplaced
 	out.Faults["inventory_missed"] = inv.Missed
+	out.Faults["lifecycle_strange"] = inv.LifeStrange
 	spaces := s.namespaces.Stats()
 	out.Faults["namespaces_unreadable"] = spaces.Unreadable
 	out.Faults["namespaces_missed"] = spaces.Missed
@@ -129,6 +136,7 @@ func (s source) Stats() (*protov1.Stats, error) {
 		DelayP50Seconds: p.Delay.Quantile(0.5).Seconds(), DelayP99Seconds: p.Delay.Quantile(0.99).Seconds(),
 		Containers: inv.Containers, Cgroups: inv.Cgroups, Key: s.key,
 		Delay: histogram(p.Delay), ByPidNamespace: p.ByPID,
+		FirstExecs: p.FirstExecs, FirstExecsNamed: p.FirstExecsNamed,
 	}
 	for _, q := range s.queues() {
 		out.Queues = append(out.Queues, &protov1.QueueDepth{Queue: q.Name, Depth: q.Depth, Capacity: q.Capacity})
@@ -213,6 +221,7 @@ func (d *daemon) queues() []load.Queue {
 	out := []load.Queue{
 		{Name: "hold", Depth: d.pipeline.Stats().Held, Capacity: uint64(d.config.Attribution.HoldTotal)},
 		{Name: "inventory", Depth: d.inventory.Stats().Queued, Capacity: inventory.QueueSize},
+		{Name: "lifecycle", Depth: uint64(d.pipeline.WaitingLives()), Capacity: pipeline.LifeQueue},
 	}
 	for _, x := range d.outputs {
 		depth, capacity := x.Queue()
@@ -241,13 +250,13 @@ func (d *daemon) printLedger() {
 	if err := w.Flush(); err != nil {
 		return // standard error is gone: nobody reads this
 	}
-	fmt.Fprintf(d.options.Stderr, "kept %d = decoded %d + malformed %d + in ring %d; decoded = released %d + held %d; skipped runs %d\n",
-		kept, p.Decoded, p.Malformed, p.InRing, p.Released, p.Held, p.SkippedRuns)
+	fmt.Fprintf(d.options.Stderr, "kept %d = decoded %d + injected %d + malformed %d + in ring %d; decoded + injected = released %d + held %d; skipped runs %d\n",
+		kept, p.Decoded, p.Injected, p.Malformed, p.InRing, p.Released, p.Held, p.SkippedRuns)
 	for _, x := range s.Exporters {
 		fmt.Fprintf(d.options.Stderr, "%s: released %d = exported %d + queue dropped %d + failed %d + scoped out %d + queued %d\n",
 			x.Name, x.Released, x.Exported, x.QueueDropped, x.Failed, x.ScopedOut, x.Queued)
 	}
-	closes := open == 0 && kept == p.Decoded+p.Malformed+p.InRing && p.Decoded == p.Released+p.Held
+	closes := open == 0 && kept == p.Decoded+p.Injected+p.Malformed+p.InRing && p.Decoded+p.Injected == p.Released+p.Held
 	for _, x := range s.Exporters {
 		closes = closes && x.Released == p.Released
 	}

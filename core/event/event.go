@@ -1,12 +1,13 @@
-// Package event holds the plain types that flow down the pipe: what one kernel
-// event is, once decoded. It is a leaf: it imports nothing and owns no data.
+// Package event holds the plain types that flow down the pipe: what one event is,
+// of the kernel once decoded, or of a container's life. It is a leaf: it imports
+// nothing and owns no data.
 //
 // An Event is filled in place and used again for the next record. Its byte
 // slices point into the ring or into the decoder's scratch memory and are valid
 // only until the function that was handed the Event returns.
 package event
 
-// Kind of an event, with the numbers of bpf/abi.h.
+// Kind of an event. Those of the kernel come first, with the numbers of bpf/abi.h.
 type Kind uint16
 
 const (
@@ -21,7 +22,22 @@ const (
 	FileOpen
 	CgroupCreate
 	CgroupRemove
-	// Kinds is how many there are.
+	// KernelKinds is how many the kernel tells of.
+	KernelKinds
+)
+
+// Kinds of what a container's runtime tells of its life. No policy decides on
+// them.
+const (
+	ContainerCreated = KernelKinds + iota
+	ContainerStarted
+	ContainerPaused
+	ContainerUnpaused
+	ContainerOOM
+	ContainerDied
+	ContainerRemoved
+	ImagePulled
+	// Kinds is how many there are of all.
 	Kinds
 )
 
@@ -31,6 +47,8 @@ var kindNames = [Kinds]string{
 	"network.close", "network.listen",
 	"file.open",
 	"cgroup.create", "cgroup.remove",
+	"container.created", "container.started", "container.paused", "container.unpaused",
+	"container.oom", "container.died", "container.removed", "image.pulled",
 }
 
 // String is the kind's name in output, configuration and policies.
@@ -54,6 +72,9 @@ func ParseKind(name string) (Kind, bool) {
 // Internal tells a kind that feeds the daemon itself and is not exported unless
 // an exporter names it.
 func (k Kind) Internal() bool { return k == CgroupCreate || k == CgroupRemove }
+
+// Injected tells a kind of which the kernel knows nothing.
+func (k Kind) Injected() bool { return k >= KernelKinds }
 
 // Priority of an event, with the numbers of bpf/abi.h: greater matters more.
 type Priority uint8
@@ -89,8 +110,8 @@ func ParsePriority(name string) (Priority, bool) {
 }
 
 // PooledRows is the number of decision rows that every policy has: one for each
-// kind and priority.
-const PooledRows = int(Kinds) * int(Priorities)
+// kind of the kernel and priority.
+const PooledRows = int(KernelKinds) * int(Priorities)
 
 // Row is the pooled decision row of a kind and priority.
 func Row(k Kind, p Priority) int { return int(k)*int(Priorities) + int(p) }
@@ -114,7 +135,7 @@ const (
 	PathDeleted  // no directory holds it any more
 )
 
-// Event is one decoded kernel event.
+// Event is one event: decoded, or injected.
 type Event struct {
 	Kind       Kind
 	Priority   Priority
@@ -145,6 +166,9 @@ type Event struct {
 	Network Network
 	Open    Open
 	Cgroup  Cgroup
+	// Life is set in an injected event, which has a kind and a priority beside it and
+	// nothing else; nil in those of the kernel.
+	Life *Life
 }
 
 // Weight is how many events this one stands for: 1 over the probability that it
@@ -218,4 +242,17 @@ type Open struct {
 type Cgroup struct {
 	Level uint32
 	Path  []byte // from the root of the default hierarchy
+}
+
+// Life is something that happened to a container, as its runtime told it.
+type Life struct {
+	TimeUnixNano int64  // by the runtime's clock, which is the wall's
+	Source       string // the discoverer that told it
+	// Inferred: nobody told it when it happened; a later description shows that it
+	// did.
+	Inferred bool
+	Exited   bool // ExitCode is told
+	ExitCode int32
+	Signal   uint32 // that ended it; 0: none, or not told
+	Image    string // of a pulled image, as it was asked for
 }

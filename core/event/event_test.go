@@ -27,7 +27,7 @@ func TestNamesOfKindsAndPrioritiesAreTheirOwnInverse(t *testing.T) {
 func TestRowsAndClassesAreOneToOne(t *testing.T) {
 	for row := range PooledRows {
 		k, p := RowClass(row)
-		if k >= Kinds || p >= Priorities || Row(k, p) != row {
+		if k >= KernelKinds || p >= Priorities || Row(k, p) != row {
 			t.Errorf("row %d is class %v %v, whose row is %d", row, k, p, Row(k, p))
 		}
 	}

@@ -74,7 +74,11 @@ func NewEncoder(node string, clock *Clock) *Encoder {
 // Append appends one line to b.
 func (x *Encoder) Append(b []byte, e *event.Event, a pipeline.Attribution) []byte {
 	b = append(b, `{"time":"`...)
-	b = x.appendTime(b, int64(e.TimeNS)+x.clock.offset.Load())
+	if e.Life != nil {
+		b = x.appendTime(b, e.Life.TimeUnixNano)
+	} else {
+		b = x.appendTime(b, int64(e.TimeNS)+x.clock.offset.Load())
+	}
 	b = append(b, `","kind":"`...)
 	b = append(b, e.Kind.String()...)
 	b = append(b, `","priority":"`...)
@@ -86,7 +90,11 @@ func (x *Encoder) Append(b []byte, e *event.Event, a pipeline.Attribution) []byt
 		b = strconv.AppendFloat(b, e.Weight(), 'g', -1, 64)
 	}
 	b = append(b, x.host...)
-	b = x.appendProcess(b, e)
+	if e.Life != nil {
+		b = appendLife(b, e.Life)
+	} else {
+		b = x.appendProcess(b, e)
+	}
 	switch e.Kind {
 	case event.NetworkConnect, event.NetworkConnectFailed, event.NetworkAccept,
 		event.NetworkClose, event.NetworkListen:
@@ -112,6 +120,31 @@ func (x *Encoder) Append(b []byte, e *event.Event, a pipeline.Attribution) []byt
 		b = append(b, `,"pending":true`...)
 	}
 	return append(b, "}\n"...)
+}
+
+// appendLife writes what the runtime told of something that happened.
+func appendLife(b []byte, l *event.Life) []byte {
+	b = append(b, `,"lifecycle":{"source":`...)
+	b = AppendString(b, l.Source)
+	if l.Exited {
+		b = append(b, `,"exit_code":`...)
+		b = strconv.AppendInt(b, int64(l.ExitCode), 10)
+	}
+	if l.Signal != 0 {
+		b = append(b, `,"signal":`...)
+		b = strconv.AppendUint(b, uint64(l.Signal), 10)
+		b = append(b, `,"signal_name":"`...)
+		b = append(b, signalName(l.Signal)...)
+		b = append(b, '"')
+	}
+	if l.Image != "" {
+		b = append(b, `,"image":`...)
+		b = AppendString(b, l.Image)
+	}
+	if l.Inferred {
+		b = append(b, `,"inferred":true`...)
+	}
+	return append(b, '}')
 }
 
 // appendTime writes RFC 3339 with nine digits of a second, in UTC. The part down

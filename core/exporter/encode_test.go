@@ -183,3 +183,31 @@ func BenchmarkEncode(b *testing.B) {
 		})
 	}
 }
+
+func TestTheLifeOfAContainerIsALineWithoutAProcess(t *testing.T) {
+	w := workload()
+	line := func(k event.Kind, l *event.Life, a pipeline.Attribution) string {
+		return string(NewEncoder("node-1", clock).Append(nil, &event.Event{Kind: k, Priority: event.Error, Life: l}, a))
+	}
+	head := func(kind string) string {
+		return `{"time":"1970-01-01T00:00:01.000000002Z","kind":"` + kind + `","priority":"error","weight":1,"host":{"name":"node-1"},"lifecycle":`
+	}
+	const at = 1_000_000_002
+	for _, tt := range []struct {
+		got, want string
+	}{
+		{line(event.ContainerDied, &event.Life{TimeUnixNano: at, Source: "docker", Exited: true, ExitCode: 137, Signal: 9}, pipeline.Attribution{Workload: w}),
+			head("container.died") + `{"source":"docker","exit_code":137,"signal":9,"signal_name":"SIGKILL"}` + string(w.Fragment) + "}\n"},
+		{line(event.ContainerRemoved, &event.Life{TimeUnixNano: at, Source: "crio", Inferred: true}, pipeline.Attribution{Workload: w}),
+			head("container.removed") + `{"source":"crio","inferred":true}` + string(w.Fragment) + "}\n"},
+		{line(event.ImagePulled, &event.Life{TimeUnixNano: at, Source: "s\n", Image: "a\"\xff\n"}, pipeline.Attribution{}),
+			head("image.pulled") + `{"source":"s\n","image":"a\"` + "\uFFFD" + `\n"}` + "}\n"},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%s\nwant\n%s", tt.got, tt.want)
+		}
+		if !json.Valid([]byte(tt.got)) {
+			t.Errorf("%s is no JSON", tt.got)
+		}
+	}
+}

@@ -49,6 +49,7 @@ type collector struct {
 	attributed, waited, expired, overflow, corrected               metric
 	containers, cgroups, key                                       metric
 	byPID, namespaces, pods, services                              metric
+	firstExecs, firstNamed                                         metric
 	delay                                                          *prometheus.Desc
 	queueDepth, queueCapacity                                      metric
 	pState, pInfo, pRestarts, pMemory, pCPU                        metric
@@ -72,10 +73,10 @@ func newCollector(source Source) *collector {
 	}
 
 	c.seen = counter("events_seen_total", "Events that reached the decision in the kernel: kept, sampled out, filtered and lost together.", "kind", "priority")
-	c.kept = counter("events_kept_total", "Events that were put into a ring.", "kind", "priority")
+	c.kept = counter("events_kept_total", "Events that were put into a ring, or injected.", "kind", "priority")
 	c.sampledOut = counter("events_sampled_out_total", "Events that the sampling policy left out.", "kind", "priority")
 	c.filtered = counter("events_filtered_total", "Events that a filter left out.", "kind", "priority")
-	c.lost = counter("events_lost_total", "Events that found no room in a ring.", "kind", "priority")
+	c.lost = counter("events_lost_total", "Events that found no room in a ring, or to be injected.", "kind", "priority")
 	c.keptBytes = counter("events_kept_bytes_total", "Bytes of the records that were put into a ring.", "kind", "priority")
 	c.probability = gauge("sampling_probability_ratio", "Probability that an event is kept, as the policy in force has it.", "kind", "priority", "group")
 
@@ -102,6 +103,8 @@ func newCollector(source Source) *collector {
 	c.overflow = counter("attribution_hold_overflow_events_total", "Events that should have waited, but for which there was no room.")
 	c.corrected = counter("attribution_corrected_total", "Cgroups whose container turned out to be another.")
 	c.byPID = counter("attribution_by_pid_namespace_events_total", "Events of containers that were told by their pid namespace, since their cgroup is the host's.")
+	c.firstExecs = counter("first_execs_total", "First execs that were met of containers' cgroups, and of cgroups that may be a container's.")
+	c.firstNamed = counter("first_execs_named_total", "Those of the first execs that were released with the container's id, name and image.")
 	c.delay = describe("attribution_delay_seconds", "How long after it happened an event that waited was released.", nil)
 	c.containers = gauge("containers", "Containers that are described now.")
 	c.cgroups = gauge("cgroups", "Cgroups of the default hierarchy that are there now.")
@@ -243,6 +246,8 @@ func (c *collector) collectAttribution(s sink, a *protov1.Attribution) {
 	s.count(c.overflow, a.GetHeldOverflow())
 	s.count(c.corrected, a.GetCorrected())
 	s.count(c.byPID, a.GetByPidNamespace())
+	s.count(c.firstExecs, a.GetFirstExecs())
+	s.count(c.firstNamed, a.GetFirstExecsNamed())
 	s.count(c.containers, a.GetContainers())
 	s.count(c.cgroups, a.GetCgroups())
 	s.value(c.key, 1, a.GetKey())

@@ -57,7 +57,7 @@ func someFigures() *figures {
 			},
 			Attribution: &protov1.Attribution{
 				Host: 8, Container: 50, Pending: 10, HeldTotal: 4, HeldExpired: 1, HeldOverflow: 1, Corrected: 1,
-				Containers: 2, Cgroups: 20, Key: "cgroup", ByPidNamespace: 12,
+				FirstExecs: 16, FirstExecsNamed: 15, Containers: 2, Cgroups: 20, Key: "cgroup", ByPidNamespace: 12,
 				Delay: &protov1.Histogram{BoundsSeconds: []float64{0.001, 0.5}, Counts: []uint64{1, 2, 1}, SumSeconds: 1.25},
 			},
 			Queues:     []*protov1.QueueDepth{{Queue: "hold", Depth: 2, Capacity: 4096}},
@@ -108,7 +108,7 @@ func TestEveryDescribedMetricIsCollected(t *testing.T) {
 
 func TestMetricsTellTheLedgerAndTheRest(t *testing.T) {
 	want := `
-# HELP ebpf_tracer_events_kept_total Events that were put into a ring.
+# HELP ebpf_tracer_events_kept_total Events that were put into a ring, or injected.
 # TYPE ebpf_tracer_events_kept_total counter
 ebpf_tracer_events_kept_total{kind="process.exec",priority="info"} 70
 ebpf_tracer_events_kept_total{kind="process.exit",priority="critical"} 1
@@ -124,6 +124,12 @@ ebpf_tracer_attribution_delay_seconds_bucket{le="0.5"} 3
 ebpf_tracer_attribution_delay_seconds_bucket{le="+Inf"} 4
 ebpf_tracer_attribution_delay_seconds_sum 1.25
 ebpf_tracer_attribution_delay_seconds_count 4
+# HELP ebpf_tracer_first_execs_total First execs that were met of containers' cgroups, and of cgroups that may be a container's.
+# TYPE ebpf_tracer_first_execs_total counter
+ebpf_tracer_first_execs_total 16
+# HELP ebpf_tracer_first_execs_named_total Those of the first execs that were released with the container's id, name and image.
+# TYPE ebpf_tracer_first_execs_named_total counter
+ebpf_tracer_first_execs_named_total 15
 # HELP ebpf_tracer_exporter_queue_dropped_events_total Events that found no room in the exporter's queue.
 # TYPE ebpf_tracer_exporter_queue_dropped_events_total counter
 ebpf_tracer_exporter_queue_dropped_events_total{exporter="json"} 1

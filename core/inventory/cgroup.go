@@ -32,6 +32,7 @@ type Cgroup struct {
 	owner   atomic.Pointer[container]
 	settled atomic.Bool // the owner has been looked for
 	waived  atomic.Bool
+	execed  atomic.Bool
 	asked   atomic.Uint64 // the claimants that have yet to answer, a bit each
 
 	// Under the inventory's lock.
@@ -75,6 +76,9 @@ func (c *Cgroup) Waive() { c.waived.Store(true) }
 
 // Waived tells whether Waive was called.
 func (c *Cgroup) Waived() bool { return c.waived.Load() }
+
+// FirstExec tells, once, that an exec in this cgroup is the first that was met.
+func (c *Cgroup) FirstExec() bool { return !c.execed.Load() && c.execed.CompareAndSwap(false, true) }
 
 // hints are the container ids in a path, from the root on.
 func hints(path string) (out []string) {

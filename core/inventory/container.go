@@ -41,6 +41,7 @@ type container struct {
 	expired  bool                // removed since nobody vouches for it any more
 	into     *container          // it turned out to be this one
 	unmade   bool                // among the unmade
+	life     life
 
 	// Of its facets together.
 	rank       int
@@ -95,6 +96,9 @@ func (i *Inventory) absorb(c, other *container) {
 			c.mesh[name] = f
 		}
 	}
+	if other.life.stage > c.life.stage {
+		c.life = other.life
+	}
 	other.into = c
 	i.inPod(c, other.podUID)
 	for g := range other.cgroups {
@@ -140,6 +144,9 @@ func (i *Inventory) describe(source string, generation uint64, d *protov1.Contai
 	}
 	if !c.removed.IsZero() {
 		c.removed, c.expired = time.Time{}, false
+		if c.life.stage == buried && c.life.source == source { // and all the same it is there
+			c.life = life{}
+		}
 		i.stats.Containers++
 	}
 	c.facets[origin{source, k.scope}] = &facet{told: d, generation: generation}
@@ -168,6 +175,7 @@ func (i *Inventory) forget(from origin, c *container) {
 	if f == nil || !f.gone.IsZero() {
 		return
 	}
+	i.inferRemoval(from.source, c)
 	f.gone = i.options.Now()
 	for _, other := range c.facets {
 		if other.gone.IsZero() {

@@ -40,6 +40,16 @@ type Workload struct {
 	Fragment  []byte            // what Options.Encode made of it
 }
 
+// Named tells whether the container's id, name and image are known.
+func (w *Workload) Named() bool {
+	if w == nil {
+		return false
+	}
+	c := w.Container
+	image := c.GetImage()
+	return c.GetId() != "" && c.GetName() != "" && (image.GetName() != "" || image.GetDigest() != "" || image.GetId() != "")
+}
+
 // Options of New.
 type Options struct {
 	// Encode makes the form of a workload that exporters put into every event.
@@ -52,6 +62,10 @@ type Options struct {
 	// StaleTTL is how long the descriptions of a discoverer that is away stay in
 	// force; 0: five minutes.
 	StaleTTL time.Duration
+	// Happened is called for everything that happened to containers, in order, under
+	// the inventory's lock: it must not block and must not call the inventory. nil:
+	// nobody listens.
+	Happened func(Happening)
 	// Now is the clock of Run's sweeps; nil: the system's.
 	Now func() time.Time
 }
@@ -81,6 +95,7 @@ type Inventory struct {
 	sources    map[string]*source
 	claimants  claimants
 	observers  map[*Observer]struct{}
+	pulls      pulls
 	scans      uint64
 	stats      Stats
 }
@@ -96,6 +111,9 @@ type Stats struct {
 	Unplaced   uint64 // mesh facts about workloads that are not known
 	Queued     uint64 // changes of cgroups that wait to be applied, of QueueSize
 	Missed     uint64 // changes of cgroups that found the queue full: a rescan finds them
+	// Words of discoverers on their containers' lives that were left out: of what
+	// another source told before or tells better, and of what is not known.
+	LifeRepeated, LifeStrange uint64
 }
 
 // New makes an empty inventory.
@@ -105,6 +123,9 @@ func New(o Options) *Inventory {
 	}
 	if o.Encode == nil {
 		o.Encode = func(*Workload) []byte { return nil }
+	}
+	if o.Happened == nil {
+		o.Happened = func(Happening) {}
 	}
 	if o.Rescan == nil {
 		o.Rescan = func() {}

@@ -22,6 +22,9 @@ type source struct {
 	away       bool
 	since      time.Time // that it is away and told nothing
 	expired    bool      // what it told is forgotten
+	tells      bool      // of its containers' lives
+	heard      bool      // a snapshot of its containers was complete once
+	deaf       time.Time // since when it may not have been heard; zero: it is
 }
 
 // told is a description by one source.
@@ -95,13 +98,19 @@ func (i *Inventory) apply(name string, s *source, change *protov1.InventoryChang
 		s.snapshot = true
 		s.generation++
 		s.kinds = c.Reset_.GetKinds()
+		s.lost(i.options.Now())
 	case *protov1.InventoryChange_Synced:
 		if !s.snapshot {
 			return fmt.Errorf("%w: synced without reset", ErrProtocol)
 		}
 		s.snapshot = false
-		i.forgetOlder(name, s, func(k protov1.WorkloadKind) bool { return len(s.kinds) == 0 || slices.Contains(s.kinds, k) })
+		of := func(k protov1.WorkloadKind) bool { return len(s.kinds) == 0 || slices.Contains(s.kinds, k) }
+		i.forgetOlder(name, s, of)
 		i.setAway(name, s, false)
+		if of(protov1.WorkloadKind_WORKLOAD_KIND_CONTAINER) {
+			i.inferLives(name, s)
+			s.heard, s.deaf = true, time.Time{}
+		}
 	case *protov1.InventoryChange_Container:
 		i.describe(name, s.generation, c.Container)
 	case *protov1.InventoryChange_Pod:
@@ -112,9 +121,18 @@ func (i *Inventory) apply(name string, s *source, change *protov1.InventoryChang
 		i.forgotten(name, c.Removed)
 	case *protov1.InventoryChange_Considered:
 		i.considered(name, c.Considered.GetCgroupId())
+	case *protov1.InventoryChange_Lifecycle:
+		i.lived(name, c.Lifecycle)
 	}
-	// Lifecycle and subscriptions are not the inventory's.
+	// Subscriptions are not the inventory's.
 	return nil
+}
+
+// lost notes since when the source may not have been heard.
+func (s *source) lost(now time.Time) {
+	if s.deaf.IsZero() {
+		s.deaf = now
+	}
 }
 
 func (i *Inventory) forgotten(name string, r *protov1.Removed) {
@@ -172,6 +190,7 @@ func (i *Inventory) Away(name string) {
 		s.since, s.expired = i.options.Now(), false
 	}
 	s.snapshot = false
+	s.lost(i.options.Now())
 	i.claimants.away(name, i.options.Now())
 	i.setAway(name, s, true)
 }
@@ -187,7 +206,7 @@ func (i *Inventory) Forget(name string) {
 	s.generation++ // and so all it told is older
 	s.expired = true
 	i.forgetOlder(name, s, func(protov1.WorkloadKind) bool { return true })
-	s.expired = false
+	s.expired, s.heard, s.deaf = false, false, time.Time{}
 	i.setAway(name, s, false)
 	i.unclaim(name)
 }

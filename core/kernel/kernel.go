@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -50,6 +51,7 @@ type Kernel struct {
 	faults  *ebpf.Map
 	policy  *policyMaps
 	loader  loader
+	alarm   atomic.Pointer[alarm] // while Read runs
 
 	changing sync.Mutex // one probe is attached or detached at a time
 	noArgs   bool

@@ -91,7 +91,11 @@ func (k *Kernel) Read(ctx context.Context, sink Sink) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, alarm.close()) }()
+	k.alarm.Store(alarm)
+	defer func() {
+		k.alarm.Store(nil)
+		err = errors.Join(err, alarm.close())
+	}()
 	stopped := make(chan error, 1)
 	unhook := context.AfterFunc(ctx, func() { stopped <- alarm.stop() })
 	defer func() {
@@ -141,6 +145,15 @@ func (k *Kernel) Read(ctx context.Context, sink Sink) (err error) {
 	}
 	sink.Drained()
 	return nil
+}
+
+// Wake has Drained called soon, where Read runs. It never waits, and may be called by
+// any goroutine.
+func (k *Kernel) Wake() {
+	if a := k.alarm.Load(); a != nil {
+		// It fails only when it is closed, after which nobody waits.
+		_ = a.wake()
+	}
 }
 
 func (k *Kernel) ringFDs() []int {

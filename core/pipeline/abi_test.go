@@ -87,7 +87,7 @@ func TestNumbersAreThoseOfTheHeader(t *testing.T) {
 		want           map[string]uint64
 		count          string
 	}{
-		{"kind", "EVENT_", names(int(event.Kinds), func(i int) string { return event.Kind(i).String() }), "EVENT_KINDS"},
+		{"kind", "EVENT_", names(int(event.KernelKinds), func(i int) string { return event.Kind(i).String() }), "EVENT_KINDS"},
 		{"priority", "PRIORITY_", names(int(event.Priorities), func(i int) string { return event.Priority(i).String() }), "PRIORITIES"},
 		{"flag", "FLAG_", map[string]uint64{
 			"ARGS_TRUNCATED": uint64(event.ArgsTruncated), "PATH_TRUNCATED": uint64(event.PathTruncated),

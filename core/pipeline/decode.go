@@ -86,7 +86,7 @@ func (d *Decoder) Decode(record []byte, e *event.Event) error {
 	h := record[:headerSize:headerSize]
 	e.Kind = event.Kind(order.Uint16(h[offKind:]))
 	e.Priority = event.Priority(h[offPriority])
-	if e.Kind >= event.Kinds {
+	if e.Kind >= event.KernelKinds {
 		return errKind
 	}
 	if e.Priority >= event.Priorities {

@@ -67,7 +67,7 @@ func TestARecordThatIsCutOrLiesAboutLengthsIsMalformed(t *testing.T) {
 		}
 	}
 	for name, record := range map[string][]byte{
-		"an unknown kind":     header(event.Kinds, 0, 1),
+		"an unknown kind":     header(event.KernelKinds, 0, 1),
 		"an unknown priority": header(event.ProcessFork, event.Priorities, 1),
 		"an unknown family":   networkRecord(1),
 		"a threshold of 1":    append(append([]byte{}, forkRecord(1)[:offThreshold+7]...), append([]byte{1}, forkRecord(1)[offThreshold+8:]...)...),

@@ -53,13 +53,17 @@ type Options struct {
 	// Unknown is called for every event of a cgroup that was never told. It must
 	// not block, and be cheap.
 	Unknown func()
+	// Wake is called when there is something to inject, so that Drained is called
+	// soon. It must not block. nil: it will be.
+	Wake func()
 	// Monotonic is the clock of the events, in nanoseconds.
 	Monotonic func() uint64
 }
 
-// Stats are totals since the start, but for Held: Decoded = Released + Held.
+// Stats are totals since the start, but for Held:
+// Decoded + Injected = Released + Held.
 type Stats struct {
-	Decoded, Malformed, Released, Held uint64
+	Decoded, Malformed, Injected, Released, Held uint64
 
 	Host, Container, Pending uint64 // released, by attribution
 	ByPID                    uint64 // of Container: by the pid namespace, not the cgroup
@@ -67,7 +71,14 @@ type Stats struct {
 	HeldTotal, HeldExpired, HeldOverflow uint64
 	Delay                                Histogram // of the events that waited
 
+	// FirstExecs are the first execs that were met of containers' cgroups, and of those
+	// that may be one's; FirstExecsNamed those that were released with the container's
+	// id, name and image.
+	FirstExecs, FirstExecsNamed uint64
+
 	ByKind [event.Kinds]uint64 // released
+
+	byLife [injectedRows]uint64 // injected, by class
 }
 
 // Pipeline is a kernel.Sink. All methods but Stats are for one goroutine.
@@ -77,6 +88,7 @@ type Pipeline struct {
 	event   event.Event
 	holds   holds
 	stats   Stats
+	lives   lives
 
 	lastID uint64 // the cgroup of the last event, since events come in runs
 	last   *inventory.Cgroup
@@ -93,7 +105,10 @@ func New(o Options) *Pipeline {
 	if o.ByPID == nil {
 		o.ByPID = func(*event.Event) *inventory.Workload { return nil }
 	}
-	return &Pipeline{options: o, holds: newHolds(o.HoldCgroup, o.HoldTotal)}
+	return &Pipeline{
+		options: o, holds: newHolds(o.HoldCgroup, o.HoldTotal),
+		lives: lives{waiting: make(chan inventory.Happening, LifeQueue)},
+	}
 }
 
 // Record takes one raw record from a ring.
@@ -163,7 +178,10 @@ func (p *Pipeline) attribution(g *inventory.Cgroup, id uint64) (a Attribution, w
 }
 
 func (p *Pipeline) release(e *event.Event, a Attribution) {
-	if a.Workload == nil && !a.Pending && !e.Kind.Internal() {
+	if e.Kind == event.ProcessExec && (a.Workload != nil || a.Pending) {
+		p.first(e, a)
+	}
+	if a.Workload == nil && !a.Pending && !e.Kind.Internal() && !e.Kind.Injected() {
 		if a.Workload = p.options.ByPID(e); a.Workload != nil {
 			p.stats.ByPID++
 		}
@@ -186,9 +204,12 @@ func (p *Pipeline) release(e *event.Event, a Attribution) {
 // again is how often held events are looked at.
 const again = 5 * time.Millisecond
 
-// Drained releases the held events whose metadata has come or whose time is up,
-// flushes the exporters and publishes the statistics.
+// Drained releases what waits to be injected and the held events whose metadata has
+// come or whose time is up, flushes the exporters and publishes the statistics. A
+// container's creation was told before what was held of it could be attributed, and so
+// comes out before it.
 func (p *Pipeline) Drained() time.Duration {
+	p.inject(false)
 	if p.holds.count > 0 {
 		p.review(false)
 	}
@@ -196,7 +217,7 @@ func (p *Pipeline) Drained() time.Duration {
 		x.Flush()
 	}
 	p.publish()
-	if p.holds.count > 0 {
+	if p.holds.count > 0 || p.lives.taken {
 		return again
 	}
 	return 0
@@ -212,8 +233,9 @@ func (p *Pipeline) Congested() bool {
 	return false
 }
 
-// Close releases everything that is held. After it Stats are final.
+// Close releases everything that is held or waits to be injected. After it Stats are final.
 func (p *Pipeline) Close() {
+	p.closeLives()
 	p.review(true)
 	for _, x := range p.options.Exporters {
 		x.Flush()

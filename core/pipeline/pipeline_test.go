@@ -78,7 +78,7 @@ func (r *rig) check(t *testing.T, want ...string) {
 		t.Errorf("released %q, want %q", r.sheet.lines, want)
 	}
 	s := r.Stats()
-	if s.Decoded != s.Released+s.Held || s.Released != s.Host+s.Container+s.Pending {
+	if s.Decoded+s.Injected != s.Released+s.Held || s.Released != s.Host+s.Container+s.Pending {
 		t.Errorf("the ledger does not close: %+v", s)
 	}
 }
@@ -228,7 +228,7 @@ func TestWhatTheCgroupGivesToTheHostThePidNamespaceMayGiveToAContainer(t *testin
 func TestAMalformedRecordIsCountedAndNothingElse(t *testing.T) {
 	r := newRig(64, 4096)
 	r.Record([]byte("short"))
-	r.Record(header(event.Kinds, 0, 1))
+	r.Record(header(event.KernelKinds, 0, 1))
 	r.Drained()
 	r.check(t)
 	if s := r.Stats(); s.Malformed != 2 || s.Decoded != 0 {

@@ -79,7 +79,9 @@ type Inventory interface {
 	RemovePod(uid string) error
 	// RemoveService forgets a service.
 	RemoveService(uid string) error
-	// Lifecycle reports something that happened to a container.
+	// Lifecycle reports something that happened to a container, which was described
+	// before and is removed after. Each becomes an event of the daemon's, with the
+	// container as it was last described; one that repeats what is known does not.
 	Lifecycle(*protov1.Lifecycle) error
 	// Considered answers a cgroup fact, of a subscription with claims, that is of
 	// none of the plugin's containers. The cgroup's first events wait for it.

@@ -60,7 +60,7 @@ func TestTheLedgerIsReadFromWhatTheDaemonPrints(t *testing.T) {
                   KIND  PRIORITY  SEEN  KEPT  SAMPLED OUT  FILTERED  LOST
           process.exec    normal    12    10            0         0     2
           process.exec  critical     1     1            0         0     0
-kept 11 = decoded 11 + malformed 0 + in ring 0; decoded = released 11 + held 0; skipped runs 3
+kept 11 = decoded 11 + injected 0 + malformed 0 + in ring 0; decoded + injected = released 11 + held 0; skipped runs 3
 json: released 11 = exported 5 + queue dropped 4 + failed 2 + scoped out 0 + queued 0
 the ledger closes
 `)

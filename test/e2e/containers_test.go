@@ -130,7 +130,7 @@ probe "network" {}`))
 func TestOfTwoHundredShortContainersEachFirstExecIsAttributedWhileTheDiscovererHangs(t *testing.T) {
 	const containers, atOnce = 200, 8
 	d := dockerd(t)
-	tr := harness.Start(t, withDocker(d, ""))
+	tr := harness.Start(t, patient(withDocker(d, "")))
 	mine := tag()
 	name := func(i int) string { return fmt.Sprintf("%s-%d", strings.Trim(mine, ":"), i) }
 	ids := make([]string, containers)
@@ -165,6 +165,9 @@ func TestOfTwoHundredShortContainersEachFirstExecIsAttributedWhileTheDiscovererH
 		t.Fatal(err)
 	}
 	tr.UntilCount(containers, "process.exec", inside(mine))
+	for _, id := range ids {
+		untilRemoved(tr, id)
+	}
 	if again := tr.PluginPID("discoverer", "docker"); again != discoverer {
 		t.Errorf("the discoverer was started again: process %d, then %d", discoverer, again)
 	}
@@ -195,6 +198,9 @@ func TestOfTwoHundredShortContainersEachFirstExecIsAttributedWhileTheDiscovererH
 		e := found[0]
 		checkIs(t, e, id, name(i), noopName, "test")
 		attributed++
+		if got, want := lifeOf(ofContainer[id]), []string{"created", "started", "died 0", "removed"}; !slices.Equal(got, want) {
+			t.Errorf("the life of container %d is told as %q, want %q", i, got, want)
+		}
 		for _, other := range ofContainer[id] {
 			// The runtime may join the container's cgroup before it executes itself
 			// once more, inside; what the image holds comes after that.
@@ -218,7 +224,8 @@ func TestOfTwoHundredShortContainersEachFirstExecIsAttributedWhileTheDiscovererH
 	slices.Sort(lifetimes)
 	t.Logf("from exec to exit a container lived, by the events' own times: median %v, p95 %v, longest %v",
 		lifetimes[containers/2], lifetimes[containers*95/100-1], lifetimes[containers-1])
-	checkLedger(t, ledger, false, map[string]int64{"process.exec": containers, "process.exit": containers})
+	checkLedger(t, ledger, false, map[string]int64{"process.exec": containers, "process.exit": containers,
+		"container.created": containers, "container.started": containers, "container.died": containers, "container.removed": containers})
 }
 
 func TestAContainerOlderThanTheDaemonIsKnown(t *testing.T) {

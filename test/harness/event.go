@@ -23,6 +23,7 @@ type Event struct {
 		Path string
 	}
 	Error     *Error
+	Lifecycle *Lifecycle
 	Container *Container
 	K8s       map[string]any
 	Mesh      map[string]any
@@ -96,6 +97,16 @@ type Error struct {
 	Errno int
 }
 
+// Lifecycle is what a runtime told of something that happened to a container.
+type Lifecycle struct {
+	Source     string
+	ExitCode   *int `json:"exit_code"`
+	Signal     int
+	SignalName string `json:"signal_name"`
+	Image      string
+	Inferred   bool
+}
+
 // Container is what is known of the event's container.
 type Container struct {
 	ID, Name string
@@ -147,10 +158,10 @@ func (e *Event) Arg(want string) bool {
 	return false
 }
 
-// Select gives the events of a kind that match; match may be nil.
+// Select gives the events of a kind, or of all for "", that match; match may be nil.
 func Select(events []Event, kind string, match func(*Event) bool) (out []*Event) {
 	for i := range events {
-		if e := &events[i]; e.Kind == kind && (match == nil || match(e)) {
+		if e := &events[i]; (kind == "" || e.Kind == kind) && (match == nil || match(e)) {
 			out = append(out, e)
 		}
 	}

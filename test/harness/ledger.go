@@ -28,7 +28,7 @@ type Exported struct{ Released, Exported, QueueDropped, Failed, ScopedOut, Queue
 type Ledger struct {
 	Rows map[Class]Counts
 
-	Kept, Decoded, Malformed, InRing, Released, Held, SkippedRuns int64
+	Kept, Decoded, Injected, Malformed, InRing, Released, Held, SkippedRuns int64
 
 	Exporters map[string]Exported
 	Closes    bool // by the daemon's own word
@@ -54,7 +54,7 @@ func (l *Ledger) Sum() (sum Counts) {
 
 var (
 	rowLine      = regexp.MustCompile(`^ *([a-z]+\.[a-z_]+) +([a-z]+) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+) *$`)
-	pipelineLine = regexp.MustCompile(`^kept (\d+) = decoded (\d+) \+ malformed (\d+) \+ in ring (\d+); decoded = released (\d+) \+ held (\d+); skipped runs (\d+)$`)
+	pipelineLine = regexp.MustCompile(`^kept (\d+) = decoded (\d+) \+ injected (\d+) \+ malformed (\d+) \+ in ring (\d+); decoded \+ injected = released (\d+) \+ held (\d+); skipped runs (\d+)$`)
 	exporterLine = regexp.MustCompile(`^(\S+): released (\d+) = exported (\d+) \+ queue dropped (\d+) \+ failed (\d+) \+ scoped out (\d+) \+ queued (\d+)$`)
 )
 
@@ -78,8 +78,8 @@ func ParseLedger(stderr string) (*Ledger, error) {
 			l.Rows[class] = sum
 		case pipelineLine.MatchString(line):
 			n := numbers(pipelineLine.FindStringSubmatch(line)[1:])
-			l.Kept, l.Decoded, l.Malformed, l.InRing = n[0], n[1], n[2], n[3]
-			l.Released, l.Held, l.SkippedRuns = n[4], n[5], n[6]
+			l.Kept, l.Decoded, l.Injected, l.Malformed, l.InRing = n[0], n[1], n[2], n[3], n[4]
+			l.Released, l.Held, l.SkippedRuns = n[5], n[6], n[7]
 			found = true
 		case exporterLine.MatchString(line):
 			m := exporterLine.FindStringSubmatch(line)
@@ -119,14 +119,14 @@ func (l *Ledger) Check() (wrong []string) {
 	if sum := l.Sum(); sum.Kept != l.Kept {
 		complain("the rows kept %d, the pipeline says %d", sum.Kept, l.Kept)
 	}
-	if l.Kept != l.Decoded+l.Malformed+l.InRing {
-		complain("kept %d is not decoded %d + malformed %d + in ring %d", l.Kept, l.Decoded, l.Malformed, l.InRing)
+	if l.Kept != l.Decoded+l.Injected+l.Malformed+l.InRing {
+		complain("kept %d is not decoded %d + injected %d + malformed %d + in ring %d", l.Kept, l.Decoded, l.Injected, l.Malformed, l.InRing)
 	}
 	if l.Malformed != 0 || l.InRing != 0 || l.Held != 0 {
 		complain("at the end %d are malformed, %d in the ring, %d held", l.Malformed, l.InRing, l.Held)
 	}
-	if l.Decoded != l.Released+l.Held {
-		complain("decoded %d is not released %d + held %d", l.Decoded, l.Released, l.Held)
+	if l.Decoded+l.Injected != l.Released+l.Held {
+		complain("decoded %d + injected %d is not released %d + held %d", l.Decoded, l.Injected, l.Released, l.Held)
 	}
 	for name, x := range l.Exporters {
 		if x.Released != l.Released {

@@ -54,6 +54,7 @@ type row struct {
 	runtime string            // as events name it
 	image   bool              // the runtime knows of images
 	differs map[string]string // fields that it can't tell, or tells otherwise, and why
+	silent  map[string]string // words of a container's life that it can't tell, and why
 }
 
 func TestOneSuiteOnEveryRuntime(t *testing.T) {
@@ -83,6 +84,7 @@ func TestOneSuiteOnEveryRuntime(t *testing.T) {
 				{"the first exec of each short container is attributed", shortContainers},
 				{"every field is told as the runtime tells it", fields},
 				{"an older container is known, what exec starts in it is its own, and it goes when it is removed", olderExecRemoval},
+				{"the life of a container is told in order, each thing once", life},
 				{"nothing is lost while the runtime and the discoverer are killed", killed},
 			} {
 				t.Run(question.name, func(t *testing.T) { question.ask(t, r, rt) })

@@ -129,3 +129,19 @@ func TestNumbersHaveUnits(t *testing.T) {
 		}
 	}
 }
+
+func TestTheLifeOfAContainerIsALineForPeople(t *testing.T) {
+	for line, want := range map[string]string{
+		`{"kind":"container.died","priority":"error","lifecycle":{"exit_code":137,"signal_name":"SIGKILL","inferred":true},"container":{"name":"web"}}`: "container.died          web                   -                       status 137 SIGKILL (inferred)  error\n",
+		`{"kind":"container.paused","lifecycle":{"source":"docker"},"container":{"name":"web"}}`:                                                        "container.paused        web                   -                     \n",
+		`{"kind":"image.pulled","lifecycle":{"image":"evil\u001b[31m:1"}}`:                                                                              "image.pulled            -                     -                       evil\\x1b[31m:1\n",
+	} {
+		got, err := eventLine([]byte(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, got, _ := strings.Cut(string(got), "  "); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -20,6 +20,12 @@ type shownEvent struct {
 		ID   string `json:"id"`
 		Name string `json:"name"`
 	} `json:"container"`
+	Lifecycle *struct {
+		ExitCode *int32 `json:"exit_code"`
+		Signal   string `json:"signal_name"`
+		Image    string `json:"image"`
+		Inferred bool   `json:"inferred"`
+	} `json:"lifecycle"`
 	Process struct {
 		PID        uint32 `json:"pid"`
 		ParentPID  uint32 `json:"parent_pid"`
@@ -94,6 +100,24 @@ func eventLine(line []byte) ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
+// lived says what happened to the container.
+func (e *shownEvent) lived() (parts []string) {
+	l := e.Lifecycle
+	if l.Image != "" {
+		parts = append(parts, l.Image)
+	}
+	if l.ExitCode != nil {
+		parts = append(parts, "status", strconv.Itoa(int(*l.ExitCode)))
+	}
+	if l.Signal != "" {
+		parts = append(parts, l.Signal)
+	}
+	if l.Inferred {
+		parts = append(parts, "(inferred)")
+	}
+	return parts
+}
+
 // what says what the process did.
 func (e *shownEvent) what() string {
 	var parts []string
@@ -107,6 +131,8 @@ func (e *shownEvent) what() string {
 		parts = append(parts, e.Process.Exit.Signal, "after", seconds(e.Process.Duration))
 	case e.Process.Exit != nil:
 		parts = append(parts, "status", strconv.FormatUint(uint64(e.Process.Exit.Code), 10), "after", seconds(e.Process.Duration))
+	case e.Lifecycle != nil:
+		parts = e.lived()
 	case e.Kind == "process.fork":
 		parts = append(parts, fmt.Sprintf("of %d", e.Process.ParentPID))
 	case e.File.Path != "":

@@ -173,12 +173,13 @@ func (*figures) Stats() (*protov1.Stats, error) {
 		Kernel: []*protov1.LedgerRow{
 			{Kind: "process.exec", Priority: "info", Seen: 110, Kept: 90, SampledOut: 10, Filtered: 6, Lost: 4, Bytes: 9000, Probability: 0.9},
 			{Kind: "process.exit", Priority: "error", Seen: 10, Kept: 10, Bytes: 900, Probability: 1},
+			{Kind: "container.died", Priority: "error", Seen: 3, Kept: 2, Lost: 1, Probability: 1},
 		},
-		Pipeline: &protov1.Pipeline{Decoded: 95, Malformed: 1, InRing: 1, Released: 90, Held: 5, SkippedRuns: 2},
+		Pipeline: &protov1.Pipeline{Decoded: 95, Injected: 2, Malformed: 1, InRing: 1, Released: 92, Held: 5, SkippedRuns: 2},
 		Exporters: []*protov1.ExporterStats{
-			{Name: "json", Released: 90, Exported: 80, QueueDropped: 4, Failed: 3, ScopedOut: 2, Queued: 1, Bytes: 70_000, LastError: "no space left on device"},
+			{Name: "json", Released: 92, Exported: 82, QueueDropped: 4, Failed: 3, ScopedOut: 2, Queued: 1, Bytes: 70_000, LastError: "no space left on device"},
 		},
-		Attribution: &protov1.Attribution{Host: 10, Container: 70, Pending: 10, HeldTotal: 8, HeldExpired: 1, HeldOverflow: 2, Corrected: 1,
+		Attribution: &protov1.Attribution{FirstExecs: 8, FirstExecsNamed: 7, Host: 10, Container: 72, Pending: 10, HeldTotal: 8, HeldExpired: 1, HeldOverflow: 2, Corrected: 1,
 			DelayP50Seconds: 0.02, DelayP99Seconds: 0.5, Containers: 2, Cgroups: 30, Key: "default-hierarchy cgroup"},
 		Queues:     []*protov1.QueueDepth{{Queue: "hold", Depth: 5, Capacity: 4096}},
 		Policy:     &protov1.PolicyStats{Generation: 7, Source: "threshold", Swaps: 7, Refused: 1, Reason: "below 1,000 events a second"},

@@ -118,7 +118,7 @@ func showBalance(out io.Writer, s *protov1.Stats, _ time.Time) error {
 	p := s.GetPipeline()
 	lines := []string{
 		equation([]term{{"seen", seen}}, []term{{"kept", kept}, {"sampled out", sampledOut}, {"filtered", filtered}, {"lost", lost}}),
-		equation([]term{{"kept", kept}}, []term{{"decoded", p.GetDecoded()}, {"malformed", p.GetMalformed()}, {"in ring", p.GetInRing()}}),
+		equation([]term{{"kept", kept}}, []term{{"decoded", p.GetDecoded()}, {"injected", p.GetInjected()}, {"malformed", p.GetMalformed()}, {"in ring", p.GetInRing()}}),
 		equation([]term{{"decoded", p.GetDecoded()}, {"injected", p.GetInjected()}}, []term{{"released", p.GetReleased()}, {"held", p.GetHeld()}}),
 	}
 	for _, x := range s.GetExporters() {
@@ -163,8 +163,17 @@ func showAttribution(out io.Writer, s *protov1.Stats, _ time.Time) error {
 		fmt.Sprintf("by the pid namespace, the cgroup being the host's: %d", a.GetByPidNamespace()),
 		fmt.Sprintf("held %d, in vain %d, no room %d, corrected later %d", a.GetHeldTotal(), a.GetHeldExpired(), a.GetHeldOverflow(), a.GetCorrected()),
 		fmt.Sprintf("delay of those held: p50 %s, p99 %s", seconds(a.GetDelayP50Seconds()), seconds(a.GetDelayP99Seconds())),
+		fmt.Sprintf("first execs of containers %d, %s", a.GetFirstExecs(), named(a)),
 		fmt.Sprintf("containers %d, pods %d, services %d, namespaces %d, cgroups %d", a.GetContainers(), d.GetPods(), d.GetServices(), d.GetNamespaces(), a.GetCgroups()),
 	})
+}
+
+// named is how many first execs could be told whose they are.
+func named(a *protov1.Attribution) string {
+	if a.GetFirstExecs() == 0 {
+		return "named 0"
+	}
+	return fmt.Sprintf("named %d (%.2f %%)", a.GetFirstExecsNamed(), 100*float64(a.GetFirstExecsNamed())/float64(a.GetFirstExecs()))
 }
 
 func showPolicy(out io.Writer, s *protov1.Stats, now time.Time) error {

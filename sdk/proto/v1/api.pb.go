@@ -2114,7 +2114,8 @@ func (x *Discovered) GetServiceMeshSupport() bool {
 }
 
 // LedgerRow: seen = kept + sampled_out + filtered + lost. A kind and priority may
-// stand in several rows: add them up.
+// stand in several rows: add them up. Kinds that do not come from the kernel
+// (container.*, image.pulled) are never sampled out.
 type LedgerRow struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -2231,8 +2232,8 @@ func (x *LedgerRow) GetGroup() string {
 	return ""
 }
 
-// Pipeline: kept = decoded + malformed + in_ring, where in_ring is counted in the
-// ring itself; decoded + injected = released + held.
+// Pipeline: kept = decoded + injected + malformed + in_ring, where in_ring is counted
+// in the ring itself; decoded + injected = released + held.
 type Pipeline struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Decoded       uint64                 `protobuf:"varint,1,opt,name=decoded,proto3" json:"decoded,omitempty"`
@@ -2452,6 +2453,11 @@ type Attribution struct {
 	Key             string                 `protobuf:"bytes,12,opt,name=key,proto3" json:"key,omitempty"`                                                // what the attribution goes by on this host
 	Delay           *Histogram             `protobuf:"bytes,13,opt,name=delay,proto3" json:"delay,omitempty"`                                            // of events that waited
 	ByPidNamespace  uint64                 `protobuf:"varint,14,opt,name=by_pid_namespace,json=byPidNamespace,proto3" json:"by_pid_namespace,omitempty"` // events attributed by their pid namespace, not the cgroup
+	// first_execs are the first execs that were met of containers' cgroups, and of
+	// cgroups that may be a container's; first_execs_named those that were released
+	// with the container's id, name and image.
+	FirstExecs      uint64 `protobuf:"varint,15,opt,name=first_execs,json=firstExecs,proto3" json:"first_execs,omitempty"`
+	FirstExecsNamed uint64 `protobuf:"varint,16,opt,name=first_execs_named,json=firstExecsNamed,proto3" json:"first_execs_named,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -2580,6 +2586,20 @@ func (x *Attribution) GetDelay() *Histogram {
 func (x *Attribution) GetByPidNamespace() uint64 {
 	if x != nil {
 		return x.ByPidNamespace
+	}
+	return 0
+}
+
+func (x *Attribution) GetFirstExecs() uint64 {
+	if x != nil {
+		return x.FirstExecs
+	}
+	return 0
+}
+
+func (x *Attribution) GetFirstExecsNamed() uint64 {
+	if x != nil {
+		return x.FirstExecsNamed
 	}
 	return 0
 }
@@ -3299,7 +3319,7 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x06queued\x18\a \x01(\x04R\x06queued\x12\x14\n" +
 	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12\x1d\n" +
 	"\n" +
-	"last_error\x18\t \x01(\tR\tlastError\"\xdc\x03\n" +
+	"last_error\x18\t \x01(\tR\tlastError\"\xa9\x04\n" +
 	"\vAttribution\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\x04R\x04host\x12\x1c\n" +
 	"\tcontainer\x18\x02 \x01(\x04R\tcontainer\x12\x18\n" +
@@ -3318,7 +3338,10 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\acgroups\x18\v \x01(\x04R\acgroups\x12\x10\n" +
 	"\x03key\x18\f \x01(\tR\x03key\x12.\n" +
 	"\x05delay\x18\r \x01(\v2\x18.ebpftracer.v1.HistogramR\x05delay\x12(\n" +
-	"\x10by_pid_namespace\x18\x0e \x01(\x04R\x0ebyPidNamespace\"k\n" +
+	"\x10by_pid_namespace\x18\x0e \x01(\x04R\x0ebyPidNamespace\x12\x1f\n" +
+	"\vfirst_execs\x18\x0f \x01(\x04R\n" +
+	"firstExecs\x12*\n" +
+	"\x11first_execs_named\x18\x10 \x01(\x04R\x0ffirstExecsNamed\"k\n" +
 	"\tHistogram\x12%\n" +
 	"\x0ebounds_seconds\x18\x01 \x03(\x01R\rboundsSeconds\x12\x16\n" +
 	"\x06counts\x18\x02 \x03(\x04R\x06counts\x12\x1f\n" +
