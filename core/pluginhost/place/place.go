@@ -25,6 +25,10 @@ type Place struct {
 // String is where a place is for the daemon, symbolic links left aside.
 func (p Place) String() string { return filepath.Join(p.Root, p.Path) }
 
+// maxTries is how often a place is opened whose way goes up, while files are renamed
+// anywhere on the host: whoever renames for ever must not keep it from an end.
+const maxTries = 64
+
 // Open opens what is at the place, to be looked at and not to be read. Nothing that
 // happens to the way meanwhile leads out of the root. The caller closes it.
 func (p Place) Open() (int, error) {
@@ -40,12 +44,12 @@ func (p Place) Open() (int, error) {
 		return -1, &fs.PathError{Op: "open the host's root", Path: p.Root, Err: err}
 	}
 	defer unix.Close(root)
-	for {
+	for tries := 1; ; tries++ {
 		fd, err := unix.Openat2(root, strings.TrimPrefix(p.Path, "/"), &unix.OpenHow{
 			Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 		})
 		switch {
-		case errors.Is(err, unix.EAGAIN): // the kernel can't rule out that something was moved out of the root
+		case errors.Is(err, unix.EAGAIN) && tries < maxTries: // the kernel can't rule out that something was moved out of the root
 			continue
 		case err != nil:
 			return -1, &fs.PathError{Op: "open", Path: p.String(), Err: err}
