@@ -4,24 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"net"
-	"os"
-	"syscall"
 	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/backoff"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/socket"
 )
 
 // Between two tries to connect the pause doubles from the first to the last; a socket
 // that appears or is replaced ends it early.
 const (
-	firstPause  = 100 * time.Millisecond
-	lastPause   = 5 * time.Second
-	socketWatch = 100 * time.Millisecond
+	firstPause = 100 * time.Millisecond
+	lastPause  = 5 * time.Second
 )
 
 // containerdDiscoverer finds the containers of one containerd.
@@ -43,7 +39,7 @@ func newDiscoverer(c Config, fromEnv string, node *protov1.Node, log *slog.Logge
 func (d *containerdDiscoverer) Detect(ctx context.Context) (string, error) {
 	conn, err := dial(ctx, d.socket, min(d.config.Timeout, 2*time.Second))
 	if err != nil {
-		if isAbsent(d.socket, err) {
+		if socket.Absent(d.socket, err) {
 			return "no containerd at " + d.socket, discover.ErrAbsent
 		}
 		return "", fmt.Errorf("detect at %s: %w", d.socket, err)
@@ -60,7 +56,7 @@ func (d *containerdDiscoverer) Discover(ctx context.Context, host discover.Host,
 	pause := backoff.Backoff{Min: firstPause, Max: lastPause}
 	said := ""
 	for {
-		sig := signature(d.socket)
+		was := socket.At(d.socket)
 		began := time.Now()
 		err := d.session(ctx, t, describe, facts)
 		if ctx.Err() != nil {
@@ -80,10 +76,10 @@ func (d *containerdDiscoverer) Discover(ctx context.Context, host discover.Host,
 			said = why
 		}
 		wait := pause.Next()
-		if _, err := meanwhile(ctx, t, facts, func(ctx context.Context) struct{} { d.wait(ctx, wait, sig); return struct{}{} }); err != nil {
+		if _, err := meanwhile(ctx, t, facts, func(ctx context.Context) error { return socket.Wait(ctx, d.socket, was, wait) }); err != nil {
 			return err
 		}
-		if signature(d.socket) != sig {
+		if socket.At(d.socket) != was {
 			pause.Reset()
 		}
 	}
@@ -152,63 +148,6 @@ func meanwhile[T any](ctx context.Context, t *tracker, facts <-chan *protov1.Hos
 			cancel() // and wait for what is done
 		}
 	}
-}
-
-// wait pauses, but no longer than until the socket is another one.
-func (d *containerdDiscoverer) wait(ctx context.Context, pause time.Duration, sig socketSignature) {
-	end := time.NewTimer(pause)
-	defer end.Stop()
-	look := time.NewTicker(socketWatch)
-	defer look.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-end.C:
-			return
-		case <-look.C:
-			if now := signature(d.socket); now != sig && now != (socketSignature{}) {
-				return
-			}
-		}
-	}
-}
-
-// socketSignature tells one socket from its successor at the same path; the zero value
-// is none.
-type socketSignature struct {
-	dev, ino uint64
-	changed  int64
-}
-
-func signature(socket string) socketSignature {
-	var st syscall.Stat_t
-	if err := syscall.Stat(socket, &st); err != nil {
-		return socketSignature{}
-	}
-	return socketSignature{dev: uint64(st.Dev), ino: st.Ino, changed: st.Ctim.Nano()}
-}
-
-// isAbsent tells that nothing listens at the socket. gRPC's errors don't keep their
-// cause, so the socket is tried.
-func isAbsent(socket string, err error) bool {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return true
-	}
-	tried := tryConnect(socket)
-	return errors.Is(tried, fs.ErrNotExist) || errors.Is(tried, syscall.ECONNREFUSED)
-}
-
-func isForbidden(socket string, err error) bool {
-	return errors.Is(err, fs.ErrPermission) || errors.Is(tryConnect(socket), os.ErrPermission)
-}
-
-func tryConnect(socket string) error {
-	c, err := net.DialTimeout("unix", socket, time.Second)
-	if err != nil {
-		return err
-	}
-	return c.Close()
 }
 
 var _ discover.Discoverer = (*containerdDiscoverer)(nil)

@@ -11,6 +11,7 @@ import (
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/socket"
 )
 
 const (
@@ -361,14 +362,14 @@ func (s *session) ping(ctx context.Context) {
 }
 
 // reason makes a sentence for the operator of why there is no connection.
-func reason(socket string, timeout time.Duration, err error) string {
+func reason(at string, timeout time.Duration, err error) string {
 	switch {
 	case isTimeout(err):
-		return fmt.Sprintf("containerd at %s does not answer within %s; see its log, or raise timeout", socket, timeout)
-	case isAbsent(socket, err):
-		return fmt.Sprintf("no containerd at %s; start it, or set address to its socket", socket)
-	case isForbidden(socket, err):
-		return fmt.Sprintf("no permission to connect to %s; run the plugin as a user or group that may", socket)
+		return fmt.Sprintf("containerd at %s does not answer within %s; see its log, or raise timeout", at, timeout)
+	case socket.Absent(at, err):
+		return fmt.Sprintf("no containerd at %s; start it, or set address to its socket", at)
+	case socket.Forbidden(at, err):
+		return fmt.Sprintf("no permission to connect to %s; run the plugin as a user or group that may", at)
 	}
-	return fmt.Sprintf("containerd at %s went away: %v; trying again", socket, err)
+	return fmt.Sprintf("containerd at %s went away: %v; trying again", at, err)
 }

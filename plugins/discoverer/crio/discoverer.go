@@ -4,28 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"math/rand/v2"
-	"net"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/backoff"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/socket"
 )
 
 // Between two tries to connect the pause doubles from the first to the last, with
 // jitter; a socket that appears or is replaced ends it early.
 const (
-	firstPause  = 100 * time.Millisecond
-	lastPause   = 5 * time.Second
-	socketWatch = 100 * time.Millisecond
+	firstPause = 100 * time.Millisecond
+	lastPause  = 5 * time.Second
 )
 
 // crioDiscoverer finds the containers and pods of one runtime.
@@ -48,7 +44,7 @@ func newDiscoverer(c Config, fromEnv string, node *protov1.Node, log *slog.Logge
 func (d *crioDiscoverer) Detect(ctx context.Context) (string, error) {
 	conn, err := dial(ctx, d.socket, min(d.config.Timeout, 1500*time.Millisecond))
 	if err != nil {
-		if isAbsent(d.socket) {
+		if socket.Absent(d.socket, nil) {
 			return "no runtime at " + d.socket, discover.ErrAbsent
 		}
 		if status.Code(err) == codes.Unimplemented {
@@ -71,10 +67,10 @@ func (d *crioDiscoverer) Discover(ctx context.Context, host discover.Host, inv d
 
 	t := newTracker(inv)
 	t.describe = newDescriber(d.config, d.node)
-	pause := firstPause
+	pause := backoff.Backoff{Min: firstPause, Max: lastPause}
 	said := ""
 	for {
-		sig := signature(d.socket)
+		was := socket.At(d.socket)
 		began := time.Now()
 		err := d.session(ctx, t, f)
 		if ctx.Err() != nil {
@@ -83,18 +79,18 @@ func (d *crioDiscoverer) Discover(ctx context.Context, host discover.Host, inv d
 		why := reason(d.socket, d.config.Timeout, err)
 		inv.Degraded(why)
 		if time.Since(began) > 2*lastPause {
-			pause, said = firstPause, ""
+			pause.Reset()
+			said = ""
 		}
 		if why != said {
 			d.log.Warn("not connected", "reason", why, "error", err, "known_containers", len(t.containers))
 			said = why
 		}
-		if !d.wait(ctx, pause, sig) {
-			return ctx.Err()
+		if err := socket.Wait(ctx, d.socket, was, pause.Next()); err != nil {
+			return err
 		}
-		pause = min(2*pause, lastPause)
-		if signature(d.socket) != sig {
-			pause = firstPause
+		if socket.At(d.socket) != was {
+			pause.Reset()
 		}
 	}
 }
@@ -108,73 +104,21 @@ func (d *crioDiscoverer) session(ctx context.Context, t *tracker, f *facts) erro
 	return errors.Join(s.run(ctx), conn.close())
 }
 
-// wait pauses, but no longer than until the socket is another one. It tells whether to
-// go on.
-func (d *crioDiscoverer) wait(ctx context.Context, pause time.Duration, sig socketSignature) bool {
-	end := time.NewTimer(pause/2 + rand.N(pause/2+1))
-	defer end.Stop()
-	look := time.NewTicker(socketWatch)
-	defer look.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-end.C:
-			return true
-		case <-look.C:
-			if now := signature(d.socket); now != sig && now != (socketSignature{}) {
-				return true
-			}
-		}
-	}
-}
-
-// socketSignature tells one socket from its successor at the same path; the zero value
-// is none.
-type socketSignature struct {
-	dev, ino uint64
-	changed  int64
-}
-
-func signature(socket string) socketSignature {
-	var st syscall.Stat_t
-	if err := syscall.Stat(socket, &st); err != nil {
-		return socketSignature{}
-	}
-	return socketSignature{dev: uint64(st.Dev), ino: st.Ino, changed: st.Ctim.Nano()}
-}
-
 // reason makes a sentence for the operator of why there is no connection.
-func reason(socket string, timeout time.Duration, err error) string {
-	tried := tryConnect(socket)
+func reason(at string, timeout time.Duration, err error) string {
 	switch {
-	case errors.Is(tried, fs.ErrNotExist), errors.Is(tried, syscall.ECONNREFUSED):
-		return fmt.Sprintf("no container runtime at %s; start it, or set endpoint to its socket", socket)
-	case errors.Is(tried, os.ErrPermission):
-		return fmt.Sprintf("no permission to connect to %s; run the plugin as a user or group that may", socket)
+	case socket.Absent(at, nil):
+		return fmt.Sprintf("no container runtime at %s; start it, or set endpoint to its socket", at)
+	case socket.Forbidden(at, nil):
+		return fmt.Sprintf("no permission to connect to %s; run the plugin as a user or group that may", at)
 	case isSilent(err):
-		return fmt.Sprintf("the runtime at %s does not answer within %s; see its log, or raise timeout", socket, timeout)
+		return fmt.Sprintf("the runtime at %s does not answer within %s; see its log, or raise timeout", at, timeout)
 	case status.Code(err) == codes.Unimplemented:
-		return fmt.Sprintf("what listens at %s does not serve CRI v1; turn it on there (containerd: take cri out of disabled_plugins), or set endpoint to another socket", socket)
+		return fmt.Sprintf("what listens at %s does not serve CRI v1; turn it on there (containerd: take cri out of disabled_plugins), or set endpoint to another socket", at)
 	case status.Code(err) == codes.ResourceExhausted:
-		return fmt.Sprintf("the runtime at %s has more to tell than %d MiB in one answer: %v", socket, maxAnswer>>20, err)
+		return fmt.Sprintf("the runtime at %s has more to tell than %d MiB in one answer: %v", at, maxAnswer>>20, err)
 	}
-	return fmt.Sprintf("the runtime at %s went away: %v; trying again", socket, err)
-}
-
-// isAbsent tells that nothing listens at the socket. The client's errors don't keep
-// their cause, so the socket is tried.
-func isAbsent(socket string) bool {
-	err := tryConnect(socket)
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
-}
-
-func tryConnect(socket string) error {
-	c, err := net.DialTimeout("unix", socket, time.Second)
-	if err != nil {
-		return err
-	}
-	return c.Close()
+	return fmt.Sprintf("the runtime at %s went away: %v; trying again", at, err)
 }
 
 var _ discover.Discoverer = (*crioDiscoverer)(nil)

@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/socket"
 )
 
 // session is one connection's life: the stream of events first, then the list,
@@ -244,14 +245,14 @@ func (s *session) ping(ctx context.Context) {
 }
 
 // reason makes a sentence for the operator of why there is no connection.
-func reason(socket string, timeout time.Duration, err error) string {
+func reason(at string, timeout time.Duration, err error) string {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Sprintf("the Docker daemon at %s does not answer within %s; see its log, or raise timeout", socket, timeout)
-	case isAbsent(socket, err):
-		return fmt.Sprintf("no Docker daemon at %s; start it, or set host to its socket", socket)
-	case isForbidden(socket, err):
-		return fmt.Sprintf("no permission to connect to %s; run the plugin as a user or group that may", socket)
+		return fmt.Sprintf("the Docker daemon at %s does not answer within %s; see its log, or raise timeout", at, timeout)
+	case socket.Absent(at, err):
+		return fmt.Sprintf("no Docker daemon at %s; start it, or set host to its socket", at)
+	case socket.Forbidden(at, err):
+		return fmt.Sprintf("no permission to connect to %s; run the plugin as a user or group that may", at)
 	}
-	return fmt.Sprintf("the Docker daemon at %s went away: %v; trying again", socket, err)
+	return fmt.Sprintf("the Docker daemon at %s went away: %v; trying again", at, err)
 }
