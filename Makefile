@@ -55,7 +55,7 @@ bench: build ## Measure what tracing costs here (as root; keep the machine quiet
 	@$(GO) run ./test/bench $(ARGS)
 
 .PHONY: runtimes
-runtimes: ## Run one suite on every container runtime (as root; 20 min and more)
+runtimes: ## Run one suite on every container runtime (as root; 15 min and more)
 	@$(GO) test -count=1 -v -timeout 0 ./test/runtimes -args -rows all
 
 .PHONY: soak

@@ -54,7 +54,7 @@ step() {
 }
 
 module=$(go list -m)
-# The suite of all container runtimes is make runtimes.
+# The suite of all container runtimes is a step of its own.
 packages=$(go list ./... | sed "s|^$module/||" | grep -vx 'test/runtimes')
 # test/arch looks at the whole repository, of which the cache knows nothing.
 quiet=$(grep -vE "$machine|^test/arch\$" <<<"$packages" | sed 's|^|./|')
@@ -94,6 +94,7 @@ all)
 	examples -v
 	# shellcheck disable=SC2086
 	step machine . go test -v -count=1 -p 1 -timeout 40m $loud
+	step runtimes . go test -v -count=1 -timeout 40m ./test/runtimes -args -rows all
 	;;
 *)
 	echo "test.sh: $what is not all, unit or race" >&2

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // CtrNamespace is the containerd namespace that ctr works in.
@@ -217,6 +219,9 @@ func (c *Containerd) Start(ctx context.Context) error {
 	defer cancel()
 	err = poll(ctx, func() error {
 		_, err := c.Ctr(ctx, "version")
+		if err == nil && c.cri != nil { // which refuses all it is asked until it has recovered
+			_, err = c.cri.Runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
+		}
 		return stillRunning(c.server, err)
 	})
 	if err != nil {

@@ -152,9 +152,11 @@ func killed(t *testing.T, r row, rt env.Runtime) {
 		}
 		back := time.Now()
 		first := detached(t, rt, mine+"-first")
+		made := time.Since(back)
 		remove(t, rt, first)
 		tr.WaitContainer(first)
-		t.Logf("a container that was made then is known %v after the runtime's socket answered again", time.Since(back).Round(time.Millisecond))
+		t.Logf("a container that was made then is known %v after the runtime's socket answered again; to make it took %v of that",
+			time.Since(back).Round(time.Millisecond), made.Round(time.Millisecond))
 		r.current(t, tr, rt, stays, mine+"-stays", mine+"-after-runtime")
 		t.Logf("the older container's description is current %v after it", time.Since(back).Round(time.Millisecond))
 	}
@@ -165,10 +167,12 @@ func killed(t *testing.T, r row, rt env.Runtime) {
 	}
 	gone := time.Now()
 	second := detached(t, rt, mine+"-second")
+	made := time.Since(gone)
 	remove(t, rt, second)
 	serving(tr, rt, pid)
 	tr.WaitContainer(second)
-	t.Logf("a container that was made after the discoverer's death is known %v after it", time.Since(gone).Round(time.Millisecond))
+	t.Logf("a container that was made after the discoverer's death is known %v after it; to make it took %v of that",
+		time.Since(gone).Round(time.Millisecond), made.Round(time.Millisecond))
 	r.current(t, tr, rt, stays, mine+"-stays", mine+"-after-discoverer")
 	r.current(t, tr, rt, second, mine+"-second", mine+"-after-discoverer-second")
 

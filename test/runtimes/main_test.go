@@ -24,7 +24,7 @@ import (
 )
 
 // asked are the rows that are run: by itself the one that takes no server of which there
-// is no package, by make runtimes all.
+// is no package, by make runtimes and make test all.
 var asked = flag.String("rows", "docker", "comma-separated names of the rows to run, or all")
 
 func TestMain(m *testing.M) {

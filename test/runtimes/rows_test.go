@@ -91,7 +91,6 @@ func containerdCRI() map[string]string {
 func crio() map[string]string {
 	return reasons(cri(), map[string]string{
 		"networks":                      "the CRI tells the address alone; the discoverer adds what CRI-O notes of the interface",
-		"security.capabilities_added":   "the CRI tells the whole set, not what was asked for",
 		"security.capabilities_dropped": "the CRI tells the whole set, not what was asked for",
 		"cgroup_path":                   "the discoverer can't see from its sandbox whether it is where the specification says",
 		"cgroup_id":                     "the discoverer sees no cgroups from its sandbox",
