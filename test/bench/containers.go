@@ -18,7 +18,7 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/test/env"
 )
 
-// containers measures discovery: how soon a container is known, what a thousand of
+// containers measures discovery: how soon a container is known, what many of
 // them cost, and what all discoverers hold together.
 func (b *bench) containers(ctx context.Context) error {
 	for _, part := range []func(context.Context) error{b.lookups, b.crowd, b.everyDiscoverer} {
@@ -124,9 +124,9 @@ exporter "json" {
 api { socket = %q }
 `
 
-// crowd measures a host of a thousand containers, of which ten start and end a second.
+// crowd measures a host of many containers, of which ten start and end a second.
 func (b *bench) crowd(ctx context.Context) (err error) {
-	many, seconds, rate := 1000, 30, 10
+	many, seconds, rate := b.Containers, 30, 10
 	if b.Quick {
 		many, seconds = 50, 1
 	}

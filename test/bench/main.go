@@ -1,7 +1,7 @@
 // Command bench measures what tracing costs on this machine: a share captured, CPU
 // time per event, memory, bytes, and how much slower the traced load becomes.
 //
-//	go run ./test/bench [-quick] [-only exec,open,tcp,idle,plugins,containers,auto] [-o text|json] [-rounds N]
+//	go run ./test/bench [-quick] [-only exec,open,tcp,idle,plugins,containers,auto] [-o text|json] [-rounds N] [-containers N]
 //
 // Why it exists: a figure is only worth something beside another one that was taken
 // on the same machine in the same minutes. So every load runs untraced and traced in
@@ -61,6 +61,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.BoolVar(&o.Quick, "quick", false, "one short round: for the counts, not the times")
+	flags.IntVar(&o.Containers, "containers", 1000, "how many containers a host of many has")
 	flags.IntVar(&o.Rounds, "rounds", 3, "how often each load runs untraced and traced")
 	only := flags.String("only", "", "comma-separated: exec, open, tcp, idle, plugins, containers, auto (all)")
 	format := flags.String("o", "text", "text or json")
@@ -69,6 +70,9 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	if *format != "text" && *format != "json" {
 		return fmt.Errorf("-o takes text or json, not %q", *format)
+	}
+	if o.Containers < 1 {
+		return fmt.Errorf("-containers takes a number from 1 on, not %d", o.Containers)
 	}
 	if *only != "" {
 		o.Only = strings.Split(*only, ",")
@@ -87,10 +91,11 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 
 // options of run.
 type options struct {
-	Quick  bool
-	Rounds int
-	Only   []string // experiments; empty: all
-	Log    io.Writer
+	Quick      bool
+	Rounds     int
+	Containers int      // of a host of many
+	Only       []string // experiments; empty: all
+	Log        io.Writer
 }
 
 // bench is one run.
