@@ -175,7 +175,7 @@ func (i *Inventory) forget(from origin, c *container) {
 	if f == nil || !f.gone.IsZero() {
 		return
 	}
-	i.inferRemoval(from.source, c)
+	i.inferRemoval(from.source, c, f.told)
 	f.gone = i.options.Now()
 	for _, other := range c.facets {
 		if other.gone.IsZero() {

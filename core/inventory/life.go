@@ -214,6 +214,7 @@ func (i *Inventory) inferEnd(source string, c *container, d *protov1.Container) 
 	}
 	if d.GetOomKilled() && !c.life.oom {
 		i.infer(source, c, event.ContainerOOM, at)
+		c.life.echo |= one(event.ContainerOOM) // the word of it may come yet
 	}
 	i.live(c, event.ContainerDied, &event.Life{
 		TimeUnixNano: at, Source: source, Inferred: true,
@@ -222,10 +223,11 @@ func (i *Inventory) inferEnd(source string, c *container, d *protov1.Container) 
 }
 
 // inferRemoval passes on that a container is gone, when the source that knows it best
-// says no more than that.
-func (i *Inventory) inferRemoval(source string, c *container) {
+// says no more than that. One that does not know its name is another's, as those of
+// Docker are in containerd, where they are only while they run.
+func (i *Inventory) inferRemoval(source string, c *container, d *protov1.Container) {
 	l := &c.life
-	if i.source(source).expired || l.stage == unheard || l.stage == buried || !i.speaks(source) || i.outranked(source, c, event.ContainerRemoved) {
+	if d.GetName() == "" || i.source(source).expired || l.stage == unheard || l.stage == buried || !i.speaks(source) || i.outranked(source, c, event.ContainerRemoved) {
 		return
 	}
 	if l.stage.alive() {
@@ -253,7 +255,7 @@ func (i *Inventory) inferLives(name string, s *source) {
 
 func (i *Inventory) inferLife(name string, s *source, c *container, d *protov1.Container) {
 	l := &c.life
-	if l.stage == buried {
+	if l.stage == buried || d.GetName() == "" {
 		return
 	}
 	now := stageOf(d.GetState())

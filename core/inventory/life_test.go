@@ -296,3 +296,28 @@ func TestALifeTakesNoRoomBesideItsContainer(t *testing.T) {
 		t.Errorf("%d were told, want %d", len(w.full), 3*n)
 	}
 }
+
+func TestTheWordOfAnOOMThatWasInferredIsARepeat(t *testing.T) {
+	w, a := watch(t), id("a")
+	killed := state(a, isExited, 900, 901, 1105)
+	killed.GetContainer().OomKilled = proto.Bool(true)
+	apply(t, w.Inventory, "docker", reset(), state(a, isRunning, 900, 901), synced())
+	w.Away("docker")
+	apply(t, w.Inventory, "docker", reset(), killed, synced(), word(a, "oom", 1105), word(a, "died", 1105))
+	w.told(t, "oom inferred", "died 3 inferred")
+	apply(t, w.Inventory, "docker", word(a, "started", 1200), word(a, "oom", 1201))
+	w.told(t, "started", "oom")
+}
+
+// containerd has Docker's containers while they run, without their names.
+func TestWhoDoesNotKnowAContainersNameSaysNothingOfItsEnd(t *testing.T) {
+	w, a := watch(t), id("a")
+	nameless := state(a, isRunning, 900, 901)
+	nameless.GetContainer().Name = ""
+	apply(t, w.Inventory, "containerd", reset(), nameless, synced(), removed(a))
+	w.told(t)
+	apply(t, w.Inventory, "containerd", nameless)
+	w.Away("containerd")
+	apply(t, w.Inventory, "containerd", reset(), synced())
+	w.told(t)
+}

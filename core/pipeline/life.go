@@ -15,14 +15,19 @@ const LifeQueue = 4096
 // lives are the events of containers' lives that wait for the pipeline's goroutine, in
 // order. What finds no room is counted by its class.
 type lives struct {
-	waiting chan inventory.Happening
-	head    inventory.Happening // taken from the queue, while it waits for its container's name
-	taken   bool                // there is a head
-	since   uint64              // when it was taken, monotonic
+	waiting chan waitingLife
+	head    waitingLife // taken from the queue, while it waits for its container's name
+	taken   bool        // there is a head
 	lost    [injectedRows]atomic.Uint64
 
 	mu     sync.RWMutex
 	closed bool
+}
+
+// waitingLife is an event that waits, since a monotonic time.
+type waitingLife struct {
+	inventory.Happening
+	since uint64
 }
 
 const injectedRows = int(event.Kinds-event.KernelKinds) * int(event.Priorities)
@@ -39,7 +44,7 @@ type LifeCounts struct {
 }
 
 // Happened queues something that happened to a container, to go through the pipeline
-// as an event. It never blocks, and may be called by any goroutine. No sampling policy
+// as an event. It never blocks; one goroutine calls it at a time. No sampling policy
 // decides on it: there are a few in a container's life, and one that is missing makes
 // the rest of it untrue.
 func (p *Pipeline) Happened(h inventory.Happening) {
@@ -47,7 +52,7 @@ func (p *Pipeline) Happened(h inventory.Happening) {
 	defer p.lives.mu.RUnlock()
 	if !p.lives.closed {
 		select {
-		case p.lives.waiting <- h:
+		case p.lives.waiting <- waitingLife{h, p.options.Monotonic()}:
 			// Whoever found the queue empty has woken it, and it goes on until it is empty.
 			if len(p.lives.waiting) <= 1 && p.options.Wake != nil {
 				p.options.Wake()
@@ -95,16 +100,16 @@ func (p *Pipeline) inject(all bool) {
 	for l.taken || len(l.waiting) > 0 {
 		now := p.options.Monotonic()
 		if !l.taken {
-			l.head, l.taken, l.since = <-l.waiting, true, now
+			l.head, l.taken = <-l.waiting, true
 		}
-		h := l.head
+		h := l.head.Happening
 		if h.Kind == event.ContainerCreated && h.Workload.Container.GetName() == "" {
 			h.Workload = h.Latest()
-			if !all && h.Workload.Container.GetName() == "" && now-l.since < uint64(p.options.Hold) {
+			if !all && h.Workload.Container.GetName() == "" && now-l.head.since < uint64(p.options.Hold) {
 				return
 			}
 		}
-		l.head, l.taken = inventory.Happening{}, false
+		l.head, l.taken = waitingLife{}, false
 		p.event = event.Event{Kind: h.Kind, Priority: priorityOf(h), Life: h.Life}
 		p.stats.Injected++
 		p.stats.byLife[injectedRow(h.Kind, p.event.Priority)]++

@@ -112,6 +112,20 @@ func TestACreationWaitsForTheNameOfItsContainerAndHoldsTheOthersBack(t *testing.
 	}
 }
 
+func TestCreationsWithoutANameWaitTogether(t *testing.T) {
+	r := newRig(64, 4096)
+	nameless := happening(event.ContainerCreated, 0, "")
+	nameless.Workload = &inventory.Workload{Container: &protov1.Container{Id: containerID}}
+	for range 3 {
+		r.Happened(nameless)
+	}
+	r.Drained()
+	r.check(t)
+	r.now += r.options.Hold
+	r.Drained()
+	r.check(t, "container.created ", "container.created ", "container.created ")
+}
+
 func TestAnEventOfTheKernelHasNothingOfOneThatWasInjected(t *testing.T) {
 	r := newRig(64, 4096)
 	r.Happened(happening(event.ContainerStarted, 0, "web"))

@@ -107,7 +107,7 @@ func New(o Options) *Pipeline {
 	}
 	return &Pipeline{
 		options: o, holds: newHolds(o.HoldCgroup, o.HoldTotal),
-		lives: lives{waiting: make(chan inventory.Happening, LifeQueue)},
+		lives: lives{waiting: make(chan waitingLife, LifeQueue)},
 	}
 }
 
@@ -205,9 +205,9 @@ func (p *Pipeline) release(e *event.Event, a Attribution) {
 const again = 5 * time.Millisecond
 
 // Drained releases what waits to be injected and the held events whose metadata has
-// come or whose time is up, flushes the exporters and publishes the statistics. A
-// container's creation was told before what was held of it could be attributed, and so
-// comes out before it.
+// come or whose time is up, flushes the exporters and publishes the statistics. What
+// waits to be injected comes first: a container's creation was told before what was held
+// of it could be attributed.
 func (p *Pipeline) Drained() time.Duration {
 	p.inject(false)
 	if p.holds.count > 0 {

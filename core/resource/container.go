@@ -114,7 +114,6 @@ func (m *Monitor) consider(k key, v inventory.View) (c *container, changed bool)
 	}
 	if c = m.containers[k]; c == nil {
 		if len(m.containers) >= m.options.Most {
-			m.left++
 			return nil, false
 		}
 		c = m.newContainer(v)

@@ -71,7 +71,7 @@ type Monitor struct {
 	containers map[key]*container
 	owners     map[inventory.Handle]*container
 	order      []*container // of reading
-	left       int          // beyond Most
+	left       int          // beyond Most, as of the beginning of the pass
 	charged    map[uint64]charge
 	strange    map[uint64]struct{} // cgroups with traffic that the inventory did not know in the last pass
 	unplaced   kernel.Traffic      // of cgroups that were gone before it was known whose they were
@@ -204,7 +204,9 @@ func (m *Monitor) begin(now time.Time) {
 		}
 	}
 	for _, v := range views {
-		m.consider(keyOf(v), v)
+		if c, _ := m.consider(keyOf(v), v); c == nil && runs(v.Container) {
+			m.left++
+		}
 	}
 	m.charge()
 	m.choose()

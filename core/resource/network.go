@@ -12,9 +12,10 @@ type entry struct {
 	now    kernel.Traffic
 }
 
-// charge is how much of a cgroup's traffic was given to a container.
+// charge is how much of a cgroup's traffic was given to a container, or was nobody's that
+// is read.
 type charge struct {
-	to   *container
+	to   *container // nil: nobody's
 	upTo kernel.Traffic
 }
 
@@ -66,12 +67,16 @@ func (m *Monitor) give(e entry) bool {
 	if g == nil {
 		return false
 	}
-	c := m.owners[g.Handle()]
+	c, before := m.owners[g.Handle()], m.charged[e.cgroup]
 	if c == nil || e.cgroup < c.group { // ids only ever grow
-		return true // the host's, of a container that is not read, or of its last run
+		// The host's, of a container that is not read, or of its last run: it is known
+		// whose it is.
+		if before.to == nil {
+			m.charged[e.cgroup] = charge{upTo: e.now}
+		}
+		return true
 	}
-	before := m.charged[e.cgroup]
-	if before.to != nil && before.to != c {
+	if before.to != c {
 		before.upTo = kernel.Traffic{} // it turned out to be another's
 	}
 	c.traffic.Add(e.now.Sub(before.upTo))
@@ -87,14 +92,15 @@ func (m *Monitor) release(cgroup uint64) {
 		m.stats.Faults++
 		return
 	}
-	before := m.charged[cgroup]
+	before, known := m.charged[cgroup]
 	delete(m.charged, cgroup)
-	rest := last.Sub(before.upTo)
-	if before.to != nil && m.owners[before.to.handle] == before.to {
-		before.to.traffic.Add(rest)
-		return
+	to := before.to
+	switch {
+	case !known:
+		m.unplaced.Add(last)
+	case to != nil && m.owners[to.handle] == to && cgroup >= to.group: // else of one that is gone, or of its last run
+		to.traffic.Add(last.Sub(before.upTo))
 	}
-	m.unplaced.Add(rest)
 }
 
 // mostAsked is how many cgroups of a container are read with it: the rest is as of the

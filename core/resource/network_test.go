@@ -39,8 +39,19 @@ func TestTheTrafficOfAllGroupsOfAContainerIsItsOwn(t *testing.T) {
 	if got := h.figure(m, 1, SentBytes); got != 328 {
 		t.Errorf("with a group less it has sent %v", got)
 	}
-	if len(h.traffic.forgot) != 1 || h.traffic.forgot[0] != deep || len(m.charged) != 3 {
+	if len(h.traffic.forgot) != 1 || h.traffic.forgot[0] != deep || len(m.charged) != 4 {
 		t.Errorf("forgotten are %v, charged %v", h.traffic.forgot, m.charged)
+	}
+	// Nor is it unknown whose traffic that of a group of the host was.
+	h.traffic.sent(host, 7)
+	h.gone("/system.slice", host)
+	h.now = h.now.Add(time.Minute)
+	for range 3 {
+		h.apply() // sweeps
+		h.pass(m)
+	}
+	if len(h.traffic.forgot) != 2 || h.traffic.forgot[1] != host || m.unplaced != (kernel.Traffic{}) {
+		t.Errorf("forgotten are %v, unplaced %+v", h.traffic.forgot, m.unplaced)
 	}
 	// What nobody knows of is counted, once it had the time to become known.
 	h.traffic.sent(9999, 5)

@@ -184,11 +184,11 @@ func TestHostileLabelsStayInTheirContainer(t *testing.T) {
 	})
 	remove(t, d, id)
 	tr := harness.Start(t, withDocker(d, `mesh "generic" {}`))
+	view := tr.WaitContainer(id) // else its start may tell of it first, with the labels of Docker's event
 	if _, err := d.CLI(t.Context(), "start", id); err != nil {
 		t.Fatal(err)
 	}
 	e := tr.UntilCount(1, "process.exec", inside(mine))[0]
-	view := tr.WaitContainer(id)
 	ledger := tr.Stop()
 	checkIs(t, e, id, name, busyboxName, "test")
 	noDoubles(t, e.Line)

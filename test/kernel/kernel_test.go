@@ -77,7 +77,7 @@ func TestEveryProbeTellsTheTruthOnOlderKernels(t *testing.T) {
 		}},
 	} {
 		t.Run(test.series, func(t *testing.T) {
-			args := []string{"-f", files, test.series, program, "-plugins", "/test/plugins"}
+			args := []string{"-f", files, test.series, program, "-emulated", "-plugins", "/test/plugins"}
 			if test.lacking != nil {
 				args = append(args, "-partial", "-want", strings.Join(test.lacking, ","))
 			}
