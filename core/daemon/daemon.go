@@ -247,8 +247,10 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	s := search{d}
 	d.auto = newAuto(s, d.log)
+	d.reloading <- struct{}{} // no reload is before what the file of the start looks for
 	d.goes(func() {
 		s.begin(ctx, d.file)
+		<-d.reloading
 		d.auto.run(ctx)
 	})
 	if err := d.serve(); err != nil {

@@ -187,20 +187,18 @@ func (search) ill(c *candidate) bool {
 
 func (search) cure(c *candidate) { c.plugin.Restart() }
 
-// begin looks for what there is at the start.
+// begin looks for what there is at the start, while its caller keeps reloads off.
 func (s search) begin(ctx context.Context, file *config.File) {
 	if file.Config.Auto == nil {
 		return
 	}
-	s.alone(ctx, func() {
-		all, err := s.options.candidates(ctx, file)
-		if err != nil {
-			s.log.Error(`discoverer "auto" can't look for runtimes`, "error", err)
-			return
-		}
-		if len(all) == 0 {
-			s.log.Warn(`discoverer "auto" has nothing to look for: no discoverer is installed, or all are named or excepted`)
-		}
-		s.auto.set(file.Config.Auto, others(file), all)
-	})
+	all, err := s.options.candidates(ctx, file)
+	if err != nil {
+		s.log.Error(`discoverer "auto" can't look for runtimes`, "error", err)
+		return
+	}
+	if len(all) == 0 {
+		s.log.Warn(`discoverer "auto" has nothing to look for: no discoverer is installed, or all are named or excepted`)
+	}
+	s.auto.set(file.Config.Auto, others(file), all)
 }
