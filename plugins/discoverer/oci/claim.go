@@ -207,10 +207,11 @@ func (t *tracker) due() (next time.Time) {
 	return next
 }
 
-// awaited tells whether a container is still being created that a cgroup may be of.
+// awaited tells whether a container is still being created that a cgroup may be of. For
+// a user's nobody else's cgroup waits.
 func (t *tracker) awaited(w waiting) bool {
 	for c := range t.creating {
-		if c.order <= w.order {
+		if c.root.trusted && c.order <= w.order {
 			return true
 		}
 	}

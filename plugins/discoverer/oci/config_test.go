@@ -103,7 +103,13 @@ func TestARuntimeIsDetectedByItsContainers(t *testing.T) {
 	mkdir(t, host, "run/containerd/runc/default")
 	absent("there is no container", c, "0 containers in "+host+"/run/containerd/runc/default")
 	lay(t, host, map[string]string{"run/containerd/runc/default/web/state.json": ofRunc})
-	here("there is one", c, "1 containers in "+host+"/run/containerd/runc/default")
+	absent("there is one that containerd manages", c, "1 containers in "+host+"/run/containerd/runc/default")
+	managed := c
+	managed.Lifecycle = lifecycleAll
+	here("there is one, and nobody else to tell of it", managed, "1 containers in "+host+"/run/containerd/runc/default")
+	c.Roots = append(c.Roots, "/run/youki")
+	lay(t, host, map[string]string{"run/youki/web/state.json": ofRunc})
+	here("there is one", c, "1 containers in "+host+"/run/youki")
 	own := t.TempDir()
 	here("a root that the operator named", defaults(own), "0 containers in "+own)
 	absent("one that is not there", defaults(own+"/none"), "no "+own+"/none")

@@ -27,7 +27,8 @@ func newDiscoverer(c Config, node *protov1.Node, log *slog.Logger) *ociDiscovere
 	return &ociDiscoverer{config: c, node: node, log: log}
 }
 
-// Detect tells whether there is a container, or a root that the operator named.
+// Detect tells whether there is a container that no daemon manages, or a root that the
+// operator named.
 func (d *ociDiscoverer) Detect(context.Context) (string, error) {
 	var seen, missing []string
 	present := false
@@ -36,7 +37,7 @@ func (d *ociDiscoverer) Detect(context.Context) (string, error) {
 		if err != nil {
 			missing = append(missing, err.Error())
 		}
-		if r.own || len(names) > 0 {
+		if r.own || len(names) > 0 && (r.runtime == "" || d.config.Lifecycle == lifecycleAll) {
 			present = true
 		}
 		seen = append(seen, fmt.Sprintf("%d containers in %s", len(names), r.path))

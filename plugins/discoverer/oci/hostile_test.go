@@ -153,3 +153,21 @@ func TestTenThousandDirectories(t *testing.T) {
 		}
 	}
 }
+
+// crun keeps a cache beside its containers' directories.
+func TestWhatIsHiddenIsNoContainer(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{".cache", "web"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := newRoot(place{path: dir, name: dir})
+	if err := r.open(); err != nil {
+		t.Fatal(err)
+	}
+	defer r.dir.Close()
+	if names, err := r.names(10); err != nil || len(names) != 1 || names[0] != "web" {
+		t.Errorf("%q, %v", names, err)
+	}
+}

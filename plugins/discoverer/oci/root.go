@@ -117,7 +117,8 @@ func (r *root) ref(id string) *protov1.ContainerRef {
 	return &protov1.ContainerRef{Id: id, Scope: r.scope}
 }
 
-// validID tells whether a directory can be called after a container.
+// validID tells whether a directory can be called after a container. What is hidden is
+// crun's own.
 func validID(name string) bool {
-	return name != "" && len(name) <= describe.MaxName && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
+	return name != "" && name[0] != '.' && len(name) <= describe.MaxName && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
 }

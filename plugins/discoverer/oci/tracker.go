@@ -330,11 +330,11 @@ func (t *tracker) young(c *container) bool {
 }
 
 // place has a cgroup's path lead to a container: of two of the same, to the one that
-// lives, or came later.
+// lives, or came later. Who owns a cgroup that is not there yet a user does not say.
 func (t *tracker) place(c *container, lives bool) {
 	other := t.byPath[c.path]
 	switch {
-	case c.path == "", other == c:
+	case c.path == "", other == c, !c.root.trusted && !c.placed():
 	case other == nil:
 		t.byPath[c.path] = c
 	case lives && (!alive(other.phase) || c.order > other.order):
