@@ -264,11 +264,14 @@ func (t *tracker) feel(c *container) error {
 	if t.cgroups.visible(c.path) {
 		p, ok = t.cgroups.feel(c.path)
 	}
+	if ok && !c.root.trusted && p.owner != c.root.owner || !c.root.trusted && t.cgroups.root == "" {
+		if t.byPath[c.path] == c {
+			delete(t.byPath, c.path)
+		}
+		c.path, p, ok = "", pulse{}, false // somebody's word of a cgroup that is not theirs
+	}
 	if ok && c.placed() && p.id != c.cgroup {
 		p, ok, c.gone = pulse{}, false, true // another's, where its own was
-	}
-	if ok && !c.root.trusted && p.owner != c.root.owner || !c.root.trusted && t.cgroups.root == "" {
-		c.path, ok = "", false // somebody's word of a cgroup that is not theirs
 	}
 	if ok {
 		t.placed(c, p.id)
