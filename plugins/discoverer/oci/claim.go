@@ -64,6 +64,13 @@ func (t *tracker) fact(f *protov1.CgroupFact) error {
 		}
 		return nil
 	}
+	for c := range t.unplaced {
+		if !c.root.trusted && c.path == f.GetPath() {
+			if err := t.feel(c); err != nil { // now it is seen whose it is
+				return err
+			}
+		}
+	}
 	if c := t.owner(f); c != nil {
 		return t.claim(c, f)
 	}

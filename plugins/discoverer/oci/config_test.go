@@ -108,6 +108,8 @@ func TestARuntimeIsDetectedByItsContainers(t *testing.T) {
 	managed.Lifecycle = lifecycleAll
 	here("there is one, and nobody else to tell of it", managed, "1 containers in "+host+"/run/containerd/runc/default")
 	c.Roots = append(c.Roots, "/run/youki")
+	mkdir(t, host, "run/youki/empty")
+	absent("there is a directory without a state", c, "0 containers in "+host+"/run/youki")
 	lay(t, host, map[string]string{"run/youki/web/state.json": ofRunc})
 	here("there is one", c, "1 containers in "+host+"/run/youki")
 	own := t.TempDir()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -37,6 +38,7 @@ func (d *ociDiscoverer) Detect(context.Context) (string, error) {
 		if err != nil {
 			missing = append(missing, err.Error())
 		}
+		names = slices.DeleteFunc(names, func(name string) bool { return stamp(r.dir, name) == stateStamp{} || !r.holds(name) })
 		if r.own || len(names) > 0 && (r.runtime == "" || d.config.Lifecycle == lifecycleAll) {
 			present = true
 		}

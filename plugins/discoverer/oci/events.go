@@ -24,8 +24,11 @@ func (t *tracker) watch(path string, mask uint32, of target) int32 {
 	}
 	wd, err := t.watcher.watch(path, mask, of)
 	gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) // and something else may be there
-	if err != nil && !gone && !t.blind {
-		t.blind = true
+	if err == nil || gone {
+		return wd
+	}
+	if t.blind = true; !t.warned {
+		t.warned = true
 		t.log.Warn("something can't be watched, and is looked at every second instead; fs.inotify.max_user_watches may be too low", "error", err)
 	}
 	return wd

@@ -171,3 +171,44 @@ func TestWhatIsHiddenIsNoContainer(t *testing.T) {
 		t.Errorf("%q, %v", names, err)
 	}
 }
+
+// A link that a user puts where their root was may lead to a directory of root's.
+func TestWhatIsSomebodyElsesInARootOfRootsIsNoContainer(t *testing.T) {
+	dir := t.TempDir()
+	lay(t, dir, map[string]string{"web/state.json": ofRunc, "theirs/state.json": ofRunc, "open/state.json": ofRunc})
+	must(t, os.Chown(filepath.Join(dir, "theirs"), 12345, 12345))
+	must(t, os.Chmod(filepath.Join(dir, "open"), 0o777))
+	_, r := still(t, defaults(dir), node(t))
+	if r.container("web") == nil || r.container("theirs") != nil || r.container("open") != nil {
+		t.Errorf("known are %v", r.containers)
+	}
+}
+
+func TestItIsBlindNoLongerThanItCanNotWatch(t *testing.T) {
+	dir := t.TempDir()
+	lay(t, dir, map[string]string{"web/state.json": ofRunc})
+	tr, _ := still(t, defaults(dir), node(t))
+	c := tr.sorted()[0]
+	tr.unwatch(&c.wd)
+	tr.blind = true
+	must(t, tr.catchUp())
+	if tr.blind || c.wd < 0 {
+		t.Errorf("blind %v, watch %d", tr.blind, c.wd)
+	}
+}
+
+func TestNoContainerIsInTheHostsOwnCgroup(t *testing.T) {
+	dir := t.TempDir()
+	lay(t, dir, map[string]string{
+		"youki/state.json": `{"status":"running","pid":1,"bundle":"/none"}`, "youki/" + youkiFile: `{}`,
+		"crun/" + configFile: `{"ociVersion":"1.0"}`, "crun/" + statusFile: `{"pid":1,"cgroup-path":"/"}`,
+	})
+	root, err := os.OpenRoot(dir)
+	must(t, err)
+	defer root.Close()
+	for _, id := range []string{"youki", "crun"} {
+		if s, err := readState(root, id); err != nil || s.cgroup != "" {
+			t.Errorf("%s: %+v, %v", id, s, err)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"strings"
@@ -74,8 +75,28 @@ func (r *root) open() error {
 		return errors.Join(fmt.Errorf("look at %s: it has no owner", r.path), dir.Close())
 	}
 	r.dir, r.at, r.owner = dir, inode{uint64(sys.Dev), sys.Ino}, sys.Uid
-	r.trusted = (sys.Uid == 0 || int(sys.Uid) == os.Geteuid()) && st.Mode().Perm()&0o022 == 0
+	r.trusted = trusted(sys.Uid, st.Mode())
 	return nil
+}
+
+// trusted tells whether a directory is only written to by root, or by whoever runs the
+// plugin.
+func trusted(owner uint32, mode fs.FileMode) bool {
+	return (owner == 0 || int(owner) == os.Geteuid()) && mode.Perm()&0o022 == 0
+}
+
+// holds tells whether a directory may be a container of the root: in a root that is
+// trusted, none is that belongs to somebody else. One that is gone may have been one.
+func (r *root) holds(id string) bool {
+	if !r.trusted {
+		return true
+	}
+	st, err := r.dir.Lstat(id)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	return ok && trusted(sys.Uid, st.Mode())
 }
 
 // replaced tells whether another directory, or none, is where the root was opened.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -152,6 +153,7 @@ func (t *tracker) appear() error {
 
 // compare brings what is known to what is there.
 func (t *tracker) compare() error {
+	t.watchAgain()
 	for _, r := range t.allRoots() {
 		if r.dir == nil {
 			continue
@@ -181,6 +183,25 @@ func (t *tracker) compare() error {
 		}
 	}
 	return t.appear()
+}
+
+// watchAgain tries to watch what could not be watched: who ran out of watches may have
+// been given more.
+func (t *tracker) watchAgain() {
+	if t.watcher == nil {
+		return
+	}
+	t.blind = false
+	for _, r := range t.allRoots() {
+		if r.dir != nil && r.wd < 0 {
+			r.wd = t.watch(r.path, watchRoot, target{root: r})
+		}
+	}
+	for _, c := range t.containers {
+		if c.wd < 0 {
+			c.wd = t.watch(filepath.Join(c.root.path, c.id), watchContainer, target{root: c.root, container: c})
+		}
+	}
 }
 
 func (t *tracker) allRoots() (all []*root) {

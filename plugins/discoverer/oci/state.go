@@ -62,6 +62,9 @@ var errNoState = errors.New("there is no state")
 func readState(root *os.Root, id string) (*state, error) {
 	s, err := readKinds(root, id)
 	if s != nil {
+		if s.cgroup == "/" { // it was not told: no container is in the host's own
+			s.cgroup = ""
+		}
 		_, ferr := root.Lstat(path.Join(id, startFifo))
 		s.fifo = ferr == nil
 	}

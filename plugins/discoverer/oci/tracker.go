@@ -36,6 +36,7 @@ type tracker struct {
 
 	watcher *watcher
 	blind   bool // something could not be watched: look again and again
+	warned  bool // of that
 	roots   []*root
 	open    map[inode]*root
 
@@ -121,6 +122,9 @@ func (t *tracker) found(r *root, id string) *container {
 	k := key{r, id}
 	if c := t.containers[k]; c != nil {
 		return c
+	}
+	if !r.holds(id) {
+		return nil
 	}
 	if len(t.containers) >= maxContainers {
 		t.refused++

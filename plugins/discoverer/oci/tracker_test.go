@@ -251,6 +251,36 @@ func TestARootOfAUsersIsBelievedOfTheirOwnCgroups(t *testing.T) {
 			t.Errorf("cgroup %d is said to be of %q, %v", cgroup, got, ok)
 		}
 	}
+	t.Run("also of one that comes later", func(t *testing.T) {
+		lay(t, root, map[string]string{"later/state.json": at("/oci-test-later"), "thief/state.json": at("/oci-test-stolen")})
+		must(t, tr.catchUp())
+		for _, name := range []string{"later", "thief"} {
+			if got := r.container(name); got == nil || got.GetCgroupPath() != "" {
+				t.Errorf("before it is there, %s is %v", name, got)
+			}
+		}
+		later, dir := makeCgroup(t, "oci-test-later")
+		must(t, os.Chown(dir, user, user))
+		stolen, _ := makeCgroup(t, "oci-test-stolen")
+		must(t, tr.facts(new1(later, "/oci-test-later")))
+		must(t, tr.facts(new1(stolen, "/oci-test-stolen")))
+		must(t, tr.settle(time.Now().Add(longest)))
+		for cgroup, want := range map[uint64]string{later: "later", stolen: ""} {
+			if got, ok := r.answer(cgroup); !ok || got != want {
+				t.Errorf("the cgroup of %q is said to be of %q, %v", want, got, ok)
+			}
+		}
+	})
+	t.Run("and not when one that has its own names another's", func(t *testing.T) {
+		lay(t, root, map[string]string{"mine/state.json": at("/oci-test-others")})
+		must(t, tr.catchUp())
+		if got := r.container("mine"); got.GetCgroupPath() == "/oci-test-others" || got.GetCgroupId() == others {
+			t.Errorf("it is %v", got)
+		}
+		if c := tr.byPath["/oci-test-others"]; c != nil {
+			t.Errorf("the path leads to %s", c.id)
+		}
+	})
 	t.Run("and of none, where their owners can't be seen", func(t *testing.T) {
 		tr, r := still(t, defaults(root), nil)
 		if got := r.container("mine"); got.GetCgroupPath() != "" {

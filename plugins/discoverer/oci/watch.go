@@ -80,9 +80,14 @@ func (w *watcher) control(f func(fd int)) error {
 	return c.Control(func(fd uintptr) { f(int(fd)) })
 }
 
-// drain gives all that has happened, in order. lost: the kernel dropped some.
+// mostReads empty the kernel's queue of 16,384 changes of files with names of usual length.
+const mostReads = 64
+
+// drain gives all that has happened, in order, and of what happens meanwhile no more than
+// so much: whoever changes files for ever must not keep it from an end. lost: the kernel
+// dropped some.
 func (w *watcher) drain(each func(event) error) (lost bool, err error) {
-	for {
+	for range mostReads {
 		n := 0
 		var readErr error
 		if err := w.control(func(fd int) { n, readErr = unix.Read(fd, w.buf) }); err != nil {
@@ -118,6 +123,7 @@ func (w *watcher) drain(each func(event) error) (lost bool, err error) {
 			}
 		}
 	}
+	return lost, nil
 }
 
 // wait sends on ready each time that there is something to drain, until stop is closed
