@@ -8,9 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/containerd/containerd/api/types/task"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
@@ -32,16 +31,6 @@ func connectedTo(t *testing.T, list ...found) (*tracker, *recorder) {
 	listed(t, tr, true, list...)
 	r.log = nil
 	return tr, r
-}
-
-// listed gives the tracker a list that is made and read in one go.
-func listed(t *testing.T, tr *tracker, snapshot bool, list ...found) {
-	t.Helper()
-	tr.beginList(snapshot)
-	for i := range list {
-		must(t, tr.list(&list[i]))
-	}
-	must(t, tr.endList(nil))
 }
 
 func must(t *testing.T, err error) {
@@ -75,33 +64,6 @@ func ofPID(pid uint32) func(*event)   { return func(e *event) { e.pid = pid } }
 func stored(id string) *protov1.Container {
 	return &protov1.Container{Id: id, Scope: "containerd:default", Name: id, Image: &protov1.Image{Name: "img", Tag: "1"}, Runtime: runtimeName,
 		Hostname: "stored", CgroupPath: "/default/" + id}
-}
-
-func line(id string, s task.Status) found {
-	f := found{key: key{"default", id}, container: stored(id), tasks: true}
-	if s != task.Status_UNKNOWN {
-		f.task = &task.Process{ID: id, Pid: 100, Status: s}
-	}
-	return f
-}
-
-// answerAll answers all questions from what the store has.
-func answerAll(t *testing.T, tr *tracker, r func(id string) *protov1.Container) {
-	t.Helper()
-	for n := 0; ; n++ {
-		q, ok := tr.next()
-		if !ok {
-			return
-		}
-		if n > 1000 {
-			t.Fatal("it never ends asking")
-		}
-		c, how := r(q.key.id), answerOK
-		if c == nil {
-			how = answerGone
-		}
-		must(t, tr.answer(q, c, how))
-	}
 }
 
 func TestACreateEventNamesAContainerAtOnce(t *testing.T) {
@@ -216,219 +178,6 @@ func TestTheEndOfAnEarlierTaskIsNotTheLaterOnes(t *testing.T) {
 	}
 }
 
-func TestAContainerWhoseCreationWasMissedIsAskedFor(t *testing.T) {
-	tr, r := connectedTo(t)
-	must(t, tr.event(eventOf("a", taskStarted)))
-	if len(r.containers) != 0 {
-		t.Error("told without being known")
-	}
-	answerAll(t, tr, stored)
-	if c := r.container("a"); c.GetState() != protov1.Container_STATE_RUNNING || c.GetPid() != 100 || c.GetHostname() != "stored" {
-		t.Error(c)
-	}
-	must(t, tr.event(eventOf("b", taskStarted)))
-	answerAll(t, tr, func(string) *protov1.Container { return nil })
-	if len(tr.containers) != 1 {
-		t.Error("one that is not there is kept")
-	}
-}
-
-func TestAnAnswerKeepsWhatTheTasksTold(t *testing.T) {
-	tr, r := connectedTo(t)
-	must(t, tr.event(eventOf("a", containerCreated)))
-	q, _ := tr.next()
-	must(t, tr.event(eventOf("a", taskStarted)))
-	must(t, tr.event(eventOf("a", taskPaused)))
-	must(t, tr.answer(q, stored("a"), answerOK))
-	if c := r.container("a"); c.State != protov1.Container_STATE_PAUSED || c.Hostname != "stored" || c.Pid != 100 {
-		t.Error(c)
-	}
-	if _, again := tr.next(); again {
-		t.Error("asked again")
-	}
-}
-
-func TestAnAnswerAboutADeletedContainerIsIgnored(t *testing.T) {
-	tr, r := connectedTo(t)
-	must(t, tr.event(eventOf("a", containerCreated)))
-	q, _ := tr.next()
-	must(t, tr.event(eventOf("a", containerDeleted)))
-	must(t, tr.answer(q, stored("a"), answerOK))
-	if len(r.containers) != 0 || len(tr.containers) != 0 || r.log[len(r.log)-1] != "remove a" {
-		t.Error(r.log)
-	}
-}
-
-func TestAnAnswerAboutAnEarlierContainerOfTheSameIDIsIgnored(t *testing.T) {
-	tr, r := connectedTo(t)
-	must(t, tr.event(eventOf("a", containerCreated)))
-	q, _ := tr.next()
-	must(t, tr.event(eventOf("a", containerDeleted)))
-	must(t, tr.event(eventOf("a", containerCreated, func(e *event) { e.image = "img:2" })))
-	must(t, tr.answer(q, stored("a"), answerOK))
-	if c := r.container("a"); c.Image.Tag != "2" || c.Hostname != "" {
-		t.Error(c)
-	}
-	q, ok := tr.next()
-	if !ok {
-		t.Fatal("the later one is not asked for")
-	}
-	later := stored("a")
-	later.Image.Tag = "2"
-	must(t, tr.answer(q, later, answerOK))
-	if c := r.container("a"); c.Image.Tag != "2" || c.Hostname != "stored" {
-		t.Error(c)
-	}
-}
-
-func TestAContainerGoneBeforeTheAnswerKeepsItsFacts(t *testing.T) {
-	tr, r := connectedTo(t)
-	must(t, tr.event(eventOf("a", containerCreated)))
-	answerAll(t, tr, func(string) *protov1.Container { return nil })
-	if r.container("a").GetName() != "a" {
-		t.Error(r.log)
-	}
-}
-
-func TestAQuestionThatFailsIsAskedAFewTimes(t *testing.T) {
-	tr, _ := connectedTo(t)
-	must(t, tr.event(eventOf("a", containerCreated)))
-	n := 0
-	for {
-		q, ok := tr.next()
-		if !ok {
-			break
-		}
-		n++
-		must(t, tr.answer(q, nil, answerFailed))
-	}
-	if n != maxTries {
-		t.Errorf("%d tries", n)
-	}
-	if len(tr.asking) != 0 {
-		t.Error("it still counts as asked for")
-	}
-}
-
-func TestAnUpdateDuringAQuestionAsksAgain(t *testing.T) {
-	tr, r := connectedTo(t)
-	must(t, tr.event(eventOf("a", containerCreated)))
-	q, _ := tr.next()
-	must(t, tr.event(eventOf("a", containerUpdated)))
-	if _, ok := tr.next(); ok {
-		t.Error("asked twice at a time")
-	}
-	must(t, tr.answer(q, stored("a"), answerOK))
-	q, ok := tr.next()
-	if !ok {
-		t.Fatal("not asked again")
-	}
-	updated := stored("a")
-	updated.Labels = map[string]string{"new": "label"}
-	must(t, tr.answer(q, updated, answerOK))
-	if r.container("a").Labels["new"] != "label" {
-		t.Error(r.container("a"))
-	}
-}
-
-func TestTheListAndTheEventsLeaveNoGap(t *testing.T) {
-	running, stopped := task.Status_RUNNING, task.Status_STOPPED
-	for _, tt := range []struct {
-		name string
-		// known before, by an earlier connection; events before the list and while it is
-		// made, which is read then
-		known  []string
-		before []*event
-		while  []*event
-		list   []found
-		want   string
-	}{
-		{"what the list tells", nil, nil, nil, []found{line("a", running)}, "a:running"},
-		{"one without a task", nil, nil, nil, []found{line("a", task.Status_UNKNOWN)}, "a:unspecified"},
-		{"one whose states are not known", nil, nil, nil, []found{{key: key{"default", "a"}, container: stored("a")}}, "a:unspecified"},
-		{"created while the list was made, and not in it", nil, nil, []*event{eventOf("b", containerCreated)}, nil, "b:created"},
-		{"created while the list was made, and in it", nil, nil, []*event{eventOf("b", containerCreated), eventOf("b", taskStarted)}, []found{line("b", task.Status_UNKNOWN)}, "b:running"},
-		{"started while the list was made, and older", nil, nil, []*event{eventOf("b", taskStarted)}, []found{line("b", task.Status_CREATED)}, "b:running"},
-		{"deleted while the list was made, but in it", nil, nil, []*event{eventOf("a", taskExited), eventOf("a", containerDeleted)}, []found{line("a", running)}, ""},
-		{"known before and gone", []string{"old"}, nil, nil, nil, ""},
-		{"known before, and ended while there was no connection", []string{"old"}, nil, nil, []found{line("old", stopped)}, "old:exited"},
-		{"known before, and its task deleted while there was no connection", []string{"old"}, nil, nil, []found{line("old", task.Status_UNKNOWN)}, "old:exited"},
-		{"known before, and ended while the list was made", []string{"old"}, nil, []*event{eventOf("old", taskExited)}, []found{line("old", running)}, "old:exited"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			tr, r := trackerFor(t)
-			if len(tt.known) > 0 {
-				must(t, tr.connected())
-				for _, id := range tt.known {
-					must(t, tr.event(eventOf(id, containerCreated)))
-					must(t, tr.event(eventOf(id, taskStarted)))
-				}
-				tr.disconnected()
-			}
-			must(t, tr.connected())
-			tr.beginList(true)
-			for _, e := range tt.while {
-				must(t, tr.event(e))
-			}
-			for i := range tt.list {
-				must(t, tr.list(&tt.list[i]))
-			}
-			must(t, tr.endList(nil))
-			answerAll(t, tr, func(id string) *protov1.Container { return nil })
-			if r.syncs != 1 || r.inSnapshot {
-				t.Fatalf("%d synced, in a snapshot %v", r.syncs, r.inSnapshot)
-			}
-			if got := known(r); got != tt.want {
-				t.Errorf("got %q, want %q; told %q", got, tt.want, r.log)
-			}
-		})
-	}
-}
-
-func known(r *recorder) string {
-	var out []string
-	for k, c := range r.containers {
-		out = append(out, k.id+":"+strings.ToLower(strings.TrimPrefix(c.State.String(), "STATE_")))
-	}
-	slices.Sort(out)
-	return strings.Join(out, " ")
-}
-
-func TestAnEmptyHostIsSyncedAtOnce(t *testing.T) {
-	tr, r := trackerFor(t)
-	must(t, tr.connected())
-	listed(t, tr, true)
-	if got := strings.Join(r.log, " "); got != "reset synced" {
-		t.Error(got)
-	}
-}
-
-func TestAListThatFailsTakesNothingAway(t *testing.T) {
-	tr, r := connectedTo(t, line("a", task.Status_RUNNING), line("b", task.Status_RUNNING))
-	tr.beginList(false)
-	f := line("a", task.Status_RUNNING)
-	must(t, tr.list(&f))
-	must(t, tr.endList(fmt.Errorf("cut short")))
-	if got := known(r); got != "a:running b:running" {
-		t.Error(got)
-	}
-}
-
-func TestAResyncTellsOnlyWhatDiffers(t *testing.T) {
-	tr, r := connectedTo(t, line("same", task.Status_RUNNING), line("ended", task.Status_RUNNING), line("gone", task.Status_RUNNING))
-	listed(t, tr, false, line("same", task.Status_RUNNING), line("ended", task.Status_STOPPED), line("missed", task.Status_RUNNING))
-	want := map[string]bool{"container ended exited": true, "container missed running": true, "remove gone": true}
-	for _, l := range r.log {
-		if !want[l] {
-			t.Errorf("told %q", l)
-		}
-		delete(want, l)
-	}
-	if len(want) > 0 {
-		t.Errorf("not told: %v", want)
-	}
-}
-
 func TestWhatTheOperatorLeavesOutIsNotToldByEvents(t *testing.T) {
 	tr, r := connectedTo(t)
 	c := describe.DefaultFilter()
@@ -442,56 +191,6 @@ func TestWhatTheOperatorLeavesOutIsNotToldByEvents(t *testing.T) {
 	}
 	if got := len(r.lines("lifecycle a died exit_code=0")); got != 1 {
 		t.Error("what happened is not told: ", r.log)
-	}
-}
-
-func TestAResyncFindsWhatNoEventTold(t *testing.T) {
-	tr, r := connectedTo(t, line("a", task.Status_RUNNING))
-	must(t, tr.event(eventOf("a", taskOOM)))
-	f := line("a", task.Status_RUNNING)
-	f.container.Labels = map[string]string{"new": "label"}
-	f.task.Pid = 200
-	listed(t, tr, false, f)
-	if c := r.container("a"); c.Labels["new"] != "label" || c.Pid != 200 || c.OomKilled != nil {
-		t.Error("it is another task, and has another label: ", c)
-	}
-}
-
-func TestWhatIsGoneAfterAReconnectionIsKnownUntilTheSnapshotIsComplete(t *testing.T) {
-	tr, r := connectedTo(t, line("old", task.Status_RUNNING))
-	tr.disconnected()
-	must(t, tr.connected())
-	listed(t, tr, true)
-	if got := strings.Join(r.log, " "); got != "reset synced" || len(tr.containers) != 0 {
-		t.Error(got)
-	}
-}
-
-func TestAQuestionUnderWayAtADisconnectionIsAskedAnew(t *testing.T) {
-	tr, _ := connectedTo(t)
-	must(t, tr.event(eventOf("a", containerCreated)))
-	if _, ok := tr.next(); !ok {
-		t.Fatal("not asked for")
-	}
-	tr.disconnected()
-	must(t, tr.connected())
-	listed(t, tr, true, line("a", task.Status_RUNNING))
-	must(t, tr.event(eventOf("a", containerUpdated)))
-	if _, ok := tr.next(); !ok {
-		t.Error("not asked for again")
-	}
-}
-
-func TestAnEventThatComesBeforeTheListLacksNothingAfterIt(t *testing.T) {
-	tr, r := trackerFor(t)
-	must(t, tr.connected())
-	tr.beginList(true)
-	must(t, tr.event(eventOf("a", taskPaused)))
-	f := line("a", task.Status_RUNNING)
-	must(t, tr.list(&f))
-	must(t, tr.endList(nil))
-	if c := r.container("a"); c.State != protov1.Container_STATE_PAUSED || c.Pid != 100 {
-		t.Error(c)
 	}
 }
 
