@@ -157,5 +157,12 @@ func TestEveryEventIsKeptOnceAHungSamplersPolicyHasEnded(t *testing.T) {
 	if code := tr.WaitExit(harness.StopsWithin); code != 0 {
 		t.Errorf("the daemon ended with status %d while its sampler hung", code)
 	}
+	ledger, err := harness.ParseLedger(tr.Log())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wrong := range ledger.Check() {
+		t.Errorf("the ledger: %s", wrong)
+	}
 	checkNone(t, tr.Binaries)
 }
