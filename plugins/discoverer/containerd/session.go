@@ -100,7 +100,11 @@ func (s *session) run(ctx context.Context, facts <-chan *protov1.HostFacts) erro
 		s.workers.Go(func() { s.ask(ctx, s.doubts, min(s.config.Timeout, claimPatience)) })
 	}
 	s.startList(ctx, true)
-	return s.loop(ctx, facts)
+	err := s.loop(ctx, facts)
+	if ctx.Err() != nil {
+		return ctx.Err() // and not what came of it first
+	}
+	return err
 }
 
 func (s *session) loop(ctx context.Context, facts <-chan *protov1.HostFacts) error {

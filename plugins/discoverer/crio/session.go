@@ -79,7 +79,11 @@ func (s *session) run(ctx context.Context) error {
 		s.workers.Go(func() { s.askAll(ctx) })
 	}
 	s.startList(ctx, true)
-	return s.loop(ctx, &ended)
+	err := s.loop(ctx, &ended)
+	if ctx.Err() != nil {
+		return ctx.Err() // and not what came of it first
+	}
+	return err
 }
 
 // sayHello logs what the runtime says of itself.

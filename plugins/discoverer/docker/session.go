@@ -88,7 +88,11 @@ func (s *session) run(ctx context.Context) (err error) {
 		s.workers.Go(func() { s.inspectAll(ctx) })
 	}
 	s.startList(ctx, true)
-	return s.loop(ctx)
+	err = s.loop(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err() // and not what came of it first
+	}
+	return err
 }
 
 func (s *session) loop(ctx context.Context) error {
