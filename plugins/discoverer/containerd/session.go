@@ -79,6 +79,7 @@ func connect(ctx context.Context, socket string, c Config) (*connection, *stream
 
 // run returns why the session ended; never nil.
 func (s *session) run(ctx context.Context, facts <-chan *protov1.HostFacts) error {
+	caller := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	s.questions, s.doubts = make(chan question), make(chan question)
 	s.answers = make(chan answer, askers+doubters)
@@ -101,8 +102,8 @@ func (s *session) run(ctx context.Context, facts <-chan *protov1.HostFacts) erro
 	}
 	s.startList(ctx, true)
 	err := s.loop(ctx, facts)
-	if ctx.Err() != nil {
-		return ctx.Err() // and not what came of it first
+	if caller.Err() != nil {
+		return caller.Err() // and not what came of it first
 	}
 	return err
 }

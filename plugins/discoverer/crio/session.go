@@ -53,6 +53,7 @@ type lostSoFar struct {
 
 // run returns why the session ended; never nil.
 func (s *session) run(ctx context.Context) error {
+	caller := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	s.facts.forgetOld()
 	s.lost.facts = s.facts.lost.Load()
@@ -80,8 +81,8 @@ func (s *session) run(ctx context.Context) error {
 	}
 	s.startList(ctx, true)
 	err := s.loop(ctx, &ended)
-	if ctx.Err() != nil {
-		return ctx.Err() // and not what came of it first
+	if caller.Err() != nil {
+		return caller.Err() // and not what came of it first
 	}
 	return err
 }

@@ -54,6 +54,7 @@ type listResult struct {
 
 // run returns why the session ended; never nil.
 func (s *session) run(ctx context.Context) (err error) {
+	caller := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	since := time.Now().Add(-time.Second)
 	if last := s.tracker.replayed.last; last != 0 {
@@ -89,8 +90,8 @@ func (s *session) run(ctx context.Context) (err error) {
 	}
 	s.startList(ctx, true)
 	err = s.loop(ctx)
-	if ctx.Err() != nil {
-		return ctx.Err() // and not what came of it first
+	if caller.Err() != nil {
+		return caller.Err() // and not what came of it first
 	}
 	return err
 }
