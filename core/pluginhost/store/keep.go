@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/trust"
 )
 
@@ -43,8 +45,15 @@ func (s *Store) copy(ctx context.Context, f Files, parts []part) (err error) {
 	defer into.Close()
 	h := hashing{ctx: ctx}
 	for i := range parts {
-		if p := &parts[i]; !p.outside {
-			if err := s.copyPart(&h, root, into, f.Dir, p); err != nil {
+		p := &parts[i]
+		if p.outside {
+			continue
+		}
+		if err := s.copyPart(&h, root, into, f.Dir, p); err != nil {
+			return err
+		}
+		if p.role == program {
+			if err := s.share(ctx, temporary, *p); err != nil {
 				return err
 			}
 		}
@@ -87,6 +96,66 @@ func (s *Store) copyPart(h *hashing, from, into *os.Root, dir string, p *part) (
 	}
 	// Now that all is written, whatever the umask.
 	return errors.Join(to.Chmod(p.role.mode()), to.Sync())
+}
+
+// share has a program of a bundle that another bundle holds too be one file, whose pages
+// all processes of both have in common: one program may be several plugins. Where that
+// can't be, there are two. The store is locked.
+func (s *Store) share(ctx context.Context, bundle string, p part) error {
+	name := filepath.Join(bundle, filepath.Clean(p.name))
+	mine, err := s.root.Lstat(name)
+	if err != nil {
+		return err
+	}
+	found, err := fs.ReadDir(s.root.FS(), ".")
+	if err != nil {
+		return err
+	}
+	for _, f := range found {
+		if !bundleName.MatchString(f.Name()) {
+			continue
+		}
+		twin := s.twin(ctx, f.Name(), mine, p.sum)
+		if twin == "" {
+			continue
+		}
+		link := name + ".link"
+		if err := s.root.Link(twin, link); err != nil {
+			s.log.Debug("a plugin's program can't be shared with another's", "stored", twin, "error", err)
+			break
+		}
+		return s.root.Rename(link, name)
+	}
+	return ctx.Err()
+}
+
+// twin finds a file in a bundle that is the same as another in all that counts, by its
+// path in the store; "": there is none, or what there is can't be told.
+func (s *Store) twin(ctx context.Context, bundle string, mine fs.FileInfo, sum string) (path string) {
+	h := hashing{ctx: ctx}
+	_ = fs.WalkDir(s.root.FS(), bundle, func(at string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		theirs, err := d.Info()
+		if err != nil || theirs.Size() != mine.Size() || theirs.Mode() != mine.Mode() || own(theirs, at) != nil {
+			return err
+		}
+		f, err := s.root.OpenFile(at, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if st, err := f.Stat(); err != nil || !os.SameFile(st, theirs) {
+			return err
+		}
+		if h.expect(f, part{sum: sum}, at) == nil {
+			path = at
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return path
 }
 
 // finish makes directories what they are to be, and all of it lasting.

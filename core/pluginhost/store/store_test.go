@@ -119,6 +119,49 @@ func TestAPluginIsKeptUnderTheHashOfWhatItHolds(t *testing.T) {
 	}
 }
 
+func TestOneProgramOfSeveralPluginsIsOneFile(t *testing.T) {
+	f, dir := plugin(t), t.TempDir()
+	s := open(t, dir)
+	is := func(b *Bundle) fs.FileInfo {
+		t.Helper()
+		st, err := b.Program.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	first := take(t, s, f)
+	other := f
+	other.ManifestText = []byte("another manifest")
+	second := take(t, s, other)
+	if first.Digest == second.Digest || !os.SameFile(is(first), is(second)) {
+		t.Error("two plugins of one program have a copy each")
+	}
+	// One that is not what it was is nobody's twin, and does not stay.
+	if err := os.Chmod(first.Path(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, first.Path(), "#!/bin/sh\necho 666\n", 0o755)
+	if err := os.Chmod(first.Path(), 0o555); err != nil {
+		t.Fatal(err)
+	}
+	other.ManifestText = []byte("a third")
+	third := take(t, s, other)
+	if os.SameFile(is(first), is(third)) || content(t, third) != "#!/bin/sh\necho one\n" {
+		t.Errorf("a third one was given what was altered: %q", content(t, third))
+	}
+	if again := take(t, s, f); content(t, again) != "#!/bin/sh\necho one\n" {
+		t.Errorf("the first is %q", content(t, again))
+	}
+	// What is removed leaves what others have.
+	if err := errors.Join(first.Close(), os.RemoveAll(first.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	if b := take(t, s, other); content(t, b) != "#!/bin/sh\necho one\n" {
+		t.Errorf("the third is %q", content(t, b))
+	}
+}
+
 func TestEveryFileItsNameAndItsPurposeMakeTheDigest(t *testing.T) {
 	f := plugin(t)
 	s := open(t, "")
