@@ -189,6 +189,30 @@ func TestWhatIsGoneIsRememberedForItsLastEventsAndThenForgotten(t *testing.T) {
 	}
 }
 
+func TestACgroupThatWasToldToBeGoneIsNotLookedForAfterItsContainer(t *testing.T) {
+	for name, told := range map[string]bool{"its end was told": true, "its end was lost": false} {
+		t.Run(name, func(t *testing.T) {
+			now, rescans := time.Unix(1000, 0), 0
+			i := New(Options{Now: func() time.Time { return now }, Rescan: func() { rescans++ }})
+			apply(t, i, "docker", described(id("a"), "a"))
+			i.CgroupCreated(1, "/docker/"+id("a"))
+			apply(t, i, "docker", removed(id("a"))) // right before the cgroup is, as runtimes do
+			now = now.Add(grace / 2)
+			if told {
+				i.CgroupRemoved(1)
+			}
+			now = now.Add(grace/2 + time.Millisecond)
+			i.CgroupCreated(2, "/x")
+			if told != (rescans == 0) {
+				t.Errorf("the cgroups are listed anew %d times", rescans)
+			}
+			if got := nameOf(i, 1); got != "a" {
+				t.Errorf("an event of its is %s's", got)
+			}
+		})
+	}
+}
+
 func TestAnObserverIsToldWhatChangesAndAListHoldsTheRest(t *testing.T) {
 	i := New(Options{})
 	apply(t, i, "docker", &protov1.InventoryChange{Change: &protov1.InventoryChange_Container{Container: &protov1.Container{

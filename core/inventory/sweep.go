@@ -45,10 +45,22 @@ func (i *Inventory) sweepContainer(c *container, before time.Time) {
 	case !c.removed.Before(before): // it came back and went again
 	case len(c.cgroups) > 0 && !c.expired:
 		// Its cgroup is there, and so its events may be; or the news of the
-		// cgroup's end was lost.
+		// cgroup's end was lost. One that was told of is forgotten in its own time.
 		i.gone = append(i.gone, departure{c, i.options.Now()})
-		i.options.Rescan()
+		if c.there() {
+			i.options.Rescan()
+		}
 	default:
 		i.drop(c)
 	}
+}
+
+// there tells whether a cgroup of the container is there, as far as was told.
+func (c *container) there() bool {
+	for g := range c.cgroups {
+		if g.removed.IsZero() {
+			return true
+		}
+	}
+	return false
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -19,7 +18,7 @@ import (
 // also when its pid is given to another meanwhile: then nothing can be read any more.
 type process struct {
 	name string // below /proc
-	dir  *os.Root
+	dir  int    // a descriptor of the directory
 }
 
 // errGone says that there is no such process (any more).
@@ -32,14 +31,23 @@ func open(proc string, pid uint32) (*process, error) {
 }
 
 func openName(proc, name string) (*process, error) {
-	dir, err := os.OpenRoot(filepath.Join(proc, name))
+	dir, err := openAt(unix.AT_FDCWD, filepath.Join(proc, name), unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, ofProcess(name, err)
 	}
 	return &process{name, dir}, nil
 }
 
-func (p *process) close() error { return p.dir.Close() }
+// openAt is openat, which a signal interrupts no more.
+func openAt(dir int, name string, flags int) (fd int, err error) {
+	for {
+		if fd, err = unix.Openat(dir, name, flags|unix.O_CLOEXEC, 0); !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
+func (p *process) close() error { return unix.Close(p.dir) }
 
 // ofProcess wraps an error of reading a process.
 func ofProcess(name string, err error) error {
@@ -49,20 +57,67 @@ func ofProcess(name string, err error) error {
 	return fmt.Errorf("read process %s: %w", name, err)
 }
 
+// mostText bounds what is read of one file; those of the kernel are smaller.
+const mostText = 1 << 20
+
 func (p *process) read(name string) (string, error) {
-	b, err := p.dir.ReadFile(name)
+	text, err := readAt(p.dir, name)
 	if err != nil {
 		return "", ofProcess(p.name, err)
 	}
-	return string(b), nil
+	return text, nil
+}
+
+// readAt reads a small file in as few calls as there can be: the kernel makes most
+// files of a process anew for each.
+func readAt(dir int, name string) (string, error) {
+	fd, err := openAt(dir, name, unix.O_RDONLY)
+	if err != nil {
+		return "", err
+	}
+	var first [2048]byte
+	text := first[:0]
+	for err == nil && len(text) < mostText {
+		if len(text) == cap(text) {
+			text = slices.Grow(text, cap(text))
+		}
+		var n int
+		n, err = unix.Read(fd, text[len(text):cap(text)])
+		switch {
+		case errors.Is(err, unix.EINTR):
+			err = nil
+			continue
+		case n > 0:
+			text = text[:len(text)+n]
+			continue
+		}
+		break
+	}
+	if err = errors.Join(err, unix.Close(fd)); err != nil {
+		return "", err
+	}
+	return string(text), nil
+}
+
+// link reads one of the process's namespaces.
+func (p *process) link(t Type) (string, error) {
+	var text [64]byte
+	for {
+		n, err := unix.Readlinkat(p.dir, "ns/"+t.String(), text[:])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		return string(text[:max(n, 0)]), err
+	}
 }
 
 // namespaces of the process.
 func (p *process) namespaces() (set Set, err error) {
 	for t := range Types {
-		link, err := p.dir.Readlink("ns/" + t.String())
+		link, err := p.link(t)
 		if errors.Is(err, fs.ErrNotExist) && (t == Cgroup || t == Time) {
-			if _, there := p.dir.Lstat("ns/" + t.String()); errors.Is(there, fs.ErrNotExist) {
+			var st unix.Stat_t
+			if there := unix.Fstatat(p.dir, "ns/"+t.String(), &st, unix.AT_SYMLINK_NOFOLLOW); errors.Is(there, fs.ErrNotExist) {
 				continue // an old kernel
 			}
 		}
@@ -143,17 +198,31 @@ func (p *process) start() (uint64, error) {
 	return parseStart(text)
 }
 
+// startOf is when a process was started that is not open: start at the price of three
+// system calls.
+func startOf(proc string, pid uint32) (uint64, error) {
+	name := strconv.FormatUint(uint64(pid), 10)
+	text, err := readAt(unix.AT_FDCWD, proc+"/"+name+"/stat")
+	if err != nil {
+		return 0, ofProcess(name, err)
+	}
+	return parseStart(text)
+}
+
 func parseStart(stat string) (uint64, error) {
 	// The name, in parentheses, may itself hold spaces and parentheses.
-	f := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	if len(f) < 20 {
-		return 0, fmt.Errorf("read the stat of a process: it is too short")
+	at := 0
+	for field := range strings.FieldsSeq(stat[strings.LastIndexByte(stat, ')')+1:]) {
+		if at++; at < 20 {
+			continue
+		}
+		n, err := strconv.ParseUint(field, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read the stat of a process: %w", err)
+		}
+		return n, nil
 	}
-	n, err := strconv.ParseUint(f[19], 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("read the stat of a process: %w", err)
-	}
-	return n, nil
+	return 0, errors.New("read the stat of a process: it is too short")
 }
 
 // clockTick is the unit of times in /proc/PID/stat: USER_HZ, 100 on every architecture

@@ -139,18 +139,13 @@ func (n *Namespaces) isCalled(m *member, pid, host uint32) bool {
 // above gives the inode of the process's pid namespace, or of one so many levels above.
 func (p *process) above(levels int) (inode uint64, err error) {
 	if levels == 0 {
-		link, err := p.dir.Readlink("ns/" + PID.String())
+		link, err := p.link(PID)
 		if err != nil {
 			return 0, ofProcess(p.name, err)
 		}
 		return parseLink(link, PID)
 	}
-	dir, err := p.dir.Open(".")
-	if err != nil {
-		return 0, ofProcess(p.name, err)
-	}
-	defer dir.Close()
-	fd, err := unix.Openat(int(dir.Fd()), "ns/"+PID.String(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := openAt(p.dir, "ns/"+PID.String(), unix.O_RDONLY)
 	for err == nil && levels > 0 {
 		var parent int
 		parent, err = unix.IoctlRetInt(fd, unix.NS_GET_PARENT)

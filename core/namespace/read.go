@@ -15,8 +15,9 @@ const (
 	// it takes twice as long, up to lastRetry.
 	firstRetry = time.Second
 	lastRetry  = time.Minute
-	// round is in how long the first process of every container is looked for again.
-	round = 10 // ticks
+	// round is in how long the first process of every container is looked for again,
+	// for those whose end no runtime tells.
+	round = 30 // ticks
 	// grace is how long ByPID knows a namespace that is gone, for the events that are
 	// still on their way.
 	grace = 10 * time.Second
@@ -166,12 +167,8 @@ func (n *Namespaces) verify() {
 // there tells whether a container's first process still is.
 func (n *Namespaces) there(m *member) bool {
 	now := n.options.Monotonic()
-	p, err := open(n.options.Proc, m.pid)
+	start, err := startOf(n.options.Proc, m.pid)
 	if err != nil {
-		return !errors.Is(err, errGone)
-	}
-	start, err := p.start()
-	if err = errors.Join(err, p.close()); err != nil {
 		return !errors.Is(err, errGone)
 	}
 	if start != m.start {
