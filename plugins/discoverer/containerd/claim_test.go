@@ -108,10 +108,48 @@ func TestAContainerDeletedWhileItsCgroupIsAskedForStaysDeleted(t *testing.T) {
 	must(t, tr.event(eventOf("a", containerCreated)))
 	must(t, tr.event(eventOf("a", containerDeleted)))
 	must(t, tr.answerDoubt(q, stored("a"), answerOK))
+	answerAll(t, tr, stored)
 	if r.container("a") != nil || len(tr.containers) != 0 {
 		t.Error("it is back")
 	}
-	checkAnswers(t, r, "", "1:-")
+	checkAnswers(t, r, "", "1:a")
+}
+
+func TestADeletionThatOvertakesTheRecordWaitsForIt(t *testing.T) {
+	short := func(t *testing.T) (*tracker, *recorder) {
+		tr, r := connectedTo(t)
+		must(t, tr.event(eventOf("a", containerCreated)))
+		must(t, tr.facts(batch(1, "/default/a")))
+		must(t, tr.event(eventOf("a", taskStarted)))
+		must(t, tr.event(eventOf("a", taskExited, ending(0))))
+		must(t, tr.facts(removed(1, "/default/a")))
+		must(t, tr.facts(batch(2, "/default/a")))
+		must(t, tr.event(eventOf("a", containerDeleted)))
+		checkAnswers(t, r, "before the record", "")
+		return tr, r
+	}
+	t.Run("and tells whose the cgroup is", func(t *testing.T) {
+		tr, r := short(t)
+		answerAll(t, tr, stored)
+		checkAnswers(t, r, "after it", "2:a")
+		if r.container("a") != nil || len(tr.containers)+len(tr.leaving)+len(tr.asking) != 0 {
+			t.Error("it is still there")
+		}
+	})
+	t.Run("but not for long", func(t *testing.T) {
+		tr, r := short(t)
+		tr.now = func() time.Time { return time.Now().Add(endPatience) }
+		must(t, tr.expire())
+		must(t, tr.leaveLate())
+		checkAnswers(t, r, "without it", "2:-")
+		if r.container("a") != nil || len(tr.containers)+len(tr.leaving) != 0 {
+			t.Error("it is still there")
+		}
+		answerAll(t, tr, stored)
+		if r.container("a") != nil || len(tr.containers)+len(tr.asking) != 0 {
+			t.Error("it is back")
+		}
+	})
 }
 
 func TestAContainerWithAnothersNameDoesNotGetItsCgroup(t *testing.T) {

@@ -2,30 +2,58 @@ package main
 
 import "time"
 
-// endPatience is how long a container's deletion waits for the word of its end. A shim
-// tells of an end by itself, and may do so later than containerd of the deletion, or not
-// at all when it ends itself at the same time; the daemon then infers it.
+// endPatience is how long a container's deletion waits for the word of its end, and for
+// its record where a cgroup waits for that. A shim tells of an end by itself, and may do
+// so later than containerd of the deletion, or not at all when it ends itself at the same
+// time; the daemon then infers it. The store's answer was asked for when the container was
+// created, and may come after the deletion of one that lived for moments.
 const endPatience = time.Second
 
-// leave is a deletion of a container whose end was not told.
+// leave is a deletion of a container of which not all was told.
 type leave struct {
 	deletion event
 	until    time.Time
 }
 
-// delete takes a container's delete event, which is told after the word of its end.
+// lacks tells whether more is about to be told of a container.
+func (t *tracker) lacks(k key, c *tracked) bool {
+	if c == nil || c.record == nil {
+		return false
+	}
+	if c.status.alive() {
+		return true
+	}
+	if _, asking := t.asking[k]; asking {
+		for _, claim := range t.unanswered {
+			if claim.key == k {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// delete takes a container's delete event, which is told after all else of it.
 func (t *tracker) delete(c *tracked, e *event) error {
 	if t.listing {
 		t.deleted[e.key] = struct{}{}
 	}
-	if c != nil && c.record != nil && c.status.alive() {
+	if t.lacks(e.key, c) {
 		t.leaving[e.key] = leave{deletion: *e, until: t.now().Add(endPatience)}
 		return nil
 	}
 	return t.gone(e.key, c, e)
 }
 
-// leave ends a container's wait for the word of its end, if it waits.
+// leaveIfWhole ends a container's wait if it waits, and nothing is to come.
+func (t *tracker) leaveIfWhole(k key) error {
+	if _, waits := t.leaving[k]; !waits || t.lacks(k, t.containers[k]) {
+		return nil
+	}
+	return t.leave(k)
+}
+
+// leave ends a container's wait, if it waits.
 func (t *tracker) leave(k key) error {
 	l, ok := t.leaving[k]
 	if !ok {

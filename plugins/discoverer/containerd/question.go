@@ -86,5 +86,8 @@ func (t *tracker) answer(q question, r *protov1.Container, how outcome) error {
 	if c := t.containers[q.key]; c == nil || !c.queued {
 		delete(t.asking, q.key)
 	}
-	return t.settle(q.key)
+	if err := t.settle(q.key); err != nil {
+		return err
+	}
+	return t.leaveIfWhole(q.key)
 }

@@ -174,7 +174,7 @@ func (t *tracker) event(e *event) error {
 		return err
 	}
 	if word == "died" {
-		return t.leave(e.key)
+		return t.leaveIfWhole(e.key)
 	}
 	return nil
 }
