@@ -115,7 +115,7 @@ func (b *bench) lookups(ctx context.Context) (err error) {
 const crowdConfig = `
 node { name = "bench" }
 probe "process" {}
-discoverer "containerd" { address = "unix://%s" }
+%s
 sampler "threshold" {}
 exporter "json" {
   path     = %q
@@ -124,12 +124,9 @@ exporter "json" {
 api { socket = %q }
 `
 
-// crowd measures a host of many containers, of which ten start and end a second.
+// crowd measures a host of many containers, of which ten start and end a second: a
+// daemon that discovers them, and beside it one that is to discover nothing.
 func (b *bench) crowd(ctx context.Context) (err error) {
-	many, seconds, rate := b.Containers, 30, 10
-	if b.Quick {
-		many, seconds = 50, 1
-	}
 	c, err := env.NewContainerd(ctx)
 	if err != nil {
 		return err
@@ -140,22 +137,86 @@ func (b *bench) crowd(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close(context.WithoutCancel(ctx))) }()
-	d, err := b.spawnText(func(d *daemon) string {
-		return fmt.Sprintf(crowdConfig, c.Socket, d.events, filepath.Join(d.dir, "api.sock"))
-	})
+	with, err := b.live(ctx, h, fmt.Sprintf("discoverer \"containerd\" { address = \"unix://%s\" }", c.Socket))
 	if err != nil {
 		return err
+	}
+	without, err := b.live(ctx, h, "")
+	if err != nil {
+		return err
+	}
+
+	all := fmt.Sprintf("with %d containers", b.crowdSize())
+	seconds, rate := b.pace()
+	churn := fmt.Sprintf("%s, %d start and end a second", all, rate)
+	share := func(c cost) float64 { return 100 * (c.daemon + c.plugins).Seconds() / float64(seconds) }
+	plugins := func(c cost) float64 { return 100 * c.plugins.Seconds() / float64(seconds) }
+	for _, f := range []struct {
+		name, unit string
+		value      float64
+		baseline   *float64
+		of         string
+	}{
+		{"CPU of daemon and plugins " + all + ", nothing happens", "% of a CPU", share(with.idle), new(share(without.idle)), "without a discoverer"},
+		{"CPU of daemon and plugins " + churn, "% of a CPU", share(with.busy), new(share(without.busy)), "without a discoverer"},
+		{"of that the plugins", "% of a CPU", plugins(with.busy), new(plugins(without.busy)), "without a discoverer"},
+		{"CPU of discovery " + churn, "% of a CPU", share(with.busy) - share(without.busy), nil, ""},
+		{"memory of daemon and discoverer " + all, "MiB", with.full, new(with.empty), "without containers"},
+		{"growth of it", "MiB", with.full - with.empty, nil, ""},
+	} {
+		s := series{experiment: "containers", name: f.name, unit: f.unit, baselineOf: f.of}
+		if f.baseline != nil {
+			s.beside(f.value, *f.baseline)
+		} else {
+			s.add(f.value)
+		}
+		b.report.figure(&s)
+	}
+	b.report.note("The containers of a crowd are records of a real containerd, each with a control group and a process; the events of their tasks are published through its own service, since a thousand shims would measure containerd. CPU of discovery is what a daemon with a discoverer took more than one without, of which the events of the same containers are nobody's.")
+	return nil
+}
+
+// crowdSize is how many containers a crowd has.
+func (b *bench) crowdSize() int {
+	if b.Quick {
+		return 50
+	}
+	return b.Containers
+}
+
+// pace is for how long a crowd is watched, and how many containers start and end a second.
+func (b *bench) pace() (seconds, rate int) {
+	if b.Quick {
+		return 1, 10
+	}
+	return 30, 10
+}
+
+// life is what a daemon cost among a crowd.
+type life struct {
+	empty, full float64 // memory of daemon and discoverer, MiB, without and with the crowd
+	idle, busy  cost
+}
+
+// live runs a daemon among a herd, which it makes if there is none yet.
+func (b *bench) live(ctx context.Context, h *herd, discoverer string) (l life, err error) {
+	d, err := b.spawnText(func(d *daemon) string {
+		return fmt.Sprintf(crowdConfig, discoverer, d.events, filepath.Join(d.dir, "api.sock"))
+	})
+	if err != nil {
+		return l, err
 	}
 	defer func() { err = errors.Join(err, d.end(ctx, err != nil)) }()
 	if err := d.isReady(ctx); err != nil {
-		return err
+		return l, err
 	}
 	daemon, err := client.Dial(ctx, filepath.Join(d.dir, "api.sock"))
 	if err != nil {
-		return err
+		return l, err
 	}
 	defer daemon.Close()
 
+	seconds, rate := b.pace()
 	pause := func(of time.Duration) func() error {
 		return func() error {
 			select {
@@ -171,72 +232,52 @@ func (b *bench) crowd(ctx context.Context) (err error) {
 		settled = time.Second
 	}
 	if err := errors.Join(b.known(ctx, daemon, 0), pause(settled)()); err != nil {
-		return err
+		return l, err
 	}
-	empty, err := b.held(d)
-	if err != nil {
-		return err
+	if l.empty, err = b.held(d); err != nil {
+		return l, err
 	}
-	b.say("make %d containers", many)
-	for i := range many {
-		m, err := h.create(ctx, fmt.Sprintf("herd-%d-%04d", os.Getpid(), i))
-		if err == nil {
-			err = h.start(ctx, m, "/bin/busybox", "sleep", "1000000")
+	if many := b.crowdSize(); h.size() == 0 {
+		b.say("make %d containers", many)
+		for i := range many {
+			m, err := h.create(ctx, fmt.Sprintf("herd-%d-%04d", os.Getpid(), i))
+			if err == nil {
+				err = h.start(ctx, m, "/bin/busybox", "sleep", "1000000")
+			}
+			if err != nil {
+				return l, err
+			}
 		}
-		if err != nil {
-			return err
+		if err := errors.Join(b.known(ctx, daemon, many), pause(settled)()); err != nil {
+			return l, err
 		}
 	}
-	if err := errors.Join(b.known(ctx, daemon, many), pause(settled)()); err != nil {
-		return err
+	if l.full, err = b.held(d); err != nil {
+		return l, err
 	}
-	full, err := b.held(d)
-	if err != nil {
-		return err
+	if l.idle, err = b.costOf(ctx, d, pause(time.Duration(seconds)*time.Second)); err != nil {
+		return l, err
 	}
-	idle, err := b.costOf(ctx, d, pause(time.Duration(seconds)*time.Second))
-	if err != nil {
-		return err
-	}
-	mine := fmt.Sprintf("churn-%d-", os.Getpid())
+	mine := fmt.Sprintf("churn-%d-%d-", os.Getpid(), d.pid())
 	b.say("start and end %d containers a second for %d s", rate, seconds)
-	busy, err := b.costOf(ctx, d, func() error { return b.churn(ctx, h, mine, rate, seconds) })
-	if err != nil {
-		return err
+	if l.busy, err = b.costOf(ctx, d, func() error { return b.churn(ctx, h, mine, rate, seconds) }); err != nil {
+		return l, err
 	}
 	named, err := linesWith(d.events, []byte(`"kind":"process.exec"`))
 	if err != nil {
-		return err
+		return l, err
 	}
-	named = slices.DeleteFunc(named, func(line []byte) bool {
-		return !bytes.Contains(line, []byte(`"name":"`+mine)) || !bytes.Contains(line, []byte(filepath.Base(b.loads.Noop)))
-	})
-	b.report.check("containers", "first execs that carry their container's name", int64(len(named)), int64(rate*seconds))
-
-	all := fmt.Sprintf("with %d containers", many)
-	share := func(t time.Duration) float64 { return 100 * t.Seconds() / float64(seconds) }
-	for _, f := range []struct {
-		name, unit string
-		value      float64
-		baseline   *float64
-		of         string
-	}{
-		{"CPU of daemon and plugins " + all + ", nothing happens", "% of a CPU", share(idle.daemon + idle.plugins), nil, ""},
-		{fmt.Sprintf("CPU of daemon and plugins %s, %d start and end a second", all, rate), "% of a CPU", share(busy.daemon + busy.plugins), new(share(idle.daemon + idle.plugins)), "the same, nothing happens"},
-		{"of that the plugins", "% of a CPU", share(busy.plugins), new(share(idle.plugins)), "the same, nothing happens"},
-		{"memory of daemon and discoverer " + all, "MiB", full, new(empty), "without containers"},
-		{"growth of it", "MiB", full - empty, nil, ""},
-	} {
-		s := series{experiment: "containers", name: f.name, unit: f.unit, baselineOf: f.of}
-		if f.baseline != nil {
-			s.beside(f.value, *f.baseline)
-		} else {
-			s.add(f.value)
-		}
-		b.report.figure(&s)
+	execs := func(line []byte) bool { return bytes.Contains(line, []byte(filepath.Base(b.loads.Noop))) }
+	if discoverer != "" {
+		named = slices.DeleteFunc(named, func(line []byte) bool {
+			return !execs(line) || !bytes.Contains(line, []byte(`"name":"`+mine))
+		})
+		b.report.check("containers", "first execs that carry their container's name", int64(len(named)), int64(rate*seconds))
+		return l, nil
 	}
-	b.report.note("The containers of a crowd are records of a real containerd, each with a control group and a process; the events of their tasks are published through its own service, since a thousand shims would measure containerd.")
-	return nil
+	named = slices.DeleteFunc(named, func(line []byte) bool { return !execs(line) })
+	b.report.check("containers", "execs of the same containers without a discoverer", int64(len(named)), int64(rate*seconds))
+	return l, nil
 }
 
 // churn starts and ends containers at a rate.

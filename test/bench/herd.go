@@ -104,6 +104,13 @@ func (h *herd) create(ctx context.Context, id string) (*member, error) {
 	return m, nil
 }
 
+// size is how many containers there are.
+func (h *herd) size() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.members)
+}
+
 // start makes the control group of a container, runs a process in it, and says that
 // its task was started.
 func (h *herd) start(ctx context.Context, m *member, program string, args ...string) error {
