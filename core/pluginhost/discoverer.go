@@ -52,26 +52,34 @@ func (h *Host) RunDiscoverer(ctx context.Context, s Spec, handler DiscovererHand
 }
 
 // Tell passes host facts on to a plugin that subscribed to their kind. It never
-// blocks. Whoever calls it has made them visible to DiscovererHandler.Facts.
+// blocks. Whoever calls it has made them visible to DiscovererHandler.Facts. That
+// something is gone is told a little later, where nothing else is to be told.
 func (d *Discoverer) Tell(facts ...*protov1.HostFact) {
 	s := d.subscribed.Load()
 	if s == nil {
 		return
 	}
 	wanted := make([]*protov1.HostFact, 0, len(facts))
+	urgent := false
 	for _, f := range facts {
 		switch f.GetFact().(type) {
 		case *protov1.HostFact_Cgroup:
 			if s.GetCgroups() {
 				wanted = append(wanted, f)
+				urgent = urgent || f.GetCgroup().GetChange() != protov1.CgroupFact_CHANGE_REMOVED
 			}
 		case *protov1.HostFact_Process:
 			if s.GetProcesses() {
 				wanted = append(wanted, f)
+				urgent = true
 			}
 		}
 	}
-	d.facts.put(wanted...)
+	if urgent {
+		d.facts.put(wanted...)
+	} else {
+		d.facts.putLater(wanted...)
+	}
 }
 
 // ErrNotRunning says that a plugin has no process to be asked at the moment.

@@ -115,7 +115,7 @@ func (f *hostFacts) add(id uint64) *protov1.HostFact {
 func told(got *heard) (known map[uint64]string, resets int, synced bool) {
 	known = map[uint64]string{}
 	for _, c := range got.containers() {
-		if c.GetId() != "fact" {
+		if !strings.HasPrefix(c.GetId(), "fact-") {
 			continue
 		}
 		switch c.GetName() {

@@ -148,7 +148,10 @@ func (h *Host) newInstance(ctx context.Context, s start, out *output) (_ *instan
 		return nil, err
 	}
 	i.bounds = bounds
-	env := environment(s.env, wire.LogLevelKey+"="+h.logLevel(ctx))
+	// A plugin works on small messages, one after the other. Goroutines on several
+	// threads would wake one another for each, which costs half as much again, and
+	// memory. What the manifest has passed on comes before, and counts.
+	env := environment(s.env, wire.LogLevelKey+"="+h.logLevel(ctx), "GOMAXPROCS=1")
 	if s.memory > 0 {
 		// The Go runtime collects harder near its limit.
 		env = append(env, fmt.Sprintf("GOMEMLIMIT=%d", s.memory-s.memory/10))
@@ -205,6 +208,8 @@ func (i *instance) newClient(timeout time.Duration) *goplugin.Client {
 			return r.take(cmd), nil
 		},
 		GRPCDialOptions: []grpc.DialOption{
+			grpc.WithInitialWindowSize(wire.StreamWindow),
+			grpc.WithInitialConnWindowSize(wire.ConnectionWindow),
 			grpc.WithDefaultCallOptions(
 				grpc.MaxCallRecvMsgSize(wire.MaxMessage),
 				grpc.MaxCallSendMsgSize(wire.MaxMessage),

@@ -3,10 +3,15 @@ package pluginhost
 import (
 	"context"
 	"sync"
+	"time"
 )
 
-// queueLimit is how many items wait for a plugin.
-const queueLimit = 4096
+const (
+	// queueLimit is how many items wait for a plugin.
+	queueLimit = 4096
+	// leisure is how long what nobody waits for may wait for company.
+	leisure = 100 * time.Millisecond
+)
 
 // queue holds what is to be sent to a plugin. Putting never blocks: a queue that is
 // full is emptied, and its reader is told to send everything anew. While nobody
@@ -22,6 +27,7 @@ type queue[T any] struct {
 	dropped uint64 // total
 	since   uint64 // dropped since reading began
 	wake    chan struct{}
+	later   *time.Timer // nil, or it wakes the reader for what is not urgent
 }
 
 func newQueue[T any]() *queue[T] { return &queue[T]{wake: make(chan struct{}, 1)} }
@@ -38,23 +44,54 @@ func (q *queue[T]) end() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.items, q.reading = nil, false
+	q.hurry()
+}
+
+// hurry says that the reader will be awake without the timer. It is under the lock.
+func (q *queue[T]) hurry() {
+	if q.later != nil {
+		q.later.Stop()
+		q.later = nil
+	}
 }
 
 // put adds items, in order.
 func (q *queue[T]) put(items ...T) {
-	if len(items) == 0 {
-		return
-	}
 	q.mu.Lock()
-	if q.reading {
-		q.items = append(q.items, items...)
-		if n := len(q.items); n > queueLimit {
-			q.dropped += uint64(n)
-			q.since += uint64(n)
-			q.items, q.missed = nil, true
-		}
-	}
+	kept := q.keep(items)
 	q.mu.Unlock()
+	if kept {
+		q.signal()
+	}
+}
+
+// putLater is put for what need not be sent at once: it goes with what does, or after
+// leisure.
+func (q *queue[T]) putLater(items ...T) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.keep(items) && q.later == nil {
+		q.later = time.AfterFunc(leisure, q.signal)
+	}
+}
+
+// keep adds items if somebody reads, and tells whether there are any then. It is under
+// the lock.
+func (q *queue[T]) keep(items []T) bool {
+	if !q.reading || len(items) == 0 {
+		return false
+	}
+	q.items = append(q.items, items...)
+	if n := len(q.items); n > queueLimit {
+		q.dropped += uint64(n)
+		q.since += uint64(n)
+		q.items, q.missed = nil, true
+	}
+	return true
+}
+
+// signal wakes the reader.
+func (q *queue[T]) signal() {
 	select {
 	case q.wake <- struct{}{}:
 	default:
@@ -68,6 +105,7 @@ func (q *queue[T]) take(ctx context.Context) (items []T, missed bool, dropped ui
 		q.mu.Lock()
 		items, missed, dropped = q.items, q.missed, q.since
 		q.items, q.missed = nil, false
+		q.hurry()
 		q.mu.Unlock()
 		if len(items) > 0 || missed {
 			return items, missed, dropped, nil

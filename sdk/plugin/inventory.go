@@ -16,7 +16,9 @@ const (
 	batchChanges = 100
 	// batchWait is the least time between two batches that are not full: a
 	// change after a pause goes out at once, a stream of them in batches.
-	batchWait = 2 * time.Millisecond
+	batchWait = 5 * time.Millisecond
+	// leisure is how long changes that nobody waits for may wait for company.
+	leisure = 100 * time.Millisecond
 	// pendingChanges is how many changes wait for the daemon before the
 	// author's calls do.
 	pendingChanges = 4 * batchChanges
@@ -65,6 +67,17 @@ func (i *inventory) put(c *protov1.InventoryChange) error {
 // close lets send end once everything is sent. No call may follow it.
 func (i *inventory) close() { close(i.closed) }
 
+// isUrgent tells whether a change is worth a message of its own: events and their names
+// may wait for it. What has happened, or is gone, is told a little later where nothing
+// else is to be told.
+func isUrgent(c *protov1.InventoryChange) bool {
+	switch c.GetChange().(type) {
+	case *protov1.InventoryChange_Lifecycle, *protov1.InventoryChange_Removed:
+		return false
+	}
+	return true
+}
+
 // send writes batches until the inventory is closed and empty, or its context
 // is done. Only it calls write.
 func (i *inventory) send(write func(*protov1.InventoryChanges) error) error {
@@ -84,12 +97,9 @@ func (i *inventory) send(write func(*protov1.InventoryChanges) error) error {
 				return nil
 			}
 		}
-		batch := []*protov1.InventoryChange{first.change}
-		bytes := first.bytes
-		timer.Reset(max(0, batchWait-time.Since(last)))
-		var over *sized // did not fit any more
-		over, batch = i.gather(batch, bytes, timer.C)
-		if err := write(&protov1.InventoryChanges{Changes: batch}); err != nil {
+		b := newBatch(first)
+		over := i.gather(b, last, timer) // did not fit any more
+		if err := write(&protov1.InventoryChanges{Changes: b.changes}); err != nil {
 			return fmt.Errorf("send changes: %w", err)
 		}
 		if over != nil {
@@ -101,38 +111,92 @@ func (i *inventory) send(write func(*protov1.InventoryChanges) error) error {
 	}
 }
 
-// gather fills a batch until it is full or time is up. A change that would make
-// it too large is returned apart.
-func (i *inventory) gather(batch []*protov1.InventoryChange, bytes int, up <-chan time.Time) (*sized, []*protov1.InventoryChange) {
+// gather fills a batch until it is full or time is up; last is when the one before was
+// sent. A change that would make it too large is returned apart.
+func (i *inventory) gather(b *batch, last time.Time, timer *time.Timer) *sized {
+	urgent := isUrgent(b.changes[0])
+	if urgent {
+		timer.Reset(max(0, batchWait-time.Since(last)))
+	} else {
+		timer.Reset(leisure)
+	}
 	waiting := true
-	for len(batch) < batchChanges && bytes < wire.MaxBatch {
+	for len(b.changes) < batchChanges && b.bytes < wire.MaxBatch {
 		var c sized
 		if waiting {
 			select {
 			case c = <-i.changes:
-			case <-up:
+			case <-timer.C:
 				waiting = false
 				continue
 			case <-i.closed:
 				waiting = false
 				continue
 			case <-i.ctx.Done():
-				return nil, batch
+				return nil
 			}
 		} else {
 			select {
 			case c = <-i.changes:
 			default:
-				return nil, batch
+				return nil
 			}
 		}
-		if bytes+c.bytes > wire.MaxBatch-8*batchChanges {
-			return &c, batch
+		if b.bytes+c.bytes > wire.MaxBatch-8*batchChanges {
+			return &c
 		}
-		batch = append(batch, c.change)
-		bytes += c.bytes
+		b.add(c)
+		if !urgent && isUrgent(c.change) {
+			urgent = true
+			timer.Reset(max(0, batchWait-time.Since(last)))
+		}
 	}
-	return nil, batch
+	return nil
+}
+
+// batch is changes that are sent together. Of descriptions of one container with nothing
+// said of it in between only the last is: a description is whole.
+type batch struct {
+	changes []*protov1.InventoryChange
+	bytes   int
+	sizes   []int
+	at      map[workload]int // the last thing said of a container, if it is a description
+}
+
+// workload names a container.
+type workload struct{ scope, id string }
+
+func newBatch(first sized) *batch {
+	b := &batch{at: map[workload]int{}}
+	b.add(first)
+	return b
+}
+
+func (b *batch) add(c sized) {
+	if d := c.change.GetContainer(); d != nil {
+		k := workload{d.GetScope(), d.GetId()}
+		if at, ok := b.at[k]; ok {
+			b.bytes += c.bytes - b.sizes[at]
+			b.changes[at], b.sizes[at] = c.change, c.bytes
+			return
+		}
+		b.at[k] = len(b.changes)
+	} else if about := subject(c.change); about != nil {
+		delete(b.at, workload{about.GetScope(), about.GetId()})
+	} else {
+		clear(b.at) // of all, or of a pod: nothing is told before it that came after
+	}
+	b.changes = append(b.changes, c.change)
+	b.sizes = append(b.sizes, c.bytes)
+	b.bytes += c.bytes
+}
+
+// subject is the container that a change is about which does not describe it; nil: none.
+func subject(c *protov1.InventoryChange) *protov1.ContainerRef {
+	if l := c.GetLifecycle(); l != nil {
+		return l.GetContainer()
+	}
+	return c.GetRemoved().GetContainer()
 }
 
 var errNil = errors.New("describe a workload: it is nil")

@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +18,7 @@ import (
 const (
 	shedFirst = 3 * time.Second // after the start: what only the start needed goes
 	shedAgain = 30 * time.Second
+	shedPause = 3 // times as long as the one before, until it is shedAgain: a first list takes a while
 )
 
 // shed gives memory back now and then, until ctx is done. A plugin spends its life
@@ -26,7 +27,8 @@ const (
 // make up four fifths of an idle plugin's memory. What is needed again is
 // mapped again from the page cache.
 func (p *process) shed(ctx context.Context) {
-	wait := time.NewTimer(shedFirst)
+	pause := shedFirst
+	wait := time.NewTimer(pause)
 	defer wait.Stop()
 	for {
 		select {
@@ -39,7 +41,8 @@ func (p *process) shed(ctx context.Context) {
 			p.log.Debug("give back the program's pages", "error", err)
 			return // it won't be otherwise the next time
 		}
-		wait.Reset(shedAgain)
+		pause = min(shedPause*pause, shedAgain)
+		wait.Reset(pause)
 	}
 }
 
@@ -75,25 +78,26 @@ func cleanRegions(smaps io.Reader) (clean []region, err error) {
 		}
 	}
 	lines := bufio.NewScanner(smaps)
+	lines.Buffer(make([]byte, 0, 1<<10), bufio.MaxScanTokenSize)
 	for lines.Scan() {
-		f := strings.Fields(lines.Text())
-		if len(f) < 2 {
-			continue
-		}
-		if from, to, is := strings.Cut(f[0], "-"); is && len(f) >= 5 {
+		// There are many lines, of which most are nothing to us: no garbage is made of them.
+		line := lines.Bytes()
+		name, rest, _ := bytes.Cut(line, []byte(" "))
+		if from, to, is := bytes.Cut(name, []byte("-")); is {
 			add()
-			start, err1 := strconv.ParseUint(from, 16, 64)
-			end, err2 := strconv.ParseUint(to, 16, 64)
+			start, err1 := strconv.ParseUint(string(from), 16, 64)
+			end, err2 := strconv.ParseUint(string(to), 16, 64)
 			if err := errors.Join(err1, err2); err != nil {
 				return nil, fmt.Errorf("read a region: %w", err)
 			}
 			now = region{uintptr(start), uintptr(end)}
-			ok = len(f) >= 6 && strings.HasPrefix(f[5], "/") && (f[1] == "r--p" || f[1] == "r-xp")
+			clean := bytes.HasPrefix(rest, []byte("r--p ")) || bytes.HasPrefix(rest, []byte("r-xp "))
+			ok = clean && bytes.Contains(rest, []byte(" /"))
 			continue
 		}
-		switch f[0] {
+		switch string(name) {
 		case "Private_Dirty:", "Shared_Dirty:", "Anonymous:", "Swap:", "Locked:":
-			ok = ok && f[1] == "0"
+			ok = ok && bytes.Equal(bytes.TrimSpace(rest), []byte("0 kB"))
 		}
 	}
 	add()

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -174,6 +175,118 @@ func TestAnInventorySendsEverythingInOrderInBoundedBatches(t *testing.T) {
 	if next != n {
 		t.Errorf("%d of %d were sent", next, n)
 	}
+}
+
+// kept is what is sent of changes that come at once, in one batch.
+func kept(changes ...*protov1.InventoryChange) string {
+	b := newBatch(sized{changes[0], proto.Size(changes[0])})
+	for _, c := range changes[1:] {
+		b.add(sized{c, proto.Size(c)})
+	}
+	var out []string
+	bytes := 0
+	for _, c := range b.changes {
+		bytes += proto.Size(c)
+		switch {
+		case c.GetContainer() != nil:
+			out = append(out, c.GetContainer().GetId()+"="+c.GetContainer().GetName())
+		case c.GetLifecycle() != nil:
+			out = append(out, c.GetLifecycle().GetContainer().GetId()+" "+c.GetLifecycle().GetAction())
+		case c.GetRemoved().GetContainer() != nil:
+			out = append(out, c.GetRemoved().GetContainer().GetId()+" gone")
+		default:
+			out = append(out, "other")
+		}
+	}
+	if bytes != b.bytes {
+		out = append(out, fmt.Sprintf("taken for %d bytes, not %d", b.bytes, bytes))
+	}
+	return strings.Join(out, "; ")
+}
+
+func TestOfDescriptionsOfOneContainerTheLastIsSentUnlessSomethingWasSaidInBetween(t *testing.T) {
+	is := func(id, name string) *protov1.InventoryChange {
+		return &protov1.InventoryChange{Change: &protov1.InventoryChange_Container{Container: &protov1.Container{Id: id, Name: name}}}
+	}
+	ref := func(id string) *protov1.ContainerRef { return &protov1.ContainerRef{Id: id} }
+	did := func(id, action string) *protov1.InventoryChange {
+		l := &protov1.Lifecycle{Action: action}
+		if id != "" {
+			l.Container = ref(id)
+		}
+		return &protov1.InventoryChange{Change: &protov1.InventoryChange_Lifecycle{Lifecycle: l}}
+	}
+	gone := func(id string) *protov1.InventoryChange {
+		return &protov1.InventoryChange{Change: &protov1.InventoryChange_Removed{Removed: &protov1.Removed{What: &protov1.Removed_Container{Container: ref(id)}}}}
+	}
+	reset := &protov1.InventoryChange{Change: &protov1.InventoryChange_Reset_{Reset_: &protov1.Reset{}}}
+	scoped := is("a", "another's")
+	scoped.GetContainer().Scope = "x"
+	for _, c := range []struct {
+		name    string
+		changes []*protov1.InventoryChange
+		want    string
+	}{
+		{"one after the other", []*protov1.InventoryChange{is("a", "1"), is("a", "twice"), is("a", "3")}, "a=3"},
+		{"with another between", []*protov1.InventoryChange{is("a", "1"), is("b", "1"), is("a", "2")}, "a=2; b=1"},
+		{"of one id in two scopes", []*protov1.InventoryChange{is("a", "1"), scoped}, "a=1; a=another's"},
+		{"with its life between", []*protov1.InventoryChange{is("a", "1"), did("a", "started"), is("a", "2"), is("a", "3")}, "a=1; a started; a=3"},
+		{"with the life of another", []*protov1.InventoryChange{is("a", "1"), did("b", "started"), is("a", "2")}, "a=2; b started"},
+		{"with its end between", []*protov1.InventoryChange{is("a", "1"), gone("a"), is("a", "2")}, "a=1; a gone; a=2"},
+		{"with a new snapshot between", []*protov1.InventoryChange{is("a", "1"), reset, is("a", "2")}, "a=1; other; a=2"},
+		{"with an image between", []*protov1.InventoryChange{is("a", "1"), did("", "pulled"), is("a", "2")}, "a=1;  pulled; a=2"},
+	} {
+		if got := kept(c.changes...); got != c.want {
+			t.Errorf("%s: sent %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestWhatNobodyWaitsForIsSentWithWhatSomebodyDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sink{}
+		inv := newInventory(t.Context(), func(string) {})
+		sent := make(chan error, 1)
+		go func() { sent <- inv.send(s.write) }()
+		must := func(err error) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		batches := func(after time.Duration) int {
+			time.Sleep(after)
+			synctest.Wait()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return len(s.batches)
+		}
+		must(inv.Container(&protov1.Container{Id: "a"}))
+		if n := batches(0); n != 1 {
+			t.Errorf("a description after a pause: %d batches", n)
+		}
+		must(inv.Container(&protov1.Container{Id: "b"}))
+		if n := batches(batchWait - 1); n != 1 {
+			t.Errorf("another right after it: %d batches", n)
+		}
+		if n := batches(1); n != 2 {
+			t.Errorf("another, in time: %d batches", n)
+		}
+		must(inv.RemoveContainer(&protov1.ContainerRef{Id: "a"}))
+		must(inv.Lifecycle(&protov1.Lifecycle{Action: "died"}))
+		if n := batches(leisure - 1); n != 2 {
+			t.Errorf("a removal: %d batches", n)
+		}
+		must(inv.Considered(1))
+		if n := batches(0); n != 3 || len(s.batches[2].GetChanges()) != 3 {
+			t.Errorf("a removal and an answer: %d batches, %v", n, s.batches[n-1])
+		}
+		must(inv.RemoveContainer(&protov1.ContainerRef{Id: "b"}))
+		if n := batches(leisure); n != 4 {
+			t.Errorf("a removal alone, in time: %d batches", n)
+		}
+		inv.close()
+		must(<-sent)
+	})
 }
 
 func TestAnInventoryWaitsForASlowDaemonAndEndsWithItsContext(t *testing.T) {

@@ -58,11 +58,18 @@ func newProcess(def definition, log *slog.Logger, std *stdio) *process {
 	return p
 }
 
+// buffers are how many bytes of a connection are read, and written, at a time. Most
+// messages are small, and what is larger goes past them.
+const buffers = 8 << 10
+
 // newServer is called by go-plugin, once.
 func (p *process) newServer(opts []grpc.ServerOption) *grpc.Server {
 	p.server = grpc.NewServer(append(opts,
 		grpc.MaxRecvMsgSize(wire.MaxMessage),
 		grpc.MaxSendMsgSize(wire.MaxMessage),
+		grpc.ReadBufferSize(buffers), grpc.WriteBufferSize(buffers),
+		grpc.InitialWindowSize(wire.StreamWindow),
+		grpc.InitialConnWindowSize(wire.ConnectionWindow),
 		grpc.ForceServerCodecV2(wire.Codec()),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
 			p.std.release()

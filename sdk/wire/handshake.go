@@ -28,6 +28,13 @@ const (
 	// MaxString is the longest string in a change, in bytes.
 	MaxString = 32 << 10
 
+	// StreamWindow and ConnectionWindow are how many bytes may be on their way to either
+	// end of a stream, and of a connection, that has not taken them yet. They are fixed:
+	// gRPC would else measure the connection, with a ping there and back beside every
+	// message that follows a pause, and let up to 16 MiB wait.
+	StreamWindow     = 512 << 10
+	ConnectionWindow = 1 << 20
+
 	// MaxLogLine is the longest line, in bytes, that the daemon takes whole from
 	// a plugin's standard error.
 	MaxLogLine = 64 << 10

@@ -105,7 +105,7 @@ func (b Binaries) buildKind(ctx context.Context, root, kind string) error {
 }
 
 func goBuild(ctx context.Context, root, out string, packages ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", out}, packages...)...)
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-tags", "grpcnotrace", "-o", out}, packages...)...)
 	cmd.Dir = root
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w\n%s", strings.Join(packages, " "), err, text)

@@ -47,6 +47,8 @@ func dial(ctx context.Context, socket string, timeout time.Duration) (*connectio
 			return d.DialContext(ctx, "unix", socket)
 		}),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), grpc.WithIdleTimeout(0),
+		// Fixed, so that no message is followed by a ping to measure the connection.
+		grpc.WithInitialWindowSize(256<<10), grpc.WithInitialConnWindowSize(1<<20),
 		grpc.WithReadBufferSize(8<<10), grpc.WithWriteBufferSize(4<<10),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 
@@ -202,6 +203,7 @@ func (d *discoverer) Discover(ctx context.Context, host discover.Host, inv disco
 	if d.c.Deaf {
 		facts = nil
 	}
+	heard := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -215,7 +217,8 @@ func (d *discoverer) Discover(ctx context.Context, host discover.Host, inv disco
 				continue
 			}
 			for _, f := range batch.GetFacts() {
-				c := &protov1.Container{Id: "fact"}
+				heard++
+				c := &protov1.Container{Id: "fact-" + strconv.Itoa(heard)} // one for each: of one only the last word is sent
 				switch f := f.GetFact().(type) {
 				case *protov1.HostFact_Reset_:
 					c.Name = "reset"
