@@ -294,7 +294,7 @@ func (i *Inventory) remake(c *container) {
 	c.rank = rank(w.Sources[0])
 	i.inPod(c, w.Container.GetPodUid())
 	for _, s := range w.Sources {
-		if src := i.sources[s]; src != nil && src.away {
+		if src := i.sources[s]; src != nil && src.away && !c.toldAnew(s, src) {
 			w.Stale = true
 		}
 	}

@@ -218,6 +218,38 @@ func TestWhatASourceToldIsForgottenWhenItStaysAway(t *testing.T) {
 	}
 }
 
+func TestWhatIsToldAnewIsStaleNoMore(t *testing.T) {
+	i := New(Options{})
+	stale := func(name string) bool {
+		t.Helper()
+		v, ok := i.Get(&protov1.ContainerRef{Id: id(name)})
+		if !ok {
+			t.Fatalf("%s is not known", name)
+		}
+		return v.Stale
+	}
+	want := func(when string, a, b bool) {
+		t.Helper()
+		if stale("a") != a || stale("b") != b {
+			t.Errorf("%s: stale are a: %v, b: %v", when, stale("a"), stale("b"))
+		}
+	}
+	apply(t, i, "docker", reset(), described(id("a"), "a"), described(id("b"), "b"), synced())
+	want("synced", false, false)
+	i.Away("docker")
+	want("away", true, true)
+	apply(t, i, "docker", reset())
+	want("as the snapshot begins", true, true)
+	apply(t, i, "docker", described(id("a"), "a"))
+	want("in the snapshot", false, true)
+	i.Away("docker")
+	want("away again", true, true)
+	apply(t, i, "docker", reset(), described(id("b"), "b"))
+	want("in another snapshot", true, false)
+	apply(t, i, "docker", described(id("a"), "a"), synced())
+	want("synced again", false, false)
+}
+
 func TestASnapshotThatHasBegunOutlivesTheAbsence(t *testing.T) {
 	now := time.Unix(1000, 0)
 	i := New(Options{Now: func() time.Time { return now }, StaleTTL: time.Second})

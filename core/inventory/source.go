@@ -189,10 +189,14 @@ func (i *Inventory) Away(name string) {
 	if s.snapshot || !s.away { // else it is the same absence
 		s.since, s.expired = i.options.Now(), false
 	}
+	again := s.away && s.snapshot // and what it told anew is stale again
 	s.snapshot = false
 	s.lost(i.options.Now())
 	i.claimants.away(name, i.options.Now())
 	i.setAway(name, s, true)
+	if again {
+		i.remark(name)
+	}
 }
 
 // Forget takes out all that a discoverer told, which tells no more: it is not
@@ -217,12 +221,31 @@ func (i *Inventory) setAway(name string, s *source, away bool) {
 	}
 	s.away = away
 	s.expired = s.expired && away
+	i.remark(name)
+}
+
+// remark looks again whether what a source told is stale.
+func (i *Inventory) remark(name string) {
 	for _, c := range i.containers {
 		if c.has(name) {
 			i.later(c)
 		}
 		i.pause()
 	}
+}
+
+// toldAnew tells whether a source that was away has described the container in the
+// snapshot that is under way.
+func (c *container) toldAnew(name string, s *source) bool {
+	if !s.snapshot {
+		return false
+	}
+	for o, f := range c.facets {
+		if o.source == name && f.gone.IsZero() && f.generation == s.generation {
+			return true
+		}
+	}
+	return false
 }
 
 // has tells whether a source described the container.

@@ -245,6 +245,7 @@ func TestAContainerOlderThanTheDaemonIsKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	later := tr.UntilCount(1, "process.exec", inside(mine+"later"))
+	tr.UntilCount(1, "process.exec", func(e *harness.Event) bool { return e.Arg(mine+"inside") && inside(mine)(e) })
 	ledger := tr.Stop()
 	checkIs(t, one(t, "docker exec", later), id, name, busyboxName, "test")
 	execs := harness.Select(tr.Events(), "process.exec", func(e *harness.Event) bool { return e.Arg(mine+"inside") && inside(mine)(e) })
