@@ -32,8 +32,10 @@ type Plan struct {
 
 // AutoPlan is a discoverer that discoverer "auto" looks for.
 type AutoPlan struct {
-	Name   string `json:"name"`
-	State  string `json:"state"`            // found, absent, unknown (it could not be asked), skipped
+	Name string `json:"name"`
+	// State is found, fallback (it is started for want of another), absent, unknown (it
+	// could not be asked) or skipped.
+	State  string `json:"state"`
 	Detail string `json:"detail,omitempty"` // where it was found, or why not
 }
 
@@ -162,7 +164,11 @@ func (d *daemon) planAuto(ctx context.Context, host *pluginhost.Host, file *conf
 		}
 		one.Found = c.found()
 		p.Plugins = append(p.Plugins, one)
-		p.Auto = append(p.Auto, AutoPlan{Name: c.name, State: "found", Detail: one.Found})
+		state := "found"
+		if !c.present {
+			state = "fallback"
+		}
+		p.Auto = append(p.Auto, AutoPlan{Name: c.name, State: state, Detail: one.Found})
 	}
 	return nil
 }

@@ -395,7 +395,7 @@ func TestThePlanShowsWhatAutoWouldStartNow(t *testing.T) {
 		t.Logf("%s", out)
 	}
 	w.are("", "here")
-	if out, err = exec.CommandContext(t.Context(), tr.Binaries.Tracer, "plan", "--config", tr.Config).CombinedOutput(); err != nil || !strings.Contains(string(out), "  found:        nothing else is here\n") {
+	if out, err = exec.CommandContext(t.Context(), tr.Binaries.Tracer, "plan", "--config", tr.Config).CombinedOutput(); err != nil || !strings.Contains(string(out), "  found:        nothing else is here\n") || !strings.Contains(string(out), "  last: fallback: nothing else is here\n") {
 		t.Errorf("with nothing here: %v\n%s", err, out)
 	}
 }

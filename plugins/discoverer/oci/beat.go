@@ -72,7 +72,7 @@ func (t *tracker) resync() error {
 		t.unread = 0
 	}
 	if t.refused > 0 {
-		t.log.Warn("there are too many containers; those beyond are left out", "most", maxContainers, "times", t.refused)
+		t.log.Warn("there are too many containers; those beyond are left out", "most", maxContainers, "most_of_users", maxOthers, "times", t.refused)
 		t.refused = 0
 	}
 	if t.claims.hurried > 0 {

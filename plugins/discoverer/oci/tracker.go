@@ -17,8 +17,11 @@ import (
 )
 
 const (
-	// maxContainers bounds what is kept, of all roots together.
+	// maxContainers bounds what is kept, of all roots together. Those whose state others
+	// than root can write, all together, take up maxOthers of them: a user who makes
+	// directories without end keeps nobody's container out but users'.
 	maxContainers = 4096
+	maxOthers     = maxContainers / 4
 	// young is how long a directory without a state is taken for a container that is
 	// being created.
 	young = 10 * time.Second
@@ -41,6 +44,7 @@ type tracker struct {
 	open    map[inode]*root
 
 	containers map[key]*container
+	others     int                     // of them, in roots that others can write to
 	creating   map[*container]struct{} // young, and without a state
 	unplaced   map[*container]struct{} // young, and their cgroup not found
 	byPath     map[string]*container
@@ -126,9 +130,12 @@ func (t *tracker) found(r *root, id string) *container {
 	if !r.holds(id) {
 		return nil
 	}
-	if len(t.containers) >= maxContainers {
+	if len(t.containers) >= maxContainers || !r.trusted && t.others >= maxOthers {
 		t.refused++
 		return nil
+	}
+	if !r.trusted {
+		t.others++
 	}
 	t.order++
 	c := &container{root: r, id: id, order: t.order, since: time.Now(), wd: -1, cgroupWd: -1}
@@ -387,7 +394,12 @@ func (t *tracker) forget(c *container) {
 	t.claims.news = true
 	t.unwatch(&c.wd)
 	t.unwatch(&c.cgroupWd)
-	delete(t.containers, key{c.root, c.id})
+	if k := (key{c.root, c.id}); t.containers[k] == c {
+		delete(t.containers, k)
+		if !c.root.trusted {
+			t.others--
+		}
+	}
 	delete(t.creating, c)
 	delete(t.unplaced, c)
 	delete(t.stale, c)

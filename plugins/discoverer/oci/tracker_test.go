@@ -223,6 +223,28 @@ func TestContainersBeyondTheBoundAreCounted(t *testing.T) {
 	}
 }
 
+func TestAUserWhoMakesDirectoriesWithoutEndKeepsNobodyElsesOut(t *testing.T) {
+	theirs, roots := t.TempDir(), t.TempDir()
+	must(t, os.Chmod(theirs, 0o777))
+	for i := range maxOthers + 3 {
+		mkdir(t, theirs, fmt.Sprint("c", i))
+	}
+	tr, r := still(t, defaults(theirs, roots), nil)
+	if len(tr.containers) != maxOthers || tr.others != maxOthers || tr.refused != 3 {
+		t.Errorf("%d are known, %d of users, %d refused", len(tr.containers), tr.others, tr.refused)
+	}
+	lay(t, roots, map[string]string{"web/state.json": ofRunc})
+	must(t, os.RemoveAll(filepath.Join(theirs, "c0")))
+	must(t, tr.catchUp())
+	if r.container("web") == nil || tr.others != maxOthers-1 {
+		t.Errorf("root's container is %v, %d are users'", r.container("web"), tr.others)
+	}
+	must(t, tr.resync()) // lets one of those in that were left out
+	if tr.others != maxOthers || len(tr.containers) != maxOthers+1 {
+		t.Errorf("%d are known, %d of users", len(tr.containers), tr.others)
+	}
+}
+
 // What a user can write to may name cgroups that are not theirs.
 func TestARootOfAUsersIsBelievedOfTheirOwnCgroups(t *testing.T) {
 	const user = 12345
