@@ -1,6 +1,10 @@
 package main
 
-import "time"
+import (
+	"time"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
+)
 
 // endPatience is how long a container's deletion waits for the word of its end, and for
 // its record where a cgroup waits for that. A shim tells of an end by itself, and may do
@@ -83,7 +87,7 @@ func (t *tracker) leaveLate() error {
 
 // gone tells that a container is no more.
 func (t *tracker) gone(k key, c *tracked, e *event) error {
-	r := pack(created(e))
+	r := describe.Pack(created(e))
 	if c != nil && c.record != nil {
 		r = c.record
 	}

@@ -56,35 +56,14 @@ type tracker struct {
 
 // tracked is one container.
 type tracked struct {
-	record   record // nil: not known yet, and nothing told
-	path     string // of its cgroup, as the record has it
+	record   describe.Packed // what containerd's store tells; nil: not known yet, and nothing told
+	path     string          // of its cgroup, as the record has it
 	status   status
 	cgroup   uint64 // id; 0: not known
 	tick     uint64 // of the last event
 	queued   bool
 	inFlight bool
 	tries    int
-}
-
-// record is what containerd's store tells of a container, encoded: many are held, and
-// few are looked at.
-type record []byte
-
-func pack(c *protov1.Container) record {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
-	if err != nil {
-		// Only for a text that is not UTF-8, and the describer leaves none.
-		b, _ = proto.Marshal(&protov1.Container{Id: c.GetId(), Scope: c.GetScope(), Runtime: runtimeName})
-	}
-	return b
-}
-
-func (r record) unpack() *protov1.Container {
-	c := &protov1.Container{}
-	if err := proto.Unmarshal(r, c); err != nil {
-		return c // never: it is what pack made
-	}
-	return c
 }
 
 // status is what the tasks tell of a container.
@@ -276,12 +255,12 @@ func (t *tracker) record(k key, c *tracked, r *protov1.Container) {
 	if id := t.cgroups[c.path]; id != 0 && c.path != "" {
 		c.cgroup = id
 	}
-	c.record = pack(r)
+	c.record = describe.Pack(r)
 }
 
 // tell sends the description of a container.
 func (t *tracker) tell(k key, c *tracked) error {
-	out := c.record.unpack()
+	out := c.record.Container()
 	s := &c.status
 	out.State, out.Pid, out.StartedUnixNano, out.FinishedUnixNano = s.state, s.pid, s.started, s.finished
 	if s.exited {
@@ -298,12 +277,12 @@ func (t *tracker) tell(k key, c *tracked) error {
 	return t.inv.Container(out)
 }
 
-func (t *tracker) lifecycle(e *event, word string, r record) error {
+func (t *tracker) lifecycle(e *event, word string, r describe.Packed) error {
 	if isDocker(e.key.namespace) {
 		return nil
 	}
 	l := &protov1.Lifecycle{Container: refOf(e.key), Action: word, TimeUnixNano: e.nano, Attributes: map[string]string{}}
-	said := r.unpack()
+	said := r.Container()
 	if said.GetName() != "" {
 		l.Attributes["name"] = said.GetName()
 	}

@@ -176,7 +176,7 @@ func (t *tracker) answered(a answer, c *tracked) error {
 		// Its life is put in order by how far it is; of all else an event tells of the
 		// limits alone.
 		t.stale++
-		if c.said.GetLimits() != nil {
+		if c.said.Container().GetLimits() != nil {
 			next.Limits = nil
 		}
 	}

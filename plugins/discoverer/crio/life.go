@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strconv"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
@@ -35,7 +34,7 @@ func stageOf(s protov1.Container_State) stage {
 }
 
 // overlay puts what an answer tells over what is known. What it does not tell stays:
-// some answers tell little. The answer is used up.
+// some answers tell little. Both are used up.
 func overlay(said, next *protov1.Container) *protov1.Container {
 	if said == nil {
 		return next
@@ -44,7 +43,7 @@ func overlay(said, next *protov1.Container) *protov1.Container {
 		next.State, next.Pid, next.ExitCode, next.OomKilled = said.State, said.Pid, said.ExitCode, said.OomKilled
 		next.StartedUnixNano, next.FinishedUnixNano = said.StartedUnixNano, said.FinishedUnixNano
 	}
-	out := proto.CloneOf(said)
+	out := said
 	cut := next.Truncated
 	next.Truncated = nil
 	put(out.ProtoReflect(), next.ProtoReflect())
@@ -72,10 +71,9 @@ func put(into, from protoreflect.Message) {
 }
 
 // advance tells what happened to a container since it was last told of: each step of
-// its life once, by whatever answer it became known. at is the time of a step that the
-// runtime gives no time of.
-func (t *tracker) advance(c *tracked, at int64) error {
-	now := c.said
+// its life once, by whatever answer it became known. now is how it was told of last, at
+// the time of a step that the runtime gives no time of.
+func (t *tracker) advance(c *tracked, now *protov1.Container, at int64) error {
 	to := stageOf(now.State)
 	for s := c.stage + 1; s <= to; s++ {
 		var err error

@@ -199,9 +199,9 @@ func (t *tracker) rejoinAll(sandboxID string) error {
 		if c == nil || c.said == nil || id == sandboxID {
 			continue
 		}
-		next := proto.CloneOf(c.said)
+		next := c.said.Container()
 		t.join(next, sandboxID)
-		if proto.Equal(c.said, next) {
+		if c.said.Is(next) {
 			continue
 		}
 		if err := t.tell(c, next); err != nil {

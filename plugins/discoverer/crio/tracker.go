@@ -68,7 +68,8 @@ type tracker struct {
 }
 
 type tracked struct {
-	said    *protov1.Container // never changed, but replaced; nil: not told
+	said    describe.Packed    // nil: not told
+	sandbox string             // as it was told
 	kept    *protov1.Container // to be told with the answer to a question, or without it
 	stage   stage              // what was told of its life
 	heard   uint64             // the clock at the last word on it, lists apart
@@ -210,7 +211,8 @@ func (t *tracker) learn(next *protov1.Container, at int64, whole bool) error {
 	} else if i != nil && c.named {
 		i.Name, i.Tag = "", "" // it may be another that the image has
 	}
-	if c.said == nil {
+	said := c.said.Container()
+	if said == nil {
 		next = overlay(c.kept, next)
 		if next.Type == typeSandbox && next.Image == nil && !whole {
 			// No event tells the image of a sandbox's own container; its first events wait
@@ -221,13 +223,13 @@ func (t *tracker) learn(next *protov1.Container, at int64, whole bool) error {
 		}
 		c.kept = nil
 	}
-	next = overlay(c.said, next)
-	if c.said == nil || !proto.Equal(c.said, next) {
+	next = overlay(said, next)
+	if !c.said.Is(next) {
 		if err := t.tell(c, next); err != nil {
 			return err
 		}
 	}
-	return t.advance(c, at)
+	return t.advance(c, next, at)
 }
 
 // tellKept tells what was kept back for an answer that does not come.
@@ -240,16 +242,16 @@ func (t *tracker) tellKept(c *tracked) error {
 	if err := t.tell(c, next); err != nil {
 		return err
 	}
-	return t.advance(c, t.now().UnixNano())
+	return t.advance(c, next, t.now().UnixNano())
 }
 
 // tell sends a description. What is sent is no longer the tracker's, so it is a copy of
 // what is remembered.
 func (t *tracker) tell(c *tracked, next *protov1.Container) error {
-	if c.said.GetSandboxId() != next.SandboxId {
-		t.leave(next.Id, c.said.GetSandboxId())
+	if c.sandbox != next.SandboxId {
+		t.leave(next.Id, c.sandbox)
 	}
-	c.said = next
+	c.said, c.sandbox = describe.Pack(next), next.SandboxId
 	t.expect(next.Id, next.SandboxId)
 	return t.inv.Container(proto.CloneOf(next))
 }
@@ -281,7 +283,7 @@ func (t *tracker) forgetOne(id string, c *tracked, at int64) error {
 		return nil
 	}
 	if c.listed {
-		if err := t.lifecycle(c.said, "removed", at, ""); err != nil {
+		if err := t.lifecycle(c.said.Container(), "removed", at, ""); err != nil {
 			return err
 		}
 	}
@@ -292,7 +294,7 @@ func (t *tracker) forgetOne(id string, c *tracked, at int64) error {
 // drop ends the memory of a container.
 func (t *tracker) drop(id string, c *tracked) {
 	t.arrived(c)
-	t.leave(id, c.said.GetSandboxId())
+	t.leave(id, c.sandbox)
 	delete(t.containers, id)
 }
 
@@ -400,7 +402,7 @@ func (t *tracker) listedOne(id string, state protov1.Container_State, snapshot b
 		return nil
 	}
 	t.await(id, c, true)
-	return t.tell(c, c.said)
+	return t.tell(c, c.said.Container())
 }
 
 // dropAbsent forgets the containers that a list does not have.
@@ -413,7 +415,7 @@ func (t *tracker) dropAbsent(there map[string]struct{}, snapshot bool) error {
 		case c.heard > t.listClock: // heard of after the list was made, and told then
 		case !c.listed && now.Sub(c.since) < earlyFor: // not listed yet
 			if snapshot && c.said != nil {
-				if err := t.tell(c, c.said); err != nil {
+				if err := t.tell(c, c.said.Container()); err != nil {
 					return err
 				}
 			}
@@ -435,7 +437,7 @@ func (t *tracker) forgetAbsent(id string, c *tracked, snapshot bool) error {
 		return nil
 	}
 	if c.listed {
-		if err := t.lifecycle(c.said, "removed", t.now().UnixNano(), ""); err != nil {
+		if err := t.lifecycle(c.said.Container(), "removed", t.now().UnixNano(), ""); err != nil {
 			return err
 		}
 	}

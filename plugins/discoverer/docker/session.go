@@ -32,11 +32,12 @@ type session struct {
 	pings     chan error
 	workers   sync.WaitGroup
 
-	busy     int  // workers at work
-	listing  bool // a list is under way
-	pinging  bool // a ping is under way
-	heard    bool // something came since the last tick
-	owed     bool // a list, because events were lost
+	busy     int    // workers at work
+	listing  bool   // a list is under way
+	pinging  bool   // a ping is under way
+	heard    bool   // something came since the last tick
+	owed     bool   // a list, because events were lost
+	refused  uint64 // containers that were reported to be too many
 	lostSeen uint64
 }
 
@@ -232,6 +233,10 @@ func (s *session) startList(ctx context.Context, snapshot bool) {
 func (s *session) resync(ctx context.Context) {
 	if n := s.tracker.describe.filter.LabelsShortened(); n > 0 {
 		s.log.Info("labels were cut or left out for their size; see label_size and labels_size", "descriptions", n)
+	}
+	if n := s.tracker.refused; n > s.refused {
+		s.log.Warn("there are more containers than are followed", "most", maxContainers, "left_out", n-s.refused)
+		s.refused = n
 	}
 	if !s.listing && s.tracker.settled() {
 		s.startList(ctx, false)

@@ -14,9 +14,13 @@ import (
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
-// maxTries is how often an inspect that went wrong is tried before the
-// container stays as it is known, until its next event or a resync.
-const maxTries = 3
+const (
+	// maxTries is how often an inspect that went wrong is tried before the
+	// container stays as it is known, until its next event or a resync.
+	maxTries = 3
+	// maxContainers that are followed; the daemon knows no more either.
+	maxContainers = 65536
+)
 
 // tracker knows what was said of every container and decides what to say next.
 // It does no I/O: events, lists and inspects are handed to it, in any order,
@@ -46,14 +50,14 @@ type tracker struct {
 	replayed   recent
 
 	// counts since the tracker began, for the log
-	inspects, failed, stale, ignored uint64
+	inspects, failed, stale, ignored, refused uint64
 }
 
 type tracked struct {
-	said     *protov1.Container // never changed, but replaced
-	tick     uint64             // of the last event
-	signal   string             // of the last kill
-	oom      bool               // since the last start
+	said     describe.Packed // nil: not told
+	tick     uint64          // of the last event
+	signal   string          // of the last kill
+	oom      bool            // since the last start
 	queued   queue
 	inFlight bool
 	awaited  bool // by the snapshot
@@ -109,21 +113,24 @@ func (t *tracker) containerEvent(m *events.Message) error {
 	if action == events.ActionDestroy {
 		return t.destroy(c, m)
 	}
-	isNew := c == nil
-	if isNew {
-		c = &tracked{said: t.fromEvent(m)}
-		t.containers[id] = c
+	if c == nil {
+		if c = t.add(id); c == nil {
+			return nil
+		}
 	}
 	c.tick = t.tick
-	next := proto.CloneOf(c.said)
+	next := c.said.Container()
+	if next == nil {
+		next = t.fromEvent(m)
+	}
 	word := apply(next, c, action, m)
-	if isNew || !proto.Equal(c.said, next) {
+	if !c.said.Is(next) {
 		if err := t.tell(c, next); err != nil {
 			return err
 		}
 	}
 	if word != "" {
-		if err := t.lifecycle(c, word, m); err != nil {
+		if err := t.lifecycle(c, next, word, m); err != nil {
 			return err
 		}
 	}
@@ -139,8 +146,19 @@ func (t *tracker) containerEvent(m *events.Message) error {
 // tell sends a description. What is sent is no longer the tracker's, so it is a
 // copy of what is remembered.
 func (t *tracker) tell(c *tracked, next *protov1.Container) error {
-	c.said = next
+	c.said = describe.Pack(next)
 	return t.inv.Container(proto.CloneOf(next))
+}
+
+// add makes room for a container; nil: there is none.
+func (t *tracker) add(id string) *tracked {
+	if len(t.containers) >= maxContainers {
+		t.refused++
+		return nil
+	}
+	c := &tracked{}
+	t.containers[id] = c
+	return c
 }
 
 // canonical gives Docker's name of an action; Podman has its own for some.
@@ -218,9 +236,9 @@ func exitCode(m *events.Message) (int32, bool) {
 	return int32(n), err == nil
 }
 
-func (t *tracker) lifecycle(c *tracked, word string, m *events.Message) error {
-	l := &protov1.Lifecycle{Container: &protov1.ContainerRef{Id: c.said.Id}, Action: word, TimeUnixNano: m.TimeNano,
-		Attributes: map[string]string{"name": c.said.Name, "image": describe.Cut(m.Actor.Attributes["image"], describe.MaxName)}}
+func (t *tracker) lifecycle(c *tracked, now *protov1.Container, word string, m *events.Message) error {
+	l := &protov1.Lifecycle{Container: &protov1.ContainerRef{Id: now.Id}, Action: word, TimeUnixNano: m.TimeNano,
+		Attributes: map[string]string{"name": now.Name, "image": describe.Cut(m.Actor.Attributes["image"], describe.MaxName)}}
 	if word == "died" {
 		if code, ok := exitCode(m); ok {
 			l.Attributes["exit_code"] = strconv.Itoa(int(code))
@@ -239,9 +257,13 @@ func (t *tracker) destroy(c *tracked, m *events.Message) error {
 		t.destroyed[id] = struct{}{}
 	}
 	if c == nil {
-		c = &tracked{said: t.fromEvent(m)}
+		c = &tracked{}
 	}
-	if err := t.lifecycle(c, "removed", m); err != nil {
+	last := c.said.Container()
+	if last == nil {
+		last = t.fromEvent(m)
+	}
+	if err := t.lifecycle(c, last, "removed", m); err != nil {
 		return err
 	}
 	if err := t.forget(id); err != nil {
@@ -310,19 +332,19 @@ func (t *tracker) listed(list []container.Summary, snapshot bool) error {
 func (t *tracker) listedOne(s *container.Summary, snapshot bool) error {
 	c := t.containers[s.ID]
 	if c == nil {
-		c = &tracked{said: t.describe.summarized(s)}
-		t.containers[s.ID] = c
-		if err := t.tell(c, c.said); err != nil {
+		if c = t.add(s.ID); c == nil {
+			return nil
+		}
+		if err := t.tell(c, t.describe.summarized(s)); err != nil {
 			return err
 		}
 		t.await(s.ID, c, snapshot)
 		return nil
 	}
-	next, differs := c.said, false
+	next, differs := c.said.Container(), false
 	if c.tick <= t.listTick {
 		name, st := describe.Cut(summaryName(s.Names), describe.MaxName), state(s.State)
 		if differs = next.Name != name || next.State != st; differs {
-			next = proto.CloneOf(next)
 			next.Name, next.State = name, st
 			if !exited(st) {
 				next.ExitCode = nil
@@ -426,13 +448,13 @@ func (t *tracker) inspected(r request, next *protov1.Container, how outcome) err
 		t.arrived(c)
 		if c.tick > r.tick {
 			t.stale++
-			keepNews(next, c.said)
+			keepNews(next, c.said.Container())
 		}
 		if c.oom {
 			// The engine forgets it when another process than the first was killed.
 			next.OomKilled = proto.Bool(true)
 		}
-		if !proto.Equal(c.said, next) {
+		if !c.said.Is(next) {
 			if err := t.tell(c, next); err != nil {
 				return err
 			}
