@@ -8,7 +8,7 @@ import (
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
-// Packed is the description of a container as it goes over the wire, which takes a fourth
+// Packed is the description of a container as it goes over the wire, which takes a third
 // of the memory: for who remembers what was said of ten thousand and looks at few of them
 // at a time. nil holds none. It is not changed once it is made.
 type Packed []byte
