@@ -52,6 +52,7 @@ type Kernel struct {
 	policy  *policyMaps
 	loader  loader
 	alarm   atomic.Pointer[alarm] // while Read runs
+	ticking atomic.Bool           // it comes by itself within a tick
 
 	changing sync.Mutex // one probe is attached or detached at a time
 	noArgs   bool

@@ -108,7 +108,7 @@ func (k *Kernel) Read(ctx context.Context, sink Sink) (err error) {
 	idle := false // the mode has been idle for a tick, with nothing to read
 	for ctx.Err() == nil {
 		if !idle || !k.empty() {
-			k.readers.set(readerBusy)
+			k.mode(readerBusy)
 			idle = false
 			if k.drain(sink) > 0 {
 				last = time.Now()
@@ -120,14 +120,14 @@ func (k *Kernel) Read(ctx context.Context, sink Sink) (err error) {
 		case sink.Congested():
 			wait = breath // and nobody need wake the reader
 		case time.Since(last) <= calm:
-			k.readers.set(readerTick)
+			k.mode(readerTick)
 		case !idle:
 			// A program that read the mode before it was set wakes nobody: one
 			// more tick, after which its record is there to be seen.
-			k.readers.set(readerIdle)
+			k.mode(readerIdle)
 			idle = true
 		default:
-			k.readers.set(readerIdle) // a wake-up whose record was lost has changed it
+			k.mode(readerIdle) // a wake-up whose record was lost has changed it
 			wait = longIdle
 		}
 		if again > 0 {
@@ -137,7 +137,7 @@ func (k *Kernel) Read(ctx context.Context, sink Sink) (err error) {
 			return err
 		}
 	}
-	k.readers.set(readerBusy)
+	k.mode(readerBusy)
 	for !k.empty() && k.drain(sink) > 0 {
 		if sink.Congested() {
 			time.Sleep(breath)
@@ -147,10 +147,17 @@ func (k *Kernel) Read(ctx context.Context, sink Sink) (err error) {
 	return nil
 }
 
-// Wake has Drained called soon, where Read runs. It never waits, and may be called by
-// any goroutine.
+// mode says what the reader is doing, to the programs and to Wake. That it ticks it says
+// after it has called Drained and before it waits for a tick.
+func (k *Kernel) mode(mode uint32) {
+	k.readers.set(mode)
+	k.ticking.Store(mode == readerTick)
+}
+
+// Wake has Drained called within a tick (20 ms), where Read runs: at once where the
+// reader would else sleep for longer. It never waits, and may be called by any goroutine.
 func (k *Kernel) Wake() {
-	if a := k.alarm.Load(); a != nil {
+	if a := k.alarm.Load(); a != nil && !k.ticking.Load() {
 		// It fails only when it is closed, after which nobody waits.
 		_ = a.wake()
 	}

@@ -46,9 +46,10 @@ type grave struct {
 }
 
 type waiting struct {
-	fact  *protov1.CgroupFact
-	order uint64 // containers up to this one can be meant
-	since time.Time
+	fact    *protov1.CgroupFact
+	order   uint64 // containers up to this one can be meant
+	since   time.Time
+	removed int64 // when it was, ns; 0: it is there. Its events still wait for the answer
 }
 
 // fact takes what the host tells of a cgroup.
@@ -57,7 +58,11 @@ func (t *tracker) fact(f *protov1.CgroupFact) error {
 		return t.inv.Considered(f.GetId())
 	}
 	if f.GetChange() == protov1.CgroupFact_CHANGE_REMOVED {
-		t.claims.waiting = slices.DeleteFunc(t.claims.waiting, func(w waiting) bool { return w.fact.GetId() == f.GetId() })
+		for i := range t.claims.waiting {
+			if w := &t.claims.waiting[i]; w.fact.GetId() == f.GetId() {
+				w.removed = max(1, f.GetTimeUnixNano())
+			}
+		}
 		if c := t.byCgroup[f.GetId()]; c != nil {
 			c.gone = true
 			return t.feel(c)
@@ -82,7 +87,7 @@ func (t *tracker) fact(f *protov1.CgroupFact) error {
 		return t.inv.Considered(f.GetId())
 	}
 	now := time.Now()
-	w := waiting{f, t.order, now}
+	w := waiting{fact: f, order: t.order, since: now}
 	// The daemon's patience began with the cgroup, however long this took to be heard.
 	if at := time.Unix(0, f.GetTimeUnixNano()); at.Before(now) && now.Sub(at) < longest {
 		w.since = at
@@ -146,11 +151,32 @@ func (t *tracker) settle(now time.Time) error {
 
 // answer answers for a cgroup, if it is time.
 func (t *tracker) answer(w waiting, now time.Time) (done bool, err error) {
-	if c := t.owner(w.fact); c != nil {
+	done, err = t.answerNow(w, now)
+	if c := t.byCgroup[w.fact.GetId()]; done && err == nil && w.removed != 0 && c != nil {
+		c.gone = true
+		err = t.feel(c)
+	}
+	return done, err
+}
+
+// couldOwn tells whether a container that is at a cgroup's path now was there before the
+// cgroup was removed.
+func (w *waiting) couldOwn(c *container) bool {
+	return w.removed == 0 || c.order <= w.order || c.created != 0 && c.created < w.removed
+}
+
+func (t *tracker) answerNow(w waiting, now time.Time) (done bool, err error) {
+	if c := t.owner(w.fact); c != nil && w.couldOwn(c) {
 		return true, t.claim(c, w.fact)
 	}
 	if c := t.nested(w); c != nil {
 		return true, t.claim(c, w.fact)
+	}
+	if c := t.buried(w.fact, now); c != nil {
+		if err := t.guessed(c, w.fact); err != nil {
+			return true, err
+		}
+		return true, t.finish(c, now.UnixNano())
 	}
 	age := now.Sub(w.since)
 	if t.awaited(w) && age < longest {
@@ -162,12 +188,6 @@ func (t *tracker) answer(w waiting, now time.Time) (done bool, err error) {
 			return false, nil
 		}
 		return true, t.guessed(c, w.fact)
-	}
-	if c := t.buried(w.fact, now); c != nil {
-		if err := t.guessed(c, w.fact); err != nil {
-			return true, err
-		}
-		return true, t.finish(c, now.UnixNano())
 	}
 	return true, t.inv.Considered(w.fact.GetId())
 }

@@ -178,8 +178,55 @@ func TestTooManyCgroupsAtOnceAreNotWaitedWith(t *testing.T) {
 	for i := range 10 {
 		must(t, tr.facts(batch(protov1.CgroupFact_CHANGE_REMOVED, uint64(i+1), "/x")))
 	}
-	if len(tr.claims.waiting) != maxWaiting-10 {
-		t.Errorf("of those that are gone %d wait still", len(tr.claims.waiting)-(maxWaiting-10))
+	must(t, tr.settle(time.Now().Add(longest)))
+	if len(tr.claims.waiting) != 0 || len(r.answers) != maxWaiting+10 {
+		t.Errorf("%d wait for too long, %d are answered", len(tr.claims.waiting), len(r.answers))
+	}
+}
+
+// A discoverer that was held up hears of a cgroup and of its end at the same time.
+func TestACgroupThatIsGoneBeforeItsAnswerIsStillItsContainers(t *testing.T) {
+	root := t.TempDir()
+	tr, r := still(t, defaults(root), nil)
+	mkdir(t, root, "slow") // is being created all the time
+	must(t, tr.catchUp())
+	comesAndGoes := func(id string) {
+		t.Helper()
+		mkdir(t, root, id)
+		must(t, os.Remove(filepath.Join(root, id)))
+		must(t, tr.catchUp())
+	}
+	lived := func(id uint64, path string) *protov1.HostFacts {
+		f := new1(id, path)
+		f.Facts = append(f.Facts, batch(protov1.CgroupFact_CHANGE_REMOVED, id, path).Facts...)
+		for _, f := range f.Facts {
+			f.GetCgroup().TimeUnixNano = time.Now().UnixNano()
+		}
+		return f
+	}
+	want := func(id uint64, want string) {
+		t.Helper()
+		if got, ok := r.answer(id); !ok || got != want {
+			t.Errorf("cgroup %d: got %q, %v, want %q", id, got, ok, want)
+		}
+	}
+	web := lived(7, "/a/web")
+	comesAndGoes("web")
+	must(t, tr.facts(web))
+	want(7, "web")
+	must(t, tr.facts(lived(8, "/a/db")))
+	comesAndGoes("db")
+	must(t, tr.settle(time.Now()))
+	want(8, "db")
+	// One that comes later, by the same name and path, has nothing to do with it.
+	must(t, tr.facts(lived(9, "/a/app")))
+	time.Sleep(2 * time.Millisecond)
+	lay(t, root, map[string]string{"app/state.json": at("/a/app")})
+	must(t, tr.catchUp())
+	must(t, tr.settle(time.Now().Add(longest)))
+	want(9, "")
+	if c := r.container("app"); c == nil || len(tr.claims.waiting) != 0 {
+		t.Errorf("it is told as %v, %d cgroups wait", c, len(tr.claims.waiting))
 	}
 }
 
