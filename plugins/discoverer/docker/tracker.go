@@ -113,6 +113,10 @@ func (t *tracker) containerEvent(m *events.Message) error {
 	if action == events.ActionDestroy {
 		return t.destroy(c, m)
 	}
+	if c == nil && action == actionCleanup {
+		t.ignored++ // it may come behind the removal
+		return nil
+	}
 	if c == nil {
 		if c = t.add(id); c == nil {
 			return nil
@@ -161,6 +165,10 @@ func (t *tracker) add(id string) *tracked {
 	return c
 }
 
+// actionCleanup is Podman's: it has taken an ended container's network and mounts away,
+// which it does some time after it has told of the end.
+const actionCleanup events.Action = "cleanup"
+
 // canonical gives Docker's name of an action; Podman has its own for some.
 // What is of no interest is "".
 func canonical(a events.Action) events.Action {
@@ -172,6 +180,8 @@ func canonical(a events.Action) events.Action {
 		return events.ActionDie
 	case events.ActionRemove:
 		return events.ActionDestroy
+	case actionCleanup:
+		return a
 	}
 	return ""
 }

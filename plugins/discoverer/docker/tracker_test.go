@@ -357,6 +357,34 @@ func TestPodmansWordsAreUnderstood(t *testing.T) {
 	}
 }
 
+// What the answer to its end tells may be what Podman is about to take away.
+func TestAContainerThatPodmanCleansUpIsAskedForAgain(t *testing.T) {
+	tr, r := connectedTo(t)
+	must(t, tr.event(event("a", "create", "podId", "")))
+	must(t, tr.event(event("a", "died", "containerExitCode", "0")))
+	answered := func() (n int) {
+		t.Helper()
+		for {
+			req, ok := tr.next()
+			if !ok {
+				return n
+			}
+			n++
+			must(t, tr.inspected(req, answer("a", protov1.Container_STATE_EXITED), inspectOK))
+		}
+	}
+	answered()
+	must(t, tr.event(event("a", "cleanup")))
+	if n := answered(); n != 1 {
+		t.Errorf("after it was cleaned up it was asked for %d times", n)
+	}
+	must(t, tr.event(event("a", "remove")))
+	must(t, tr.event(event("a", "cleanup")))
+	if r.container("a") != nil || len(tr.containers) != 0 || answered() != 0 {
+		t.Error("a cleaning up that is told late brings it back")
+	}
+}
+
 // Whatever the order in which lists, answers and events come: at the end, with
 // everything answered, what is told is what is true.
 func TestAnyOrderEndsInTheTruth(t *testing.T) {
