@@ -169,7 +169,8 @@ func (p *Pipeline) attribution(g *inventory.Cgroup, id uint64) (a Attribution, w
 		return Attribution{Pending: true}, p.options.Hold > 0 && !p.holds.waived(id)
 	}
 	if w := g.Workload(); w != nil {
-		return Attribution{Workload: w}, false
+		// Of some only the id is told at first, and the name a moment later.
+		return Attribution{Workload: w}, w.Container.GetName() == "" && p.options.Hold > 0 && !g.Waived()
 	}
 	if g.State() == inventory.Host {
 		return a, false

@@ -107,6 +107,29 @@ func TestTheFirstEventsOfAContainerWaitForItsNameInOrder(t *testing.T) {
 	}
 }
 
+func TestEventsOfAContainerOfWhichOnlyTheIDIsToldWaitForItsName(t *testing.T) {
+	r := newRig(64, 4096)
+	r.created(2, "/docker/"+containerID)
+	r.describe(t, containerID, "")
+	r.exec(2, "first")
+	r.Drained()
+	r.check(t)
+	r.describe(t, containerID, "web")
+	r.exec(2, "second")
+	r.check(t, "/first web", "/second web")
+
+	r = newRig(64, 4096)
+	r.created(2, "/docker/"+containerID)
+	r.describe(t, containerID, "")
+	r.exec(2, "first")
+	r.now = 501 * time.Millisecond
+	r.Drained()
+	r.exec(2, "second") // a container may have no name
+	if s := r.Stats(); s.HeldTotal != 1 || len(r.sheet.lines) != 2 || s.Pending != 0 {
+		t.Errorf("told are %q, %+v", r.sheet.lines, s)
+	}
+}
+
 func TestTheFirstEventsOfACgroupWaitForTheAnswerOfThoseWhoClaim(t *testing.T) {
 	r := newRig(64, 4096)
 	r.inventory.Claims("oci")
