@@ -208,6 +208,9 @@ func TestAPluginGetsOnlyTheVariablesThatItsManifestNames(t *testing.T) {
 	if env["PH_TEST_GIVEN"] != "given" || env["PATH"] == "" {
 		t.Errorf("what it should be given is missing in %v", env)
 	}
+	if env["GOMAXPROCS"] != "1" {
+		t.Errorf("it runs on %q threads", env["GOMAXPROCS"])
+	}
 	for _, name := range []string{"PH_TEST_SECRET", "HOME", "USER", "PWD"} {
 		if v, ok := env[name]; ok {
 			t.Errorf("it was given %s=%s", name, v)

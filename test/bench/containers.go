@@ -137,11 +137,11 @@ func (b *bench) crowd(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close(context.WithoutCancel(ctx))) }()
-	with, err := b.live(ctx, h, fmt.Sprintf("discoverer \"containerd\" { address = \"unix://%s\" }", c.Socket))
+	with, err := b.amongCrowd(ctx, h, fmt.Sprintf("discoverer \"containerd\" { address = \"unix://%s\" }", c.Socket))
 	if err != nil {
 		return err
 	}
-	without, err := b.live(ctx, h, "")
+	without, err := b.amongCrowd(ctx, h, "")
 	if err != nil {
 		return err
 	}
@@ -192,27 +192,27 @@ func (b *bench) pace() (seconds, rate int) {
 	return 30, 10
 }
 
-// life is what a daemon cost among a crowd.
-type life struct {
+// crowdCost is what a daemon cost among a crowd.
+type crowdCost struct {
 	empty, full float64 // memory of daemon and discoverer, MiB, without and with the crowd
 	idle, busy  cost
 }
 
-// live runs a daemon among a herd, which it makes if there is none yet.
-func (b *bench) live(ctx context.Context, h *herd, discoverer string) (l life, err error) {
+// amongCrowd runs a daemon among a herd, which it makes if there is none yet.
+func (b *bench) amongCrowd(ctx context.Context, h *herd, discoverer string) (c crowdCost, err error) {
 	d, err := b.spawnText(func(d *daemon) string {
 		return fmt.Sprintf(crowdConfig, discoverer, d.events, filepath.Join(d.dir, "api.sock"))
 	})
 	if err != nil {
-		return l, err
+		return c, err
 	}
 	defer func() { err = errors.Join(err, d.end(ctx, err != nil)) }()
 	if err := d.isReady(ctx); err != nil {
-		return l, err
+		return c, err
 	}
 	daemon, err := client.Dial(ctx, filepath.Join(d.dir, "api.sock"))
 	if err != nil {
-		return l, err
+		return c, err
 	}
 	defer daemon.Close()
 
@@ -232,10 +232,10 @@ func (b *bench) live(ctx context.Context, h *herd, discoverer string) (l life, e
 		settled = time.Second
 	}
 	if err := errors.Join(b.known(ctx, daemon, 0), pause(settled)()); err != nil {
-		return l, err
+		return c, err
 	}
-	if l.empty, err = b.held(d); err != nil {
-		return l, err
+	if c.empty, err = b.held(d); err != nil {
+		return c, err
 	}
 	if many := b.crowdSize(); h.size() == 0 {
 		b.say("make %d containers", many)
@@ -245,27 +245,27 @@ func (b *bench) live(ctx context.Context, h *herd, discoverer string) (l life, e
 				err = h.start(ctx, m, "/bin/busybox", "sleep", "1000000")
 			}
 			if err != nil {
-				return l, err
+				return c, err
 			}
 		}
 		if err := errors.Join(b.known(ctx, daemon, many), pause(settled)()); err != nil {
-			return l, err
+			return c, err
 		}
 	}
-	if l.full, err = b.held(d); err != nil {
-		return l, err
+	if c.full, err = b.held(d); err != nil {
+		return c, err
 	}
-	if l.idle, err = b.costOf(ctx, d, pause(time.Duration(seconds)*time.Second)); err != nil {
-		return l, err
+	if c.idle, err = b.costOf(ctx, d, pause(time.Duration(seconds)*time.Second)); err != nil {
+		return c, err
 	}
 	mine := fmt.Sprintf("churn-%d-%d-", os.Getpid(), d.pid())
 	b.say("start and end %d containers a second for %d s", rate, seconds)
-	if l.busy, err = b.costOf(ctx, d, func() error { return b.churn(ctx, h, mine, rate, seconds) }); err != nil {
-		return l, err
+	if c.busy, err = b.costOf(ctx, d, func() error { return b.churn(ctx, h, mine, rate, seconds) }); err != nil {
+		return c, err
 	}
 	named, err := linesWith(d.events, []byte(`"kind":"process.exec"`))
 	if err != nil {
-		return l, err
+		return c, err
 	}
 	execs := func(line []byte) bool { return bytes.Contains(line, []byte(filepath.Base(b.loads.Noop))) }
 	if discoverer != "" {
@@ -273,11 +273,11 @@ func (b *bench) live(ctx context.Context, h *herd, discoverer string) (l life, e
 			return !execs(line) || !bytes.Contains(line, []byte(`"name":"`+mine))
 		})
 		b.report.check("containers", "first execs that carry their container's name", int64(len(named)), int64(rate*seconds))
-		return l, nil
+		return c, nil
 	}
 	named = slices.DeleteFunc(named, func(line []byte) bool { return !execs(line) })
 	b.report.check("containers", "execs of the same containers without a discoverer", int64(len(named)), int64(rate*seconds))
-	return l, nil
+	return c, nil
 }
 
 // churn starts and ends containers at a rate.

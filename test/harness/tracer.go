@@ -82,6 +82,9 @@ func Prepare(t testing.TB, hcl string) *Tracer {
 	t.Cleanup(func() {
 		if tr.Running() {
 			tr.Kill()
+			if !t.Failed() {
+				t.Error("the daemon was not ended by the test, so that nobody looked at its ledger: call Stop")
+			}
 		}
 		tr.closeAPI(t)
 		if t.Failed() {

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"strconv"
-	"strings"
-
 	"google.golang.org/protobuf/proto"
 
 	"github.com/moby/moby/api/types/container"
@@ -14,13 +11,8 @@ import (
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
-const (
-	// maxTries is how often an inspect that went wrong is tried before the
-	// container stays as it is known, until its next event or a resync.
-	maxTries = 3
-	// maxContainers that are followed; the daemon knows no more either.
-	maxContainers = 65536
-)
+// maxContainers that are followed; the daemon knows no more either.
+const maxContainers = 65536
 
 // tracker knows what was said of every container and decides what to say next.
 // It does no I/O: events, lists and inspects are handed to it, in any order,
@@ -63,15 +55,6 @@ type tracked struct {
 	awaited  bool // by the snapshot
 	tries    int
 }
-
-// queue tells where a container waits to be inspected.
-type queue int
-
-const (
-	notQueued queue = iota
-	inBackground
-	inUrgent
-)
 
 func newTracker(inv discover.Inventory) *tracker {
 	return &tracker{inv: inv, containers: map[string]*tracked{}, destroyed: map[string]struct{}{}}
@@ -163,102 +146,6 @@ func (t *tracker) add(id string) *tracked {
 	c := &tracked{}
 	t.containers[id] = c
 	return c
-}
-
-// actionCleanup is Podman's: it has taken an ended container's network and mounts away,
-// which it does some time after it has told of the end.
-const actionCleanup events.Action = "cleanup"
-
-// canonical gives Docker's name of an action; Podman has its own for some.
-// What is of no interest is "".
-func canonical(a events.Action) events.Action {
-	switch a {
-	case events.ActionCreate, events.ActionStart, events.ActionDie, events.ActionOOM, events.ActionPause, events.ActionUnPause,
-		events.ActionRename, events.ActionUpdate, events.ActionDestroy, events.ActionKill:
-		return a
-	case "died":
-		return events.ActionDie
-	case events.ActionRemove:
-		return events.ActionDestroy
-	case actionCleanup:
-		return a
-	}
-	return ""
-}
-
-// fromEvent describes a container by the attributes of an event: the labels,
-// and beside them a few words of the engine.
-func (t *tracker) fromEvent(m *events.Message) *protov1.Container {
-	labels := make(map[string]string, len(m.Actor.Attributes))
-	for k, v := range m.Actor.Attributes {
-		switch k {
-		case "name", "image", "exitCode", "containerExitCode", "execDuration", "oldName", "signal", "podId":
-		default:
-			labels[k] = v
-		}
-	}
-	a := m.Actor.Attributes
-	clip := &describe.Clip{}
-	c := t.describe.base(clip, m.Actor.ID, a["name"], a["image"], labels)
-	return t.describe.finish(clip, c)
-}
-
-// apply changes a description as the event says, and returns the lifecycle's
-// word for it.
-func apply(c *protov1.Container, memory *tracked, action events.Action, m *events.Message) string {
-	switch action {
-	case events.ActionCreate:
-		c.State, c.CreatedUnixNano = protov1.Container_STATE_CREATED, m.TimeNano
-		return "created"
-	case events.ActionStart:
-		c.State, c.StartedUnixNano = protov1.Container_STATE_RUNNING, m.TimeNano
-		c.ExitCode, c.OomKilled, memory.signal, memory.oom = nil, nil, "", false
-		return "started"
-	case events.ActionDie:
-		c.State, c.FinishedUnixNano, c.Pid = protov1.Container_STATE_EXITED, m.TimeNano, 0
-		if code, ok := exitCode(m); ok {
-			c.ExitCode = &code
-		}
-		return "died"
-	case events.ActionOOM:
-		c.OomKilled, memory.oom = proto.Bool(true), true
-		return "oom"
-	case events.ActionPause:
-		c.State = protov1.Container_STATE_PAUSED
-		return "paused"
-	case events.ActionUnPause:
-		c.State = protov1.Container_STATE_RUNNING
-		return "unpaused"
-	case events.ActionKill:
-		memory.signal = m.Actor.Attributes["signal"]
-	case events.ActionRename:
-		c.Name = describe.Cut(strings.TrimPrefix(m.Actor.Attributes["name"], "/"), describe.MaxName)
-	}
-	return ""
-}
-
-func exitCode(m *events.Message) (int32, bool) {
-	s, ok := m.Actor.Attributes["exitCode"]
-	if !ok {
-		s = m.Actor.Attributes["containerExitCode"]
-	}
-	n, err := strconv.ParseInt(s, 10, 32)
-	return int32(n), err == nil
-}
-
-func (t *tracker) lifecycle(c *tracked, now *protov1.Container, word string, m *events.Message) error {
-	l := &protov1.Lifecycle{Container: &protov1.ContainerRef{Id: now.Id}, Action: word, TimeUnixNano: m.TimeNano,
-		Attributes: map[string]string{"name": now.Name, "image": describe.Cut(m.Actor.Attributes["image"], describe.MaxName)}}
-	if word == "died" {
-		if code, ok := exitCode(m); ok {
-			l.Attributes["exit_code"] = strconv.Itoa(int(code))
-			// A signal was sent; the code tells that it was what ended it.
-			if n, err := strconv.Atoi(c.signal); err == nil && int(code) == 128+n {
-				l.Attributes["signal"] = c.signal
-			}
-		}
-	}
-	return t.inv.Lifecycle(l)
 }
 
 func (t *tracker) destroy(c *tracked, m *events.Message) error {
@@ -371,124 +258,6 @@ func (t *tracker) listedOne(s *container.Summary, snapshot bool) error {
 		t.await(s.ID, c, snapshot)
 	}
 	return nil
-}
-
-// await queues a container behind those with news; a snapshot is not complete
-// without it.
-func (t *tracker) await(id string, c *tracked, snapshot bool) {
-	c.tries = 0
-	if snapshot && !c.awaited {
-		c.awaited = true
-		t.snapshot++
-	}
-	t.askLater(id, c)
-}
-
-func (t *tracker) askLater(id string, c *tracked) {
-	if c.queued == notQueued {
-		c.queued = inBackground
-		t.background.push(id)
-	}
-}
-
-// ask queues a container with news.
-func (t *tracker) ask(id string, c *tracked) {
-	c.tries = 0
-	if c.queued != inUrgent {
-		c.queued = inUrgent
-		t.urgent.push(id)
-	}
-}
-
-// request is one inspect to do.
-type request struct {
-	id   string
-	tick uint64
-}
-
-// next gives the next inspect to do, if there is one.
-func (t *tracker) next() (request, bool) {
-	for _, q := range []*fifo{&t.urgent, &t.background} {
-		for n := q.len(); n > 0; n-- {
-			id := q.pop()
-			c := t.containers[id]
-			if c == nil || c.queued == notQueued {
-				continue // destroyed, or moved to the other queue and done
-			}
-			if c.inFlight {
-				q.push(id) // asked for again when this answer is there
-				continue
-			}
-			c.queued, c.inFlight = notQueued, true
-			t.inspects++
-			return request{id: id, tick: t.tick}, true
-		}
-	}
-	return request{}, false
-}
-
-// outcome of an inspect.
-type outcome int
-
-const (
-	inspectOK outcome = iota
-	inspectGone
-	inspectFailed
-)
-
-// inspected takes the answer to a request of next.
-func (t *tracker) inspected(r request, next *protov1.Container, how outcome) error {
-	c := t.containers[r.id]
-	if c == nil {
-		return nil // destroyed meanwhile
-	}
-	c.inFlight = false
-	switch how {
-	case inspectGone:
-		// What the create event told stays until the destroy event.
-		t.arrived(c)
-	case inspectFailed:
-		t.failed++
-		if c.tries++; c.tries >= maxTries {
-			t.arrived(c)
-		} else {
-			t.askLater(r.id, c)
-		}
-	case inspectOK:
-		t.arrived(c)
-		if c.tick > r.tick {
-			t.stale++
-			keepNews(next, c.said.Container())
-		}
-		if c.oom {
-			// The engine forgets it when another process than the first was killed.
-			next.OomKilled = proto.Bool(true)
-		}
-		if !c.said.Is(next) {
-			if err := t.tell(c, next); err != nil {
-				return err
-			}
-		}
-	}
-	return t.settle()
-}
-
-// keepNews puts what events told over a description that may be older.
-func keepNews(next, said *protov1.Container) {
-	next.Name, next.State, next.OomKilled = said.Name, said.State, said.OomKilled
-	next.StartedUnixNano, next.FinishedUnixNano = said.StartedUnixNano, said.FinishedUnixNano
-	next.ExitCode = said.ExitCode
-	if said.State != protov1.Container_STATE_RUNNING && said.State != protov1.Container_STATE_PAUSED {
-		next.Pid = 0
-	}
-}
-
-// arrived takes a container off what the snapshot waits for.
-func (t *tracker) arrived(c *tracked) {
-	if c.awaited {
-		c.awaited = false
-		t.snapshot--
-	}
 }
 
 // settle ends the snapshot when nothing of it is missing.

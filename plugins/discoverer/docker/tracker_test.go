@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 
@@ -80,82 +78,6 @@ func TestACreateEventNamesAContainerAtOnce(t *testing.T) {
 	}
 }
 
-func TestNoOlderAnswerOverwritesANewerEvent(t *testing.T) {
-	const created, running, exitedState = protov1.Container_STATE_CREATED, protov1.Container_STATE_RUNNING, protov1.Container_STATE_EXITED
-	for _, tt := range []struct {
-		name     string
-		meantime []*events.Message // between the request and its answer
-		answer   protov1.Container_State
-		want     protov1.Container_State
-		again    bool // asked again
-	}{
-		{"an answer with nothing meanwhile counts whole", nil, running, running, false},
-		{"an answer from before the start", []*events.Message{event("a", events.ActionStart)}, created, running, true},
-		{"an answer from before the end", []*events.Message{event("a", events.ActionStart), event("a", events.ActionDie, "exitCode", "3")}, running, exitedState, true},
-		{"an answer from before a pause", []*events.Message{event("a", events.ActionStart), event("a", events.ActionPause)}, running, protov1.Container_STATE_PAUSED, true},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			tr, r := connectedTo(t)
-			must(t, tr.event(event("a", events.ActionCreate)))
-			req, ok := tr.next()
-			if !ok {
-				t.Fatal("not asked for")
-			}
-			for _, m := range tt.meantime {
-				must(t, tr.event(m))
-			}
-			must(t, tr.inspected(req, answer("a", tt.answer), inspectOK))
-			if c := r.container("a"); c.State != tt.want || c.Hostname != "inspected" {
-				t.Errorf("told %v", c)
-			}
-			if _, again := tr.next(); again != tt.again {
-				t.Errorf("asked again: %v", again)
-			}
-		})
-	}
-}
-
-func TestAnAnswerAboutADestroyedContainerIsIgnored(t *testing.T) {
-	tr, r := connectedTo(t)
-	must(t, tr.event(event("a", events.ActionCreate)))
-	req, _ := tr.next()
-	must(t, tr.event(event("a", events.ActionDestroy)))
-	must(t, tr.inspected(req, answer("a", protov1.Container_STATE_RUNNING), inspectOK))
-	if len(r.containers) != 0 || len(tr.containers) != 0 || r.log[len(r.log)-1] != "remove a" {
-		t.Error(r.log)
-	}
-}
-
-func TestAContainerGoneBeforeInspectKeepsItsFacts(t *testing.T) {
-	tr, r := connectedTo(t)
-	must(t, tr.event(event("a", events.ActionCreate)))
-	req, _ := tr.next()
-	must(t, tr.inspected(req, nil, inspectGone))
-	if r.container("a").GetName() != "n-a" {
-		t.Error(r.log)
-	}
-	if _, again := tr.next(); again {
-		t.Error("asked again")
-	}
-}
-
-func TestAnInspectThatFailsIsTriedAFewTimes(t *testing.T) {
-	tr, _ := connectedTo(t)
-	must(t, tr.event(event("a", events.ActionCreate)))
-	n := 0
-	for {
-		req, ok := tr.next()
-		if !ok {
-			break
-		}
-		n++
-		must(t, tr.inspected(req, nil, inspectFailed))
-	}
-	if n != maxTries {
-		t.Errorf("%d tries", n)
-	}
-}
-
 func TestTheListAndTheEventsLeaveNoGap(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -211,57 +133,12 @@ func known(r *recorder) string {
 	return strings.Join(out, " ")
 }
 
-func TestSyncedWaitsForEveryInspectOfTheSnapshot(t *testing.T) {
-	tr, r := trackerFor(t)
-	must(t, tr.connected())
-	tr.beginList()
-	must(t, tr.listed([]container.Summary{summary("a", "running"), summary("b", "running"), summary("c", "running")}, true))
-	first, _ := tr.next()
-	second, _ := tr.next()
-	must(t, tr.inspected(first, answer(first.id, protov1.Container_STATE_RUNNING), inspectOK))
-	must(t, tr.inspected(second, nil, inspectGone))
-	if r.syncs != 0 {
-		t.Fatal("synced too early")
-	}
-	must(t, tr.event(event("c", events.ActionDestroy)))
-	if r.syncs != 1 {
-		t.Error("not synced when the last one was destroyed")
-	}
-	if !tr.settled() {
-		if _, ok := tr.next(); ok {
-			t.Error("a destroyed container is asked for")
-		}
-	}
-}
-
 func TestAnEmptyHostIsSyncedAtOnce(t *testing.T) {
 	tr, r := trackerFor(t)
 	must(t, tr.connected())
 	tr.beginList()
 	must(t, tr.listed(nil, true))
 	if got := strings.Join(r.log, " "); got != "reset synced" {
-		t.Error(got)
-	}
-}
-
-func TestNewsIsInspectedBeforeTheSnapshot(t *testing.T) {
-	tr, _ := trackerFor(t)
-	must(t, tr.connected())
-	tr.beginList()
-	var list []container.Summary
-	for i := range 100 {
-		list = append(list, summary(fmt.Sprint("old", i), "running"))
-	}
-	must(t, tr.listed(list, true))
-	must(t, tr.event(event("new", events.ActionCreate)))
-	must(t, tr.event(event("old50", events.ActionPause)))
-	must(t, tr.event(event("old60", events.ActionRename)))
-	got := ""
-	for range 3 {
-		req, _ := tr.next()
-		got += req.id + " "
-	}
-	if got != "new old60 old0 " {
 		t.Error(got)
 	}
 }
@@ -282,106 +159,20 @@ func TestAResyncTellsOnlyWhatDiffers(t *testing.T) {
 	}
 }
 
-func TestReplayedEventsAreToldOnce(t *testing.T) {
+func TestThereIsRoomForSoManyContainersOnly(t *testing.T) {
 	tr, r := connectedTo(t)
-	all := []*events.Message{event("a", events.ActionCreate), event("a", events.ActionStart), event("a", events.ActionDie), event("a", events.ActionDestroy)}
-	for _, m := range all {
-		must(t, tr.event(m))
+	for i := range maxContainers + 9 {
+		must(t, tr.event(event(fmt.Sprint("c", i), events.ActionCreate)))
 	}
-	tr.disconnected()
-	must(t, tr.connected())
-	before := len(r.log)
-	for _, m := range all {
-		must(t, tr.event(m))
+	tr.beginList()
+	must(t, tr.listedOne(new(summary("listed", "running")), false))
+	if len(r.containers) != maxContainers || tr.refused != 10 {
+		t.Errorf("%d told, %d refused", len(r.containers), tr.refused)
 	}
-	must(t, tr.event(event("b", events.ActionCreate)))
-	if got := r.log[before:]; len(got) != 2 || got[0] != "container b n-b created" {
-		t.Errorf("told %q", got)
-	}
-	for i := range 3 * len(tr.replayed.ring) {
-		must(t, tr.event(event(fmt.Sprint("x", i), events.ActionKill)))
-	}
-	if n := len(tr.replayed.set); n > len(tr.replayed.ring) {
-		t.Errorf("%d messages remembered", n)
-	}
-}
-
-func TestDiedTellsCodeAndSignal(t *testing.T) {
-	for _, tt := range []struct {
-		name, signal, code, want string
-	}{
-		{"an exit", "", "3", "exit_code=3"},
-		{"a kill that ended it", "9", "137", "exit_code=137 signal=9"},
-		{"a kill that was handled", "15", "0", "exit_code=0"},
-		{"a code that only looks like a signal", "", "137", "exit_code=137"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			tr, r := connectedTo(t)
-			must(t, tr.event(event("a", events.ActionStart)))
-			if tt.signal != "" {
-				must(t, tr.event(event("a", events.ActionKill, "signal", tt.signal)))
-			}
-			must(t, tr.event(event("a", events.ActionDie, "exitCode", tt.code)))
-			if got := r.log[len(r.log)-1]; got != "lifecycle a died "+tt.want {
-				t.Error(got)
-			}
-		})
-	}
-}
-
-func TestAnOOMStaysUntilTheNextStart(t *testing.T) {
-	tr, r := connectedTo(t)
-	must(t, tr.event(event("a", events.ActionStart)))
-	must(t, tr.event(event("a", events.ActionOOM)))
-	must(t, tr.event(event("a", events.ActionDie, "exitCode", "137")))
-	req, _ := tr.next()
-	forgetful := answer("a", protov1.Container_STATE_EXITED)
-	forgetful.OomKilled = proto.Bool(false)
-	must(t, tr.inspected(req, forgetful, inspectOK))
-	if !r.container("a").GetOomKilled() {
-		t.Error("forgotten")
-	}
-	must(t, tr.event(event("a", events.ActionStart)))
-	if r.container("a").GetOomKilled() {
-		t.Error("still told after a start")
-	}
-}
-
-func TestPodmansWordsAreUnderstood(t *testing.T) {
-	tr, r := connectedTo(t)
-	must(t, tr.event(event("a", "create", "podId", "")))
-	must(t, tr.event(event("a", "died", "containerExitCode", "4")))
-	must(t, tr.event(event("a", "remove")))
-	if got := strings.Join(r.lines("lifecycle"), "; "); got != "lifecycle a created; lifecycle a died exit_code=4; lifecycle a removed" {
-		t.Error(got)
-	}
-}
-
-// What the answer to its end tells may be what Podman is about to take away.
-func TestAContainerThatPodmanCleansUpIsAskedForAgain(t *testing.T) {
-	tr, r := connectedTo(t)
-	must(t, tr.event(event("a", "create", "podId", "")))
-	must(t, tr.event(event("a", "died", "containerExitCode", "0")))
-	answered := func() (n int) {
-		t.Helper()
-		for {
-			req, ok := tr.next()
-			if !ok {
-				return n
-			}
-			n++
-			must(t, tr.inspected(req, answer("a", protov1.Container_STATE_EXITED), inspectOK))
-		}
-	}
-	answered()
-	must(t, tr.event(event("a", "cleanup")))
-	if n := answered(); n != 1 {
-		t.Errorf("after it was cleaned up it was asked for %d times", n)
-	}
-	must(t, tr.event(event("a", "remove")))
-	must(t, tr.event(event("a", "cleanup")))
-	if r.container("a") != nil || len(tr.containers) != 0 || answered() != 0 {
-		t.Error("a cleaning up that is told late brings it back")
+	must(t, tr.event(event("c0", events.ActionDestroy)))
+	must(t, tr.event(event("new", events.ActionCreate)))
+	if r.container("new") == nil {
+		t.Error("no room after a removal")
 	}
 }
 
