@@ -146,8 +146,8 @@ enum {
  * user space has decoded was offered before.
  *
  * Rows 0 .. POOLED_ROWS-1 are pooled: kind * PRIORITIES + priority. Those of
- * promoted classes, named by a slot in the storage of a cgroup, begin at
- * PROMOTED_ROW, so that a new kind moves no row of theirs.
+ * promoted classes, named by the map `groups`, begin at PROMOTED_ROW, so that a new
+ * kind moves no row of theirs.
  */
 struct policy_row {
 	__u64 lost;
@@ -156,13 +156,66 @@ struct policy_row {
 	__u64 filtered;
 	__u64 bytes; /* of kept records */
 	__u64 seen;
-	__u64 threshold;
-	__u64 random; /* state of a generator, never 0 */
+	/* the rule */
+	__u64 threshold; /* 56 bits: the plan's, before ladder and valve */
 	__u32 generation;
+	__u32 flags;
+	__u32 ref; /* events in an epoch on this CPU that are no burst; 0: no ladder */
+	/* the ladder's state */
+	__u32 epoch;
+	__u32 steps;
 	__u32 reserved;
+	__u64 span;
+	__u64 next;
+	/* the draw's and the valve's */
+	__u64 random;  /* state of a generator, never 0 */
+	__u64 charged; /* shares not yet paid for, in 2^-56 */
 };
 
-enum { POOLED_ROWS = EVENT_KINDS * PRIORITIES, PROMOTED_ROW = 1024 };
+enum row_flag {
+	ROW_RESERVED = 1 << 0, /* kept for sure, as long as the reserve lasts */
+	ROW_FREE = 1 << 1,     /* outside of the budget: attribution stands on it */
+};
+
+enum {
+	POOLED_ROWS = EVENT_KINDS * PRIORITIES,
+	PROMOTED_ROW = 128, /* and the room for classes in a group */
+};
+
+/*
+ * What is known of a cgroup: in its storage, or by its id in a hash on kernels
+ * before 6.2. The programs make it with a cgroup's first event.
+ */
+struct cgroup_state {
+	__u64 reserve_paid_ns; /* as in the valve, of its own part */
+	__u32 group;	       /* its entry in `groups`; 0: none */
+	__u32 told;	       /* kinds of which it had an event, a bit each */
+};
+
+/* The rows of a group of cgroups: by kind * PRIORITIES + priority, 0: pooled. */
+struct group_rows {
+	__u16 row[PROMOTED_ROW];
+};
+
+/*
+ * The budget of all that is kept: see decide.h. The rule is written by user space at
+ * any time, the state by the programs, without locks: each of its words means
+ * something alone.
+ */
+struct valve {
+	/* the state */
+	__u64 paid_ns;	       /* the time until which the budget is spent */
+	__u64 reserve_paid_ns; /* the same of the reserve */
+	__u64 now_ns;	       /* CLOCK_MONOTONIC, seldom more than a tick old */
+	__u64 tick;
+	__u64 unused[4];
+	/* the rule, in a cache line of its own */
+	__u64 event_cost;   /* 1/budget, in 1/256 ns; 0: no budget */
+	__u64 reserve_cost; /* 1/reserve */
+	__u64 quantum;	    /* shares that are paid for together, in 2^-56: a power of 2 */
+	__u64 raise;	    /* how far shares may be raised: sixteenths of a doubling, at most 32 */
+	__u64 unused2[4];
+};
 
 /* What a ring's reader is doing, which decides whether a record wakes it. */
 enum reader_mode {
@@ -185,7 +238,8 @@ enum fault {
 	FAULT_CONNECTS = 3,	 /* an errno may be told twice */
 	FAULT_OWNERS = 4,	 /* a close keeps its listener's owner */
 	FAULT_NO_TASK_STORAGE = 5, /* an exit may be told twice */
-	FAULTS = 6,
+	FAULT_NO_CGROUP_STATE = 6, /* decided by the pooled row, and no first */
+	FAULTS = 7,
 };
 
 #endif

@@ -32,7 +32,7 @@ static __always_inline int changed(struct cgroup *cgroup, const char *path, __u1
 	if (cgroup->root->hierarchy_id)
 		return 0;
 	/* not filtered by process: the tracer makes cgroups too */
-	if (!decide(&d, kind, PRIORITY_CRITICAL, 0, 0))
+	if (!decide(&d, kind, PRIORITY_CRITICAL, 0, 0, NULL))
 		return 0;
 	r = bpf_map_lookup_elem(&cgroup_scratch, &slot);
 	if (!r) {
@@ -91,12 +91,16 @@ struct abi {
 	struct event_open open;
 	struct event_cgroup cgroup;
 	struct policy_row policy;
+	struct cgroup_state cgroup_state;
+	struct group_rows group;
+	struct valve valve;
 	struct reader_state reader;
 	enum event_kind kind;
 	enum event_priority priority;
 	enum event_flag flag;
 	enum reader_mode mode;
 	enum fault fault;
+	enum row_flag row_flag;
 };
 
 struct {

@@ -16,19 +16,24 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	CgroupMapAbi           = "abi"
-	CgroupMapCgroupScratch = "cgroup_scratch"
-	CgroupMapFaults        = "faults"
-	CgroupMapPolicy        = "policy"
-	CgroupMapReaders       = "readers"
-	CgroupMapRings         = "rings"
-	CgroupProgCgroupCreate = "cgroup_create"
-	CgroupProgCgroupRemove = "cgroup_remove"
-	CgroupProgSelf         = "self"
-	CgroupVarRingCount     = "ring_count"
-	CgroupVarRingOfCpu     = "ring_of_cpu"
-	CgroupVarSeed          = "seed"
-	CgroupVarSelfTgid      = "self_tgid"
+	CgroupMapAbi              = "abi"
+	CgroupMapCgroupScratch    = "cgroup_scratch"
+	CgroupMapCgroupStates     = "cgroup_states"
+	CgroupMapCgroupStatesById = "cgroup_states_by_id"
+	CgroupMapFaults           = "faults"
+	CgroupMapGroups           = "groups"
+	CgroupMapPolicy           = "policy"
+	CgroupMapReaders          = "readers"
+	CgroupMapRings            = "rings"
+	CgroupMapValve            = "valve"
+	CgroupProgCgroupCreate    = "cgroup_create"
+	CgroupProgCgroupRemove    = "cgroup_remove"
+	CgroupProgSelf            = "self"
+	CgroupVarCgroupStorage    = "cgroup_storage"
+	CgroupVarRingCount        = "ring_count"
+	CgroupVarRingOfCpu        = "ring_of_cpu"
+	CgroupVarSeed             = "seed"
+	CgroupVarSelfTgid         = "self_tgid"
 )
 
 // LoadCgroup returns the embedded CollectionSpec for Cgroup.
@@ -82,22 +87,27 @@ type CgroupProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CgroupMapSpecs struct {
-	Abi           *ebpf.MapSpec `ebpf:"abi"`
-	CgroupScratch *ebpf.MapSpec `ebpf:"cgroup_scratch"`
-	Faults        *ebpf.MapSpec `ebpf:"faults"`
-	Policy        *ebpf.MapSpec `ebpf:"policy"`
-	Readers       *ebpf.MapSpec `ebpf:"readers"`
-	Rings         *ebpf.MapSpec `ebpf:"rings"`
+	Abi              *ebpf.MapSpec `ebpf:"abi"`
+	CgroupScratch    *ebpf.MapSpec `ebpf:"cgroup_scratch"`
+	CgroupStates     *ebpf.MapSpec `ebpf:"cgroup_states"`
+	CgroupStatesById *ebpf.MapSpec `ebpf:"cgroup_states_by_id"`
+	Faults           *ebpf.MapSpec `ebpf:"faults"`
+	Groups           *ebpf.MapSpec `ebpf:"groups"`
+	Policy           *ebpf.MapSpec `ebpf:"policy"`
+	Readers          *ebpf.MapSpec `ebpf:"readers"`
+	Rings            *ebpf.MapSpec `ebpf:"rings"`
+	Valve            *ebpf.MapSpec `ebpf:"valve"`
 }
 
 // CgroupVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CgroupVariableSpecs struct {
-	RingCount *ebpf.VariableSpec `ebpf:"ring_count"`
-	RingOfCpu *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
-	Seed      *ebpf.VariableSpec `ebpf:"seed"`
-	SelfTgid  *ebpf.VariableSpec `ebpf:"self_tgid"`
+	CgroupStorage *ebpf.VariableSpec `ebpf:"cgroup_storage"`
+	RingCount     *ebpf.VariableSpec `ebpf:"ring_count"`
+	RingOfCpu     *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
+	Seed          *ebpf.VariableSpec `ebpf:"seed"`
+	SelfTgid      *ebpf.VariableSpec `ebpf:"self_tgid"`
 }
 
 // CgroupObjects contains all objects after they have been loaded into the kernel.
@@ -120,22 +130,30 @@ func (o *CgroupObjects) Close() error {
 //
 // It can be passed to LoadCgroupObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CgroupMaps struct {
-	Abi           *ebpf.Map `ebpf:"abi"`
-	CgroupScratch *ebpf.Map `ebpf:"cgroup_scratch"`
-	Faults        *ebpf.Map `ebpf:"faults"`
-	Policy        *ebpf.Map `ebpf:"policy"`
-	Readers       *ebpf.Map `ebpf:"readers"`
-	Rings         *ebpf.Map `ebpf:"rings"`
+	Abi              *ebpf.Map `ebpf:"abi"`
+	CgroupScratch    *ebpf.Map `ebpf:"cgroup_scratch"`
+	CgroupStates     *ebpf.Map `ebpf:"cgroup_states"`
+	CgroupStatesById *ebpf.Map `ebpf:"cgroup_states_by_id"`
+	Faults           *ebpf.Map `ebpf:"faults"`
+	Groups           *ebpf.Map `ebpf:"groups"`
+	Policy           *ebpf.Map `ebpf:"policy"`
+	Readers          *ebpf.Map `ebpf:"readers"`
+	Rings            *ebpf.Map `ebpf:"rings"`
+	Valve            *ebpf.Map `ebpf:"valve"`
 }
 
 func (m *CgroupMaps) Close() error {
 	return _CgroupClose(
 		m.Abi,
 		m.CgroupScratch,
+		m.CgroupStates,
+		m.CgroupStatesById,
 		m.Faults,
+		m.Groups,
 		m.Policy,
 		m.Readers,
 		m.Rings,
+		m.Valve,
 	)
 }
 
@@ -143,10 +161,11 @@ func (m *CgroupMaps) Close() error {
 //
 // It can be passed to LoadCgroupObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CgroupVariables struct {
-	RingCount *ebpf.Variable `ebpf:"ring_count"`
-	RingOfCpu *ebpf.Variable `ebpf:"ring_of_cpu"`
-	Seed      *ebpf.Variable `ebpf:"seed"`
-	SelfTgid  *ebpf.Variable `ebpf:"self_tgid"`
+	CgroupStorage *ebpf.Variable `ebpf:"cgroup_storage"`
+	RingCount     *ebpf.Variable `ebpf:"ring_count"`
+	RingOfCpu     *ebpf.Variable `ebpf:"ring_of_cpu"`
+	Seed          *ebpf.Variable `ebpf:"seed"`
+	SelfTgid      *ebpf.Variable `ebpf:"self_tgid"`
 }
 
 // CgroupPrograms contains all programs after they have been loaded into the kernel.

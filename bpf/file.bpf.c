@@ -36,7 +36,7 @@ static __always_inline int opened(struct syscall_exit *ctx, struct task_struct *
 	/* interrupted: the call begins again and is told then */
 	if (ctx->ret <= -ERESTARTSYS && ctx->ret >= -ERESTART_RESTARTBLOCK)
 		return 0;
-	if (!decide(&d, EVENT_FILE_OPEN, priority, t->tgid, 0))
+	if (!decide(&d, EVENT_FILE_OPEN, priority, t->tgid, 0, cgroup_of(t)))
 		return 0;
 	r = bpf_map_lookup_elem(&open_scratch, &zero);
 	if (!r) {

@@ -16,17 +16,22 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	FileMapFaults       = "faults"
-	FileMapOpenScratch  = "open_scratch"
-	FileMapPolicy       = "policy"
-	FileMapReaders      = "readers"
-	FileMapRings        = "rings"
-	FileProgFileOpenat  = "file_openat"
-	FileProgFileOpenat2 = "file_openat2"
-	FileVarRingCount    = "ring_count"
-	FileVarRingOfCpu    = "ring_of_cpu"
-	FileVarSeed         = "seed"
-	FileVarSelfTgid     = "self_tgid"
+	FileMapCgroupStates     = "cgroup_states"
+	FileMapCgroupStatesById = "cgroup_states_by_id"
+	FileMapFaults           = "faults"
+	FileMapGroups           = "groups"
+	FileMapOpenScratch      = "open_scratch"
+	FileMapPolicy           = "policy"
+	FileMapReaders          = "readers"
+	FileMapRings            = "rings"
+	FileMapValve            = "valve"
+	FileProgFileOpenat      = "file_openat"
+	FileProgFileOpenat2     = "file_openat2"
+	FileVarCgroupStorage    = "cgroup_storage"
+	FileVarRingCount        = "ring_count"
+	FileVarRingOfCpu        = "ring_of_cpu"
+	FileVarSeed             = "seed"
+	FileVarSelfTgid         = "self_tgid"
 )
 
 // LoadFile returns the embedded CollectionSpec for File.
@@ -79,21 +84,26 @@ type FileProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FileMapSpecs struct {
-	Faults      *ebpf.MapSpec `ebpf:"faults"`
-	OpenScratch *ebpf.MapSpec `ebpf:"open_scratch"`
-	Policy      *ebpf.MapSpec `ebpf:"policy"`
-	Readers     *ebpf.MapSpec `ebpf:"readers"`
-	Rings       *ebpf.MapSpec `ebpf:"rings"`
+	CgroupStates     *ebpf.MapSpec `ebpf:"cgroup_states"`
+	CgroupStatesById *ebpf.MapSpec `ebpf:"cgroup_states_by_id"`
+	Faults           *ebpf.MapSpec `ebpf:"faults"`
+	Groups           *ebpf.MapSpec `ebpf:"groups"`
+	OpenScratch      *ebpf.MapSpec `ebpf:"open_scratch"`
+	Policy           *ebpf.MapSpec `ebpf:"policy"`
+	Readers          *ebpf.MapSpec `ebpf:"readers"`
+	Rings            *ebpf.MapSpec `ebpf:"rings"`
+	Valve            *ebpf.MapSpec `ebpf:"valve"`
 }
 
 // FileVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FileVariableSpecs struct {
-	RingCount *ebpf.VariableSpec `ebpf:"ring_count"`
-	RingOfCpu *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
-	Seed      *ebpf.VariableSpec `ebpf:"seed"`
-	SelfTgid  *ebpf.VariableSpec `ebpf:"self_tgid"`
+	CgroupStorage *ebpf.VariableSpec `ebpf:"cgroup_storage"`
+	RingCount     *ebpf.VariableSpec `ebpf:"ring_count"`
+	RingOfCpu     *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
+	Seed          *ebpf.VariableSpec `ebpf:"seed"`
+	SelfTgid      *ebpf.VariableSpec `ebpf:"self_tgid"`
 }
 
 // FileObjects contains all objects after they have been loaded into the kernel.
@@ -116,20 +126,28 @@ func (o *FileObjects) Close() error {
 //
 // It can be passed to LoadFileObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FileMaps struct {
-	Faults      *ebpf.Map `ebpf:"faults"`
-	OpenScratch *ebpf.Map `ebpf:"open_scratch"`
-	Policy      *ebpf.Map `ebpf:"policy"`
-	Readers     *ebpf.Map `ebpf:"readers"`
-	Rings       *ebpf.Map `ebpf:"rings"`
+	CgroupStates     *ebpf.Map `ebpf:"cgroup_states"`
+	CgroupStatesById *ebpf.Map `ebpf:"cgroup_states_by_id"`
+	Faults           *ebpf.Map `ebpf:"faults"`
+	Groups           *ebpf.Map `ebpf:"groups"`
+	OpenScratch      *ebpf.Map `ebpf:"open_scratch"`
+	Policy           *ebpf.Map `ebpf:"policy"`
+	Readers          *ebpf.Map `ebpf:"readers"`
+	Rings            *ebpf.Map `ebpf:"rings"`
+	Valve            *ebpf.Map `ebpf:"valve"`
 }
 
 func (m *FileMaps) Close() error {
 	return _FileClose(
+		m.CgroupStates,
+		m.CgroupStatesById,
 		m.Faults,
+		m.Groups,
 		m.OpenScratch,
 		m.Policy,
 		m.Readers,
 		m.Rings,
+		m.Valve,
 	)
 }
 
@@ -137,10 +155,11 @@ func (m *FileMaps) Close() error {
 //
 // It can be passed to LoadFileObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FileVariables struct {
-	RingCount *ebpf.Variable `ebpf:"ring_count"`
-	RingOfCpu *ebpf.Variable `ebpf:"ring_of_cpu"`
-	Seed      *ebpf.Variable `ebpf:"seed"`
-	SelfTgid  *ebpf.Variable `ebpf:"self_tgid"`
+	CgroupStorage *ebpf.Variable `ebpf:"cgroup_storage"`
+	RingCount     *ebpf.Variable `ebpf:"ring_count"`
+	RingOfCpu     *ebpf.Variable `ebpf:"ring_of_cpu"`
+	Seed          *ebpf.Variable `ebpf:"seed"`
+	SelfTgid      *ebpf.Variable `ebpf:"self_tgid"`
 }
 
 // FilePrograms contains all programs after they have been loaded into the kernel.

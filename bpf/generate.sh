@@ -8,7 +8,7 @@ clang=clang-19
 if ! command -v $clang >/dev/null || [ ! -e /usr/include/bpf/bpf_helpers.h ]; then
 	apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $clang llvm-19 libbpf-dev
 fi
-for name in Process Network File Cgroup Account; do
+for name in Process Network File Cgroup Account Simulate; do
 	probe=$(echo $name | tr '[:upper:]' '[:lower:]')
 	go tool bpf2go -cc $clang -strip llvm-strip-19 -go-package bpf \
 		-target amd64,arm64 -no-global-types \

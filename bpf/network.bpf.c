@@ -75,7 +75,8 @@ static __always_inline void listens(struct sock *sk)
 	c = bpf_sk_storage_get(&connections, sk, 0, 0);
 	if (!c)
 		return;
-	if (!decide(&d, EVENT_NETWORK_LISTEN, PRIORITY_INFO, c->owner.pid, draw_socket(c->cookie)))
+	if (!decide(&d, EVENT_NETWORK_LISTEN, PRIORITY_INFO, c->owner.pid, draw_socket(c->cookie),
+		    sk->sk_cgrp_data.cgroup))
 		return;
 	r = state_event(&d, sk, c, &ring, &index);
 	if (!r)
@@ -104,7 +105,8 @@ static __always_inline void connected(struct sock *sk)
 	bpf_map_delete_elem(&connects, &c->cookie);
 	began = c->since_ns;
 	c->since_ns = bpf_ktime_get_ns();
-	if (!decide(&d, EVENT_NETWORK_CONNECT, PRIORITY_INFO, c->owner.pid, draw_socket(c->cookie)))
+	if (!decide(&d, EVENT_NETWORK_CONNECT, PRIORITY_INFO, c->owner.pid, draw_socket(c->cookie),
+		    sk->sk_cgrp_data.cgroup))
 		return;
 	r = state_event(&d, sk, c, &ring, &index);
 	if (!r)
@@ -155,7 +157,7 @@ static __always_inline void connect_failed(struct sock *sk)
 			fault(FAULT_CONNECTS);
 	}
 	if (!decide(&d, EVENT_NETWORK_CONNECT_FAILED, PRIORITY_ERROR, c->owner.pid,
-		    draw_socket(c->cookie)))
+		    draw_socket(c->cookie), sk->sk_cgrp_data.cgroup))
 		return;
 	r = state_event(&d, sk, c, &ring, &index);
 	if (!r)
@@ -222,7 +224,7 @@ static __always_inline void closed(struct sock *sk)
 			pid = taker->pid;
 	}
 	if (!decide(&d, EVENT_NETWORK_CLOSE, error ? PRIORITY_WARNING : PRIORITY_INFO, pid,
-		    draw_socket(c->cookie)))
+		    draw_socket(c->cookie), sk->sk_cgrp_data.cgroup))
 		goto forget;
 	r = state_event(&d, sk, c, &ring, &index);
 	if (!r)
@@ -354,7 +356,7 @@ static __always_inline int accept_returns(struct syscall_exit *ctx)
 			bpf_map_delete_elem(&accepted, &cookie);
 	}
 	if (!decide(&d, EVENT_NETWORK_ACCEPT, PRIORITY_INFO, owner.pid,
-		    cookie ? draw_socket(cookie) : 0))
+		    cookie ? draw_socket(cookie) : 0, cgroup_of(t)))
 		return 0;
 	r = reserve(&d, struct network_record, ring, index);
 	if (!r)
@@ -430,7 +432,7 @@ int network_connect_exit(struct syscall_exit *ctx)
 	}
 	fill_owner(&owner, t);
 	if (!decide(&d, EVENT_NETWORK_CONNECT_FAILED, PRIORITY_ERROR, owner.pid,
-		    cookie ? draw_socket(cookie) : 0))
+		    cookie ? draw_socket(cookie) : 0, cgroup_of(t)))
 		return 0;
 	r = reserve(&d, struct network_record, ring, index);
 	if (!r)

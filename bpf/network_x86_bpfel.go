@@ -17,16 +17,21 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	NetworkMapAccepted            = "accepted"
+	NetworkMapCgroupStates        = "cgroup_states"
+	NetworkMapCgroupStatesById    = "cgroup_states_by_id"
 	NetworkMapConnections         = "connections"
 	NetworkMapConnects            = "connects"
 	NetworkMapFaults              = "faults"
+	NetworkMapGroups              = "groups"
 	NetworkMapPolicy              = "policy"
 	NetworkMapReaders             = "readers"
 	NetworkMapRings               = "rings"
+	NetworkMapValve               = "valve"
 	NetworkProgNetworkAccept      = "network_accept"
 	NetworkProgNetworkAccept4     = "network_accept4"
 	NetworkProgNetworkConnectExit = "network_connect_exit"
 	NetworkProgNetworkState       = "network_state"
+	NetworkVarCgroupStorage       = "cgroup_storage"
 	NetworkVarRingCount           = "ring_count"
 	NetworkVarRingOfCpu           = "ring_of_cpu"
 	NetworkVarSeed                = "seed"
@@ -85,23 +90,28 @@ type NetworkProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetworkMapSpecs struct {
-	Accepted    *ebpf.MapSpec `ebpf:"accepted"`
-	Connections *ebpf.MapSpec `ebpf:"connections"`
-	Connects    *ebpf.MapSpec `ebpf:"connects"`
-	Faults      *ebpf.MapSpec `ebpf:"faults"`
-	Policy      *ebpf.MapSpec `ebpf:"policy"`
-	Readers     *ebpf.MapSpec `ebpf:"readers"`
-	Rings       *ebpf.MapSpec `ebpf:"rings"`
+	Accepted         *ebpf.MapSpec `ebpf:"accepted"`
+	CgroupStates     *ebpf.MapSpec `ebpf:"cgroup_states"`
+	CgroupStatesById *ebpf.MapSpec `ebpf:"cgroup_states_by_id"`
+	Connections      *ebpf.MapSpec `ebpf:"connections"`
+	Connects         *ebpf.MapSpec `ebpf:"connects"`
+	Faults           *ebpf.MapSpec `ebpf:"faults"`
+	Groups           *ebpf.MapSpec `ebpf:"groups"`
+	Policy           *ebpf.MapSpec `ebpf:"policy"`
+	Readers          *ebpf.MapSpec `ebpf:"readers"`
+	Rings            *ebpf.MapSpec `ebpf:"rings"`
+	Valve            *ebpf.MapSpec `ebpf:"valve"`
 }
 
 // NetworkVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetworkVariableSpecs struct {
-	RingCount *ebpf.VariableSpec `ebpf:"ring_count"`
-	RingOfCpu *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
-	Seed      *ebpf.VariableSpec `ebpf:"seed"`
-	SelfTgid  *ebpf.VariableSpec `ebpf:"self_tgid"`
+	CgroupStorage *ebpf.VariableSpec `ebpf:"cgroup_storage"`
+	RingCount     *ebpf.VariableSpec `ebpf:"ring_count"`
+	RingOfCpu     *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
+	Seed          *ebpf.VariableSpec `ebpf:"seed"`
+	SelfTgid      *ebpf.VariableSpec `ebpf:"self_tgid"`
 }
 
 // NetworkObjects contains all objects after they have been loaded into the kernel.
@@ -124,24 +134,32 @@ func (o *NetworkObjects) Close() error {
 //
 // It can be passed to LoadNetworkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetworkMaps struct {
-	Accepted    *ebpf.Map `ebpf:"accepted"`
-	Connections *ebpf.Map `ebpf:"connections"`
-	Connects    *ebpf.Map `ebpf:"connects"`
-	Faults      *ebpf.Map `ebpf:"faults"`
-	Policy      *ebpf.Map `ebpf:"policy"`
-	Readers     *ebpf.Map `ebpf:"readers"`
-	Rings       *ebpf.Map `ebpf:"rings"`
+	Accepted         *ebpf.Map `ebpf:"accepted"`
+	CgroupStates     *ebpf.Map `ebpf:"cgroup_states"`
+	CgroupStatesById *ebpf.Map `ebpf:"cgroup_states_by_id"`
+	Connections      *ebpf.Map `ebpf:"connections"`
+	Connects         *ebpf.Map `ebpf:"connects"`
+	Faults           *ebpf.Map `ebpf:"faults"`
+	Groups           *ebpf.Map `ebpf:"groups"`
+	Policy           *ebpf.Map `ebpf:"policy"`
+	Readers          *ebpf.Map `ebpf:"readers"`
+	Rings            *ebpf.Map `ebpf:"rings"`
+	Valve            *ebpf.Map `ebpf:"valve"`
 }
 
 func (m *NetworkMaps) Close() error {
 	return _NetworkClose(
 		m.Accepted,
+		m.CgroupStates,
+		m.CgroupStatesById,
 		m.Connections,
 		m.Connects,
 		m.Faults,
+		m.Groups,
 		m.Policy,
 		m.Readers,
 		m.Rings,
+		m.Valve,
 	)
 }
 
@@ -149,10 +167,11 @@ func (m *NetworkMaps) Close() error {
 //
 // It can be passed to LoadNetworkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetworkVariables struct {
-	RingCount *ebpf.Variable `ebpf:"ring_count"`
-	RingOfCpu *ebpf.Variable `ebpf:"ring_of_cpu"`
-	Seed      *ebpf.Variable `ebpf:"seed"`
-	SelfTgid  *ebpf.Variable `ebpf:"self_tgid"`
+	CgroupStorage *ebpf.Variable `ebpf:"cgroup_storage"`
+	RingCount     *ebpf.Variable `ebpf:"ring_count"`
+	RingOfCpu     *ebpf.Variable `ebpf:"ring_of_cpu"`
+	Seed          *ebpf.Variable `ebpf:"seed"`
+	SelfTgid      *ebpf.Variable `ebpf:"self_tgid"`
 }
 
 // NetworkPrograms contains all programs after they have been loaded into the kernel.

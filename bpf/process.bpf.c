@@ -43,7 +43,8 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 
 	if (child->pid != child->tgid) /* a thread */
 		return 0;
-	if (!decide(&d, EVENT_PROCESS_FORK, PRIORITY_DEBUG, parent->tgid, draw_process(child)))
+	if (!decide(&d, EVENT_PROCESS_FORK, PRIORITY_DEBUG, parent->tgid, draw_process(child),
+		    cgroup_of(child)))
 		return 0;
 	r = reserve(&d, typeof(*r), ring, index);
 	if (!r)
@@ -123,7 +124,7 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	__u32 flags = 0;
 
 	if (!decide(&d, EVENT_PROCESS_EXEC, PRIORITY_INFO, task->tgid,
-		    draw_process(task->group_leader)))
+		    draw_process(task->group_leader), cgroup_of(task)))
 		return 0;
 	r = bpf_map_lookup_elem(&exec_scratch, &zero);
 	if (!r) {
@@ -195,7 +196,7 @@ static __always_inline int exited(struct task_struct *task)
 	else if (code)
 		priority = PRIORITY_ERROR;
 	if (!decide(&d, EVENT_PROCESS_EXIT, priority, task->tgid,
-		    draw_process(task->group_leader)))
+		    draw_process(task->group_leader), cgroup_of(task)))
 		return 0;
 	r = reserve(&d, typeof(*r), ring, index);
 	if (!r)

@@ -16,17 +16,22 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	ProcessMapCgroupStates       = "cgroup_states"
+	ProcessMapCgroupStatesById   = "cgroup_states_by_id"
 	ProcessMapExecOptions        = "exec_options"
 	ProcessMapExecScratch        = "exec_scratch"
 	ProcessMapExitTold           = "exit_told"
 	ProcessMapFaults             = "faults"
+	ProcessMapGroups             = "groups"
 	ProcessMapPolicy             = "policy"
 	ProcessMapReaders            = "readers"
 	ProcessMapRings              = "rings"
+	ProcessMapValve              = "valve"
 	ProcessProgProcessExec       = "process_exec"
 	ProcessProgProcessExit       = "process_exit"
 	ProcessProgProcessExitMarked = "process_exit_marked"
 	ProcessProgProcessFork       = "process_fork"
+	ProcessVarCgroupStorage      = "cgroup_storage"
 	ProcessVarRingCount          = "ring_count"
 	ProcessVarRingOfCpu          = "ring_of_cpu"
 	ProcessVarSeed               = "seed"
@@ -85,23 +90,28 @@ type ProcessProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProcessMapSpecs struct {
-	ExecOptions *ebpf.MapSpec `ebpf:"exec_options"`
-	ExecScratch *ebpf.MapSpec `ebpf:"exec_scratch"`
-	ExitTold    *ebpf.MapSpec `ebpf:"exit_told"`
-	Faults      *ebpf.MapSpec `ebpf:"faults"`
-	Policy      *ebpf.MapSpec `ebpf:"policy"`
-	Readers     *ebpf.MapSpec `ebpf:"readers"`
-	Rings       *ebpf.MapSpec `ebpf:"rings"`
+	CgroupStates     *ebpf.MapSpec `ebpf:"cgroup_states"`
+	CgroupStatesById *ebpf.MapSpec `ebpf:"cgroup_states_by_id"`
+	ExecOptions      *ebpf.MapSpec `ebpf:"exec_options"`
+	ExecScratch      *ebpf.MapSpec `ebpf:"exec_scratch"`
+	ExitTold         *ebpf.MapSpec `ebpf:"exit_told"`
+	Faults           *ebpf.MapSpec `ebpf:"faults"`
+	Groups           *ebpf.MapSpec `ebpf:"groups"`
+	Policy           *ebpf.MapSpec `ebpf:"policy"`
+	Readers          *ebpf.MapSpec `ebpf:"readers"`
+	Rings            *ebpf.MapSpec `ebpf:"rings"`
+	Valve            *ebpf.MapSpec `ebpf:"valve"`
 }
 
 // ProcessVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProcessVariableSpecs struct {
-	RingCount *ebpf.VariableSpec `ebpf:"ring_count"`
-	RingOfCpu *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
-	Seed      *ebpf.VariableSpec `ebpf:"seed"`
-	SelfTgid  *ebpf.VariableSpec `ebpf:"self_tgid"`
+	CgroupStorage *ebpf.VariableSpec `ebpf:"cgroup_storage"`
+	RingCount     *ebpf.VariableSpec `ebpf:"ring_count"`
+	RingOfCpu     *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
+	Seed          *ebpf.VariableSpec `ebpf:"seed"`
+	SelfTgid      *ebpf.VariableSpec `ebpf:"self_tgid"`
 }
 
 // ProcessObjects contains all objects after they have been loaded into the kernel.
@@ -124,24 +134,32 @@ func (o *ProcessObjects) Close() error {
 //
 // It can be passed to LoadProcessObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProcessMaps struct {
-	ExecOptions *ebpf.Map `ebpf:"exec_options"`
-	ExecScratch *ebpf.Map `ebpf:"exec_scratch"`
-	ExitTold    *ebpf.Map `ebpf:"exit_told"`
-	Faults      *ebpf.Map `ebpf:"faults"`
-	Policy      *ebpf.Map `ebpf:"policy"`
-	Readers     *ebpf.Map `ebpf:"readers"`
-	Rings       *ebpf.Map `ebpf:"rings"`
+	CgroupStates     *ebpf.Map `ebpf:"cgroup_states"`
+	CgroupStatesById *ebpf.Map `ebpf:"cgroup_states_by_id"`
+	ExecOptions      *ebpf.Map `ebpf:"exec_options"`
+	ExecScratch      *ebpf.Map `ebpf:"exec_scratch"`
+	ExitTold         *ebpf.Map `ebpf:"exit_told"`
+	Faults           *ebpf.Map `ebpf:"faults"`
+	Groups           *ebpf.Map `ebpf:"groups"`
+	Policy           *ebpf.Map `ebpf:"policy"`
+	Readers          *ebpf.Map `ebpf:"readers"`
+	Rings            *ebpf.Map `ebpf:"rings"`
+	Valve            *ebpf.Map `ebpf:"valve"`
 }
 
 func (m *ProcessMaps) Close() error {
 	return _ProcessClose(
+		m.CgroupStates,
+		m.CgroupStatesById,
 		m.ExecOptions,
 		m.ExecScratch,
 		m.ExitTold,
 		m.Faults,
+		m.Groups,
 		m.Policy,
 		m.Readers,
 		m.Rings,
+		m.Valve,
 	)
 }
 
@@ -149,10 +167,11 @@ func (m *ProcessMaps) Close() error {
 //
 // It can be passed to LoadProcessObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProcessVariables struct {
-	RingCount *ebpf.Variable `ebpf:"ring_count"`
-	RingOfCpu *ebpf.Variable `ebpf:"ring_of_cpu"`
-	Seed      *ebpf.Variable `ebpf:"seed"`
-	SelfTgid  *ebpf.Variable `ebpf:"self_tgid"`
+	CgroupStorage *ebpf.Variable `ebpf:"cgroup_storage"`
+	RingCount     *ebpf.Variable `ebpf:"ring_count"`
+	RingOfCpu     *ebpf.Variable `ebpf:"ring_of_cpu"`
+	Seed          *ebpf.Variable `ebpf:"seed"`
+	SelfTgid      *ebpf.Variable `ebpf:"self_tgid"`
 }
 
 // ProcessPrograms contains all programs after they have been loaded into the kernel.

@@ -12,6 +12,11 @@
 #include <bpf/bpf_tracing.h>
 #include "abi.h"
 
+static __always_inline __u64 clock_ns(void) { return bpf_ktime_get_ns(); }
+static __always_inline __u64 clock_ticks(void) { return bpf_jiffies64(); }
+
+#include "decide.h"
+
 char _license[] SEC("license") = "Dual BSD/GPL";
 
 /* Set before loading. */
@@ -19,6 +24,7 @@ const volatile __u32 self_tgid;	 /* the tracer itself, filtered out */
 const volatile __u64 seed;	 /* of the numbers that lifecycles draw */
 const volatile __u32 ring_count = 1;
 const volatile __u8 ring_of_cpu[1024];
+const volatile bool cgroup_storage; /* the kernel has it: 6.2 on */
 
 struct ring {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -55,6 +61,38 @@ struct {
 } policy SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct valve);
+} valve SEC(".maps");
+
+/* A group is named by its entry; 0 is no group. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct group_rows);
+} groups SEC(".maps");
+
+/* One of the two is in use; the other is made as small as can be. */
+struct {
+	__uint(type, BPF_MAP_TYPE_CGRP_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct cgroup_state);
+} cgroup_states SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct cgroup_state);
+} cgroup_states_by_id SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, FAULTS);
 	__type(key, __u32);
@@ -67,17 +105,6 @@ static __always_inline void fault(__u32 which)
 
 	if (n)
 		__sync_fetch_and_add(n, 1);
-}
-
-/* The finaliser of MurmurHash3: every bit of x moves every bit of the result. */
-static __always_inline __u64 mix(__u64 x)
-{
-	x ^= x >> 33;
-	x *= 0xff51afd7ed558ccdULL;
-	x ^= x >> 33;
-	x *= 0xc4ceb9fe1a85ec53ULL;
-	x ^= x >> 33;
-	return x;
 }
 
 /*
@@ -106,24 +133,55 @@ struct decision {
 	__u8 priority;
 };
 
+static __always_inline struct cgroup_state *state_of(struct cgroup *cgroup)
+{
+	struct cgroup_state none = {}, *c;
+	__u64 id;
+
+	if (!cgroup)
+		return NULL;
+	if (cgroup_storage) {
+		c = bpf_cgrp_storage_get(&cgroup_states, cgroup, 0,
+					 BPF_LOCAL_STORAGE_GET_F_CREATE);
+	} else {
+		id = cgroup->kn->id;
+		c = bpf_map_lookup_elem(&cgroup_states_by_id, &id);
+		if (!c) {
+			bpf_map_update_elem(&cgroup_states_by_id, &id, &none, BPF_NOEXIST);
+			c = bpf_map_lookup_elem(&cgroup_states_by_id, &id);
+		}
+	}
+	if (!c)
+		fault(FAULT_NO_CGROUP_STATE);
+	return c;
+}
+
 /*
  * decide charges one event to its row and tells whether to keep it. number is
- * the lifecycle's draw, or 0 for a fresh one. The threshold and the generation
- * are those of the row the event was charged to: the table's pointer is taken
- * once. Counters are atomic because a program in a soft interrupt may charge
- * the same row on the same CPU.
+ * the lifecycle's draw, or 0 for a fresh one; cgroup is whose event it is, NULL for
+ * one that is outside of every group. The threshold and the generation are those of
+ * the row the event was charged to: the table's pointer is taken once. Counters are
+ * atomic because a program in a soft interrupt may charge the same row on the same
+ * CPU.
  */
 static __always_inline bool decide(struct decision *d, __u16 kind, __u8 priority,
-				   __u32 tgid, __u64 number)
+				   __u32 tgid, __u64 number, struct cgroup *cgroup)
 {
-	__u32 zero = 0, index = kind * PRIORITIES + priority;
+	__u32 zero = 0, class = kind * PRIORITIES + priority, index = class, group;
 	void *table = bpf_map_lookup_elem(&policy, &zero);
+	struct valve *v = bpf_map_lookup_elem(&valve, &zero);
+	struct cgroup_state *c = state_of(cgroup);
 	struct policy_row *row;
-	__u64 x;
 
-	if (!table) {
+	if (!table || !v) {
 		fault(FAULT_NO_POLICY);
 		return false;
+	}
+	if (c && (group = c->group)) {
+		struct group_rows *g = bpf_map_lookup_elem(&groups, &group);
+
+		if (g && g->row[class & (PROMOTED_ROW - 1)])
+			index = g->row[class & (PROMOTED_ROW - 1)];
 	}
 	row = bpf_map_lookup_elem(table, &index);
 	if (!row) {
@@ -135,22 +193,8 @@ static __always_inline bool decide(struct decision *d, __u16 kind, __u8 priority
 		__sync_fetch_and_add(&row->filtered, 1);
 		return false;
 	}
-	d->threshold = row->threshold;
-	if (d->threshold && !number) { /* xorshift64 */
-		/* a soft interrupt in between may draw the same number once */
-		x = row->random;
-		x ^= x << 13;
-		x ^= x >> 7;
-		x ^= x << 17;
-		row->random = x;
-		number = mix(x);
-	}
-	d->random = number >> 8;
-	if (d->random < d->threshold) {
-		__sync_fetch_and_add(&row->sampled_out, 1);
+	if (!keep(row, v, c, kind, number, &d->threshold, &d->random))
 		return false;
-	}
-	__sync_fetch_and_add(&row->offered, 1);
 	d->row = row;
 	d->index = index;
 	d->generation = row->generation;
@@ -244,9 +288,9 @@ static __always_inline void fill_decision(struct event_header *e, struct decisio
 	e->reserved = 0;
 }
 
-static __always_inline __u64 task_cgroup(struct task_struct *t)
+static __always_inline struct cgroup *cgroup_of(struct task_struct *t)
 {
-	return t->cgroups->dfl_cgrp->kn->id;
+	return t->cgroups->dfl_cgrp;
 }
 
 struct task_ids {
@@ -286,7 +330,7 @@ static __always_inline void fill_task(struct event_header *e, struct task_struct
 	struct task_ids ids;
 
 	fill_ns_ids(&ids, t);
-	e->cgroup_id = task_cgroup(t);
+	e->cgroup_id = cgroup_of(t)->kn->id;
 	e->pid = t->tgid;
 	e->tid = t->pid;
 	e->ns_pid = ids.ns_pid;

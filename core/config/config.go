@@ -11,6 +11,7 @@ type Config struct {
 	Kernel      Kernel
 	Attribution Attribution
 	Load        Load
+	Budget      Budget
 	Auto        *Auto      // nil: only discoverers that the file names run
 	Resources   *Resources // nil: what containers use is read only when somebody asks
 	Exporters   Exporters
@@ -74,9 +75,20 @@ type Attribution struct {
 	HoldTotal     int           `json:"hold_total"`      // events
 }
 
-// Load says how the load is reported to the sampler.
+// Load says how the load is reported to the sampler, and from which load on less is
+// kept than it says. A threshold of 0 is none.
 type Load struct {
-	Interval time.Duration `json:"interval"`
+	Interval         time.Duration `json:"interval"`
+	CPUThreshold     float64       `json:"cpu_threshold"`     // share of the host's
+	MemoryThreshold  int64         `json:"memory_threshold"`  // bytes of the daemon
+	NetworkThreshold float64       `json:"network_threshold"` // share of the busiest interface
+	DiskThreshold    float64       `json:"disk_threshold"`    // share of time of the busiest disk
+}
+
+// Budget bounds what is kept.
+type Budget struct {
+	EventsPerSecond float64 `json:"events_per_second"`
+	Reserve         float64 `json:"reserve"` // the part for critical and first events
 }
 
 // Resources says how it is measured what containers use.

@@ -122,8 +122,20 @@ func coreBlocks() []coreBlock {
 			word: "load", always: true,
 			schema: schema.Block{Attributes: []schema.Attribute{
 				{Name: "interval", Type: schema.Duration, Default: 500 * time.Millisecond, Min: schema.Bound(250 * time.Millisecond), Max: schema.Bound(time.Minute)},
+				{Name: "cpu_threshold", Type: schema.Number, Default: 0.8, Min: schema.Bound(0), Max: schema.Bound(1)},
+				{Name: "memory_threshold", Type: schema.Size, Default: int64(1 << 30), Min: schema.Bound(0)},
+				{Name: "network_threshold", Type: schema.Number, Default: 0.8, Min: schema.Bound(0), Max: schema.Bound(1)},
+				{Name: "disk_threshold", Type: schema.Number, Default: 0.8, Min: schema.Bound(0), Max: schema.Bound(1)},
 			}},
 			set: place(func(c *Config) *Load { return &c.Load }, nil),
+		},
+		{
+			word: "budget", always: true,
+			schema: schema.Block{Attributes: []schema.Attribute{
+				{Name: "events_per_second", Type: schema.Number, Default: 100_000, Min: schema.Bound(1), Max: schema.Bound(100_000_000)},
+				{Name: "reserve", Type: schema.Number, Default: 0.5, Min: schema.Bound(0.01), Max: schema.Bound(1)},
+			}},
+			set: place(func(c *Config) *Budget { return &c.Budget }, nil),
 		},
 		{
 			word: "resources",

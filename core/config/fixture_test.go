@@ -72,6 +72,7 @@ func schemas() map[string]schema.Block {
 			}}}},
 		},
 		`sampler "fixed"`: {Attributes: []schema.Attribute{rate("rate", nil)}},
+		`sampler "adaptive"`: {Attributes: []schema.Attribute{rate("min_rate", 0.0)}},
 		// What no shipped plugin has.
 		`mesh "vault"`: {
 			Attributes: []schema.Attribute{
@@ -103,7 +104,7 @@ func lookup(ref config.PluginRef) (schema.Block, error) {
 	known := map[config.PluginKind][]string{
 		config.Discoverer: {"docker"},
 		config.Mesh:       {"generic", "vault"},
-		config.Sampler:    {"fixed", "threshold"},
+		config.Sampler:    {"adaptive", "fixed", "threshold"},
 	}
 	return schema.Block{}, &config.NotFoundError{Known: known[ref.Kind], Dirs: []string{"/plugins"}}
 }

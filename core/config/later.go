@@ -13,12 +13,7 @@ type later struct{}
 const notSupported = "Not supported by this version"
 
 func (later) block(word string) bool {
-	return slices.Contains([]string{"priority", "filter", "tenant", "budget"}, word)
-}
-
-// argument of one of the core's blocks.
-func (later) argument(title, name string) bool {
-	return title == "load" && slices.Contains([]string{"cpu_threshold", "memory_threshold"}, name)
+	return slices.Contains([]string{"priority", "filter", "tenant"}, word)
 }
 
 // label of one of the core's blocks.
@@ -32,7 +27,7 @@ func (later) plugin(kind PluginKind, name string) bool {
 	return slices.Contains(map[PluginKind][]string{
 		Discoverer: {"kubernetes"},
 		Mesh:       {"istio", "linkerd", "consul"},
-		Sampler:    {"adaptive", "predictive"},
+		Sampler:    {"predictive"},
 	}[kind], name)
 }
 

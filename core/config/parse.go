@@ -258,13 +258,6 @@ func (r *reader) once(title string, rng hcl.Range) bool {
 func (r *reader) core(b *coreBlock, body hcl.Body, where hcl.Range) *node {
 	d := decoder{env: r.dec.env, src: r.dec.src}
 	values, at := d.body(body, &b.schema, where, b.title())
-	for _, found := range d.diags {
-		if found.Subject != nil && found.Summary == "Unknown argument" {
-			if name := nameAt(d.src, *found.Subject); (later{}).argument(b.title(), name) {
-				found.Summary, found.Detail = notSupported, later{}.sentence(fmt.Sprintf("%q of %s", name, b.title()))
-			}
-		}
-	}
 	raw, err := json.Marshal(values)
 	if err == nil {
 		var beyond diag.Diagnostics

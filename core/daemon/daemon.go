@@ -70,6 +70,7 @@ type daemon struct {
 	inventory *inventory.Inventory
 	pipeline  *pipeline.Pipeline
 	governor  *load.Governor
+	tally     *load.Tally
 	outputs   outputs
 	live      *exporter.Live // one of them
 	clock     *exporter.Clock
@@ -186,8 +187,9 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 	if err := d.openOutputs(); err != nil {
 		return errors.Join(err, d.closePlugins())
 	}
+	d.tally = load.NewTally()
 	d.pipeline = pipeline.New(pipeline.Options{
-		Inventory: d.inventory, Exporters: d.outputs.pipeline(), ByPID: d.namespaces.ByPID,
+		Inventory: d.inventory, Exporters: append(d.outputs.pipeline(), counter{d.tally, d.inventory}), ByPID: d.namespaces.ByPID,
 		Hold: d.config.Attribution.Hold, HoldCgroup: d.config.Attribution.HoldPerCgroup,
 		HoldTotal: d.config.Attribution.HoldTotal,
 		Unknown:   d.wantRescan, Monotonic: monotonic,
@@ -235,7 +237,8 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 func (d *daemon) start(ctx context.Context) error {
 	d.working = ctx
 	d.governor = load.New(load.Options{
-		Kernel: d.kernel, Sampler: d.sampler(), Queues: d.queues, Log: d.log,
+		Kernel: d.kernel, Sampler: d.sampler(), Budget: budgetOf(d.config.Budget), Tally: d.tally,
+		Queues: d.queues, Ring: d.kernel.RingFill, Monitor: d.monitor(), Log: d.log,
 	})
 	d.goes(func() { d.inventory.Run(ctx) })
 	d.goes(func() { d.namespaces.Run(ctx) })

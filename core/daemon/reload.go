@@ -144,6 +144,11 @@ func (r *reload) takeSettings(next config.Config) {
 		r.applied.Plugins = next.Plugins // they have been searched already
 		r.tell("plugins", changed, "", nil)
 	}
+	if next.Budget != r.applied.Budget {
+		r.applied.Budget = next.Budget
+		r.governor.SetBudget(budgetOf(next.Budget))
+		r.tell("budget", changed, "", nil)
+	}
 	now := r.config
 	for _, s := range []struct {
 		what      string

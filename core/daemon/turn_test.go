@@ -14,13 +14,19 @@ import (
 type counts struct{ generation uint32 }
 
 func (*counts) Since() ([]kernel.Period, error) {
-	return []kernel.Period{{Generation: 1, Rows: []kernel.Row{{Kind: event.ProcessExec, Counts: kernel.Counts{Seen: 1, Kept: 1}}}}}, nil
+	return []kernel.Period{{Generation: 1, Rows: []kernel.Row{{Class: kernel.Class{Kind: event.ProcessExec}, Counts: kernel.Counts{Seen: 1, Kept: 1}}}}}, nil
 }
 
-func (c *counts) SetPolicy([event.PooledRows]float64) (uint32, error) {
+func (c *counts) SetPolicy(kernel.Policy) (uint32, error) {
 	c.generation++
 	return c.generation, nil
 }
+
+func (*counts) SetBudget(kernel.Budget) {}
+
+func (*counts) SetGroup(uint64, uint32) error { return nil }
+
+func (*counts) Capacity() (rows, groups int) { return 0, 0 }
 
 func TestASamplerSpeaksOnlyInItsTurn(t *testing.T) {
 	g := load.New(load.Options{Kernel: &counts{}, Sampler: "none yet", Log: slog.New(slog.DiscardHandler)})

@@ -50,6 +50,9 @@ type Kernel struct {
 	readers readerStates
 	faults  *ebpf.Map
 	policy  *policyMaps
+	valve   *valve
+	groups  *groupRows
+	states  *cgroupStates
 	loader  loader
 	alarm   atomic.Pointer[alarm] // while Read runs
 	ticking atomic.Bool           // it comes by itself within a tick
@@ -127,6 +130,12 @@ func (k *Kernel) load(o Options, nodes ringMap) error {
 		"ring_count":  uint32(nodes.count),
 		"ring_of_cpu": nodes.of,
 	}}
+	k.loader.cpus, err = ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("count the CPUs: %w", err)
+	}
+	k.loader.cgroupStorage = hasCgroupStorage()
+	k.loader.constants["cgroup_storage"] = k.loader.cgroupStorage
 	if err := k.makeMaps(); err != nil {
 		return err
 	}
@@ -164,17 +173,23 @@ func (k *Kernel) makeMaps() error {
 	if err != nil {
 		return err
 	}
-	if k.policy, err = newPolicyMaps(spec.Maps["policy"]); err != nil {
-		return err
-	}
-	l.common = map[string]*ebpf.Map{"policy": k.policy.outer}
-	for _, name := range []string{"rings", "readers", "faults"} {
+	l.common = map[string]*ebpf.Map{}
+	for _, name := range []string{"rings", "readers", "faults", "valve", "groups", "cgroup_states", "cgroup_states_by_id"} {
 		m, err := ebpf.NewMap(spec.Maps[name])
 		if err != nil {
 			return fmt.Errorf("make map %s: %w", name, err)
 		}
 		l.common[name] = m
 	}
+	k.groups = newGroupRows(l.common["groups"])
+	k.states = &cgroupStates{storage: l.common["cgroup_states"], byID: l.common["cgroup_states_by_id"], stored: l.cgroupStorage}
+	if k.valve, err = newValve(l.common["valve"]); err != nil {
+		return err
+	}
+	if k.policy, err = newPolicyMaps(spec.Maps["policy"], k.groups, k.valve); err != nil {
+		return err
+	}
+	l.common["policy"] = k.policy.outer
 	k.faults = l.common["faults"]
 	for i := range l.rings {
 		r, err := newRing(spec.Maps["rings"].InnerMap)
@@ -355,7 +370,7 @@ func (k *Kernel) Close() error {
 	for _, r := range k.rings {
 		errs = append(errs, r.close())
 	}
-	errs = append(errs, k.readers.close())
+	errs = append(errs, k.readers.close(), k.valve.close(), k.states.close())
 	for name, m := range k.loader.common {
 		if name != "policy" { // its owner closes it
 			errs = append(errs, m.Close())
@@ -398,5 +413,5 @@ func (k *Kernel) Faults() (map[string]uint64, error) {
 // The order is that of enum fault in bpf/abi.h.
 var faultNames = [...]string{
 	"no_policy", "no_scratch", "no_socket_storage", "connects", "owners",
-	"no_task_storage",
+	"no_task_storage", "no_cgroup_state",
 }

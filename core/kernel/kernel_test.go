@@ -43,6 +43,14 @@ func TestEveryProgramOfThisKernelAttaches(t *testing.T) {
 	}
 }
 
+// half keeps every other event.
+func half() (p Policy) {
+	for i := range p.Pooled {
+		p.Pooled[i].Probability = 0.5
+	}
+	return p
+}
+
 func TestTheLedgerClosesOverPolicySwapsForEveryNumberOfRings(t *testing.T) {
 	for _, rings := range []int{1, 2, 3} {
 		k, err := Load(Options{Probes: ProbeNames(), RingBytes: 1 << 20, Rings: rings})
@@ -58,10 +66,7 @@ func TestTheLedgerClosesOverPolicySwapsForEveryNumberOfRings(t *testing.T) {
 			if err := exec.Command("/bin/true").Run(); err != nil {
 				t.Fatal(err)
 			}
-			var p [event.PooledRows]float64
-			for j := range p {
-				p[j] = 0.5
-			}
+			p := half()
 			if _, err := k.SetPolicy(p); err != nil {
 				t.Fatal(err)
 			}

@@ -3,8 +3,11 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"runtime"
 	"sync"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 
@@ -42,10 +45,34 @@ func (c Counts) sub(o *Counts) Counts {
 	return d
 }
 
-// Row is the ledger of one row of the policy.
+// Class names events that are decided alike. Group 0 is no group: the class is
+// pooled.
+type Class struct {
+	Kind     event.Kind
+	Priority event.Priority
+	Group    uint32
+}
+
+// Rule is what a policy says of one class.
+type Rule struct {
+	// Probability of keeping an event, before ladder and valve.
+	Probability float64
+	// Expected is how many events of the class come in a second; twice as many make
+	// a burst, in which the probability halves each time their number doubles. 0: not
+	// known, and no burst.
+	Expected float64
+}
+
+// Policy is a whole table: a rule for every pooled class, and for those of groups
+// that have a row of their own.
+type Policy struct {
+	Pooled   [event.PooledRows]Rule // by event.Row
+	Promoted map[Class]Rule
+}
+
+// Row is the ledger of one class.
 type Row struct {
-	Kind        event.Kind
-	Priority    event.Priority
+	Class
 	Probability float64 // in force
 	Counts
 }
@@ -56,45 +83,113 @@ type Period struct {
 	Rows       []Row // only those that saw something
 }
 
+const (
+	rowReserved = 1 << 0 // enum row_flag
+	rowFree     = 1 << 1
+
+	promotedRow = 128 // PROMOTED_ROW
+
+	// epoch is the ladder's, in seconds: 1 << EPOCH_SHIFT ns.
+	epoch = float64(1<<28) / 1e9
+
+	// burst is how many times the expected number of events is one.
+	burst = 2
+
+	maxRows = 4096 // promoted ones, which a policy may name
+	// tableBytes is what one table may take over all CPUs.
+	tableBytes = 2 << 20
+)
+
 // policyRow is struct policy_row of bpf/abi.h.
 type policyRow struct {
 	Lost, Offered, SampledOut, Filtered, Bytes, Seen uint64
-	Threshold, Random                                uint64
-	Generation, Reserved                             uint32
+	Threshold                                        uint64
+	Generation, Flags, Ref                           uint32
+	Epoch, Steps, Reserved                           uint32
+	Span, Next, Random, Charged                      uint64
 }
 
-// table is one generation of the policy: a rule and a count for each row.
+// rule is a row of a table as user space knows it.
+type rule struct {
+	class       Class
+	used        bool
+	probability float64
+	ref         uint32 // events in an epoch on one CPU that begin a burst; 0: none do
+	told        Counts // by Since
+}
+
+// table is one generation of the policy.
 type table struct {
-	m           *ebpf.Map
-	generation  uint32
-	probability [event.PooledRows]float64
-	told        [event.PooledRows]Counts // by Since
+	m          *ebpf.Map
+	generation uint32
+	rules      []rule // up to the last that is used
 }
 
-// policyMaps holds the table in force and the totals of those before it.
+// policyMaps holds the table in force, the places of the classes in it, and the
+// totals of the tables before it.
 type policyMaps struct {
-	mu    sync.Mutex
-	outer *ebpf.Map
-	inner *ebpf.MapSpec
-	now   *table
+	mu       sync.Mutex
+	outer    *ebpf.Map
+	now      *table
+	spare    *ebpf.Map // the next table's
+	groups   *groupRows
+	valve    *valve
+	cpus     int // of the rows
+	active   int // CPUs that share the events of a class
+	capacity int
+	random   func() uint64
+
+	places  map[Class]uint32 // rows of the promoted classes
+	free    []uint32
+	resting []uint32 // given back with the last swap: free from the next one on
+
 	past  [event.PooledRows]Counts
 	ended []Period // generations that ended since the last call of Since
 	swaps uint64
 }
 
-func newPolicyMaps(spec *ebpf.MapSpec) (*policyMaps, error) {
+// rowCapacity is how many promoted rows a table has room for.
+func rowCapacity(cpus int) int {
+	return min(tableBytes/(cpus*int(unsafe.Sizeof(policyRow{})))-promotedRow, maxRows)
+}
+
+// sized gives the table's specification its number of rows.
+func sized(policy *ebpf.MapSpec, cpus int) {
+	policy.InnerMap.MaxEntries = uint32(promotedRow + max(rowCapacity(cpus), 0))
+}
+
+func newPolicyMaps(spec *ebpf.MapSpec, groups *groupRows, v *valve) (*policyMaps, error) {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, fmt.Errorf("count the CPUs: %w", err)
+	}
 	outer, err := ebpf.NewMap(spec)
 	if err != nil {
 		return nil, fmt.Errorf("make map policy: %w", err)
 	}
-	p := &policyMaps{outer: outer, inner: spec.InnerMap}
-	var all [event.PooledRows]float64
-	for i := range all {
-		all[i] = 1
+	p := &policyMaps{
+		outer: outer, groups: groups, valve: v, cpus: cpus, active: min(cpus, runtime.NumCPU()),
+		capacity: max(rowCapacity(cpus), 0), random: rand.Uint64, places: map[Class]uint32{},
+	}
+	for row := p.capacity - 1; row >= 0; row-- {
+		p.free = append(p.free, uint32(promotedRow+row))
+	}
+	if p.spare, err = ebpf.NewMap(spec.InnerMap); err != nil {
+		return nil, errors.Join(fmt.Errorf("make a policy table: %w", err), p.close())
+	}
+	first := p.spare
+	if p.spare, err = ebpf.NewMap(spec.InnerMap); err != nil {
+		return nil, errors.Join(fmt.Errorf("make a policy table: %w", err), first.Close(), p.close())
+	}
+	p.now = &table{m: first}
+	var all Policy
+	for i := range all.Pooled {
+		all.Pooled[i].Probability = 1
 	}
 	if _, err := p.set(all); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
+	p.swaps = 0
 	return p, nil
 }
 
@@ -103,74 +198,167 @@ func (p *policyMaps) close() error {
 	if p.now != nil {
 		err = errors.Join(err, p.now.m.Close())
 	}
+	if p.spare != nil {
+		err = errors.Join(err, p.spare.Close())
+	}
 	return err
 }
 
-// SetPolicy puts a probability for every pooled row (see event.Row) into force,
-// all at once, and gives the generation that it got. Every event is decided and
-// counted either under the old table or under the new one.
-func (k *Kernel) SetPolicy(probability [event.PooledRows]float64) (uint32, error) {
-	return k.policy.set(probability)
-}
+// Capacity is how many classes of groups a policy has room for, and how many groups
+// there can be.
+func (k *Kernel) Capacity() (rows, groups int) { return k.policy.capacity, k.groups.capacity }
 
-func (p *policyMaps) set(probability [event.PooledRows]float64) (uint32, error) {
+// SetPolicy puts a policy into force, all at once, and gives the generation that it
+// got. Every event is decided and counted either under the old table or under the
+// new one. Classes beyond Capacity stay pooled.
+func (k *Kernel) SetPolicy(policy Policy) (uint32, error) { return k.policy.set(policy) }
+
+func (p *policyMaps) set(policy Policy) (uint32, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	next := &table{probability: probability, generation: 1}
-	if p.now != nil {
-		next.generation = p.now.generation + 1
-	}
-	var err error
-	if next.m, err = ebpf.NewMap(p.inner); err != nil {
-		return 0, fmt.Errorf("make a policy table: %w", err)
-	}
-	cpus, err := ebpf.PossibleCPU()
+	next := &table{m: p.spare, generation: p.now.generation + 1}
+	begun, err := p.place(policy)
 	if err != nil {
-		return 0, errors.Join(fmt.Errorf("count the CPUs: %w", err), next.m.Close())
+		return 0, err
 	}
-	rows := make([]policyRow, cpus)
-	for i, prob := range probability {
-		kind, _ := event.RowClass(i)
-		if kind.Internal() {
-			prob = 1 // attribution stands on these
-			next.probability[i] = 1
-		}
-		for cpu := range rows {
-			rows[cpu] = policyRow{
-				Threshold:  event.Threshold(prob),
-				Random:     rand.Uint64() | 1,
-				Generation: next.generation,
-			}
-		}
-		if err := next.m.Put(uint32(i), rows); err != nil {
-			return 0, errors.Join(fmt.Errorf("fill a policy table: %w", err), next.m.Close())
-		}
+	next.rules = p.lay(policy)
+	if err := p.write(next); err != nil {
+		return 0, err
 	}
 	// Returns only when no program uses the table before any more: the kernel
 	// waits for that when a map within a map changes.
 	if err := p.outer.Put(uint32(0), next.m); err != nil {
-		return 0, errors.Join(fmt.Errorf("swap the policy table: %w", err), next.m.Close())
+		return 0, fmt.Errorf("swap the policy table: %w", err)
 	}
 	old := p.now
-	p.now = next
-	if old == nil {
-		return next.generation, nil
-	}
+	p.now, p.spare = next, old.m
 	p.swaps++
-	final, err := old.read()
+	if err := p.groups.set(begun); err != nil {
+		return next.generation, err
+	}
+	final, err := p.read(old)
 	if err != nil {
-		return next.generation, errors.Join(fmt.Errorf("close a policy table: %w", err), old.m.Close())
+		return next.generation, fmt.Errorf("close a policy table: %w", err)
 	}
 	p.endPeriod(old, final)
 	for i := range final {
-		p.past[i].add(final[i])
+		if c := old.rules[i].class; old.rules[i].used {
+			p.past[event.Row(c.Kind, c.Priority)].add(final[i])
+		}
 	}
-	return next.generation, old.m.Close()
+	return next.generation, nil
+}
+
+// place gives rows to classes that are new, and takes those back that are promoted
+// no more. A row that is taken back rests for one generation, in which programs that
+// still know it charge it to its old class. It gives the new ones, which no program
+// may know before their table is in force.
+func (p *policyMaps) place(policy Policy) (begun map[Class]uint32, err error) {
+	ended := map[Class]uint32{}
+	for c := range p.places {
+		if _, still := policy.Promoted[c]; !still {
+			ended[c] = 0
+		}
+	}
+	if err := p.groups.set(ended); err != nil {
+		return nil, err
+	}
+	p.free = append(p.free, p.resting...)
+	p.resting = p.resting[:0]
+	begun = map[Class]uint32{}
+	for c := range policy.Promoted {
+		if _, there := p.places[c]; there || len(p.free) == 0 {
+			continue
+		}
+		row := p.free[len(p.free)-1]
+		p.free = p.free[:len(p.free)-1]
+		p.places[c], begun[c] = row, row
+	}
+	for c := range ended {
+		p.resting = append(p.resting, p.places[c])
+		delete(p.places, c)
+	}
+	return begun, nil
+}
+
+// lay gives the rules of the next table by row.
+func (p *policyMaps) lay(policy Policy) []rule {
+	top := promotedRow
+	for _, row := range p.places {
+		top = max(top, int(row)+1)
+	}
+	for _, row := range p.resting {
+		top = max(top, int(row)+1)
+	}
+	if len(p.places)+len(p.resting) == 0 {
+		top = event.PooledRows
+	}
+	rules := make([]rule, top)
+	for i, r := range policy.Pooled {
+		kind, priority := event.RowClass(i)
+		if kind.Internal() {
+			r.Probability = 1 // attribution stands on these
+		}
+		rules[i] = rule{class: Class{Kind: kind, Priority: priority}, used: true, probability: r.Probability, ref: p.ref(r)}
+	}
+	for c, row := range p.places {
+		r := policy.Promoted[c]
+		rules[row] = rule{class: c, used: true, probability: r.Probability, ref: p.ref(r)}
+	}
+	for _, row := range p.resting {
+		rules[row] = p.now.rules[row]
+		rules[row].told = Counts{}
+	}
+	return rules
+}
+
+// ref is the number of events in an epoch on one CPU that begins a burst.
+func (p *policyMaps) ref(r Rule) uint32 {
+	if !(r.Expected > 0) {
+		return 0
+	}
+	const least = 8 // events, which come by chance
+	return uint32(min(max(math.Ceil(r.Expected*epoch*burst/float64(p.active)), least), math.MaxUint32))
+}
+
+// write fills a table that no program uses.
+func (p *policyMaps) write(t *table) error {
+	indexes := make([]uint32, len(t.rules))
+	rows := make([]policyRow, len(t.rules)*p.cpus)
+	for i, r := range t.rules {
+		indexes[i] = uint32(i)
+		row := policyRow{Threshold: event.Threshold(r.probability), Generation: t.generation, Ref: r.ref}
+		switch {
+		case r.class.Kind.Internal():
+			row.Flags = rowFree
+		case r.class.Priority == event.Critical:
+			row.Flags = rowReserved
+		}
+		for cpu := range p.cpus {
+			row.Random = p.random() | 1
+			// What the row before it had not paid for is gone with it; so much, on
+			// average, this one has to begin with.
+			row.Charged = p.random() & (p.valve.quantum() - 1)
+			rows[i*p.cpus+cpu] = row
+		}
+	}
+	_, err := t.m.BatchUpdate(indexes, rows, nil)
+	if errors.Is(err, ebpf.ErrNotSupported) { // before 5.13
+		for i, index := range indexes {
+			if err = t.m.Put(index, rows[i*p.cpus:(i+1)*p.cpus]); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("fill a policy table: %w", err)
+	}
+	return nil
 }
 
 // endPeriod keeps what an ended generation counted until Since tells it. When
 // nobody asks, the oldest are forgotten; the totals never are.
-func (p *policyMaps) endPeriod(t *table, final [event.PooledRows]Counts) {
+func (p *policyMaps) endPeriod(t *table, final []Counts) {
 	const most = 64
 	if period := t.since(final); len(period.Rows) > 0 {
 		p.ended = append(p.ended, period)
@@ -181,32 +369,29 @@ func (p *policyMaps) endPeriod(t *table, final [event.PooledRows]Counts) {
 }
 
 // since gives what a table counted since it was last told, and marks it told.
-func (t *table) since(now [event.PooledRows]Counts) Period {
+func (t *table) since(now []Counts) Period {
 	period := Period{Generation: t.generation}
 	for i := range now {
-		diff := now[i].sub(&t.told[i])
+		r := &t.rules[i]
+		diff := now[i].sub(&r.told)
 		if diff == (Counts{}) {
 			continue
 		}
-		kind, priority := event.RowClass(i)
-		period.Rows = append(period.Rows, Row{Kind: kind, Priority: priority, Probability: t.probability[i], Counts: diff})
+		period.Rows = append(period.Rows, Row{Class: r.class, Probability: r.probability, Counts: diff})
 	}
 	return period
 }
 
-// read adds up a table over the CPUs. The kernel copies a row from its start, so
-// that an event whose outcome was read has been read as seen, and one that was
-// read as lost has been read as offered; what is offered and may yet be lost
+// read adds up a table over the CPUs, by row. The kernel copies a row from its
+// start, so that an event whose outcome was read has been read as seen, and one that
+// was read as lost has been read as offered; what is offered and may yet be lost
 // counts as kept.
-func (t *table) read() (out [event.PooledRows]Counts, err error) {
-	cpus, err := ebpf.PossibleCPU()
-	if err != nil {
-		return out, fmt.Errorf("count the CPUs: %w", err)
-	}
+func (p *policyMaps) read(t *table) ([]Counts, error) {
 	var cursor ebpf.MapBatchCursor
-	var indexes [event.PooledRows]uint32
-	rows := make([]policyRow, len(indexes)*cpus)
-	n, err := t.m.BatchLookup(&cursor, indexes[:], rows, nil)
+	out := make([]Counts, len(t.rules))
+	indexes := make([]uint32, len(out))
+	rows := make([]policyRow, len(out)*p.cpus)
+	n, err := t.m.BatchLookup(&cursor, indexes, rows, nil)
 	if errors.Is(err, ebpf.ErrNotSupported) { // before 5.13
 		for n = 0; n < len(indexes); n++ {
 			var perCPU []policyRow
@@ -214,7 +399,7 @@ func (t *table) read() (out [event.PooledRows]Counts, err error) {
 			if err = t.m.Lookup(uint32(n), &perCPU); err != nil {
 				break
 			}
-			copy(rows[n*cpus:], perCPU)
+			copy(rows[n*p.cpus:], perCPU)
 		}
 	}
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) { // at the end
@@ -224,7 +409,7 @@ func (t *table) read() (out [event.PooledRows]Counts, err error) {
 		return out, fmt.Errorf("read the policy table: %d of %d rows", n, len(indexes))
 	}
 	for i, index := range indexes {
-		for _, r := range rows[i*cpus : (i+1)*cpus] {
+		for _, r := range rows[i*p.cpus : (i+1)*p.cpus] {
 			out[index].add(Counts{
 				Kept: r.Offered - r.Lost, SampledOut: r.SampledOut, Filtered: r.Filtered,
 				Lost: r.Lost, Bytes: r.Bytes, Seen: r.Seen,
@@ -246,11 +431,12 @@ func (p *policyMaps) settle() error {
 
 // Since gives what was decided since the last call, a Period for each generation
 // that was in force, the last being the one that is. For one caller.
-func (k *Kernel) Since() ([]Period, error) {
-	p := k.policy
+func (k *Kernel) Since() ([]Period, error) { return k.policy.since() }
+
+func (p *policyMaps) since() ([]Period, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now, err := p.now.read()
+	now, err := p.read(p.now)
 	if err != nil {
 		return nil, err
 	}
@@ -263,18 +449,24 @@ func (k *Kernel) Since() ([]Period, error) {
 // generation in force. While programs run, outcomes never exceed what was seen,
 // and fall short of it by what is being decided.
 func (k *Kernel) Ledger() (rows []Row, generation uint32, swaps uint64, err error) {
-	p := k.policy
+	return k.policy.ledger()
+}
+
+func (p *policyMaps) ledger() (rows []Row, generation uint32, swaps uint64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now, err := p.now.read()
+	now, err := p.read(p.now)
 	if err != nil {
 		return nil, 0, 0, err
 	}
-	rows = make([]Row, len(now))
+	rows = make([]Row, event.PooledRows)
+	for i := range rows {
+		rows[i] = Row{Class: p.now.rules[i].class, Probability: p.now.rules[i].probability, Counts: p.past[i]}
+	}
 	for i := range now {
-		kind, priority := event.RowClass(i)
-		rows[i] = Row{Kind: kind, Priority: priority, Probability: p.now.probability[i], Counts: p.past[i]}
-		rows[i].add(now[i])
+		if r := p.now.rules[i]; r.used {
+			rows[event.Row(r.class.Kind, r.class.Priority)].add(now[i])
+		}
 	}
 	return rows, p.now.generation, p.swaps, nil
 }

@@ -295,3 +295,11 @@ func (k *Kernel) InRing() (n uint64) {
 	}
 	return n
 }
+
+// RingFill is the share in use of the fullest ring.
+func (k *Kernel) RingFill() (share float64) {
+	for _, r := range k.rings {
+		share = max(share, r.fill())
+	}
+	return share
+}

@@ -78,6 +78,12 @@ func (r *ring) empty() bool { return r.at == r.written() }
 // filling tells that the ring is half full.
 func (r *ring) filling() bool { return r.written()-r.at > r.mask/2 }
 
+// fill is the share in use. Safe at any time.
+func (r *ring) fill() float64 {
+	read := atomic.LoadUint64(position(r.consumer)) // before what was written: never negative
+	return float64(r.written()-read) / float64(r.mask+1)
+}
+
 // peek gives the record at the reader's position and its length in the ring, or
 // ok = false when there is none yet. The record is valid until release.
 func (r *ring) peek(end uint64) (record []byte, length uint64, ok bool) {

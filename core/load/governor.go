@@ -9,7 +9,6 @@ package load
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/event"
 	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
+	"github.com/ebpf-tracer/ebpf-tracer/core/load/monitor"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -26,16 +26,22 @@ const (
 	minTTL     = time.Second
 	maxTTL     = 5 * time.Minute
 
-	maxRules = 8192
-
-	// builtin is the row that applies without a sampler: everything is kept.
+	// builtin is the row that applies without a sampler: everything is kept, as far
+	// as the budget goes.
 	builtin = 1.0
+
+	// builtinSource is whose it is.
+	builtinSource = "default"
 )
 
 // Kernel is what the governor wants of the kernel side.
 type Kernel interface {
 	Since() ([]kernel.Period, error)
-	SetPolicy([event.PooledRows]float64) (generation uint32, err error)
+	SetPolicy(kernel.Policy) (generation uint32, err error)
+	SetBudget(kernel.Budget)
+	// SetGroup gives kernel.ErrNoCgroup for a cgroup that is gone.
+	SetGroup(cgroup uint64, group uint32) error
+	Capacity() (rows, groups int)
 }
 
 // Queue is a queue whose depth is reported.
@@ -48,7 +54,13 @@ type Queue struct {
 type Options struct {
 	Kernel  Kernel
 	Sampler string         // its name, until SetSampler
+	Budget  kernel.Budget  // which no sampler exceeds
+	Tally   *Tally         // of the kept events; nil: none, and groups have no rows
 	Queues  func() []Queue // nil: none
+	// Monitor tells how busy the machine is, and by how much less is kept for it;
+	// nil: one of this host, by the defaults.
+	Monitor *monitor.Monitor
+	Ring    func() float64 // the share in use of the fullest ring; nil: 0
 	Log     *slog.Logger
 	Now     func() time.Time // nil: time.Now
 }
@@ -60,23 +72,27 @@ type Policy struct {
 	Reason     string
 	Refused    uint64    // policies, in all
 	Expires    time.Time // zero: never
+	Promoted   int       // classes of groups that have rows of their own
+	Relief     []string  // why less is kept than the sampler says
+	Budget     float64   // events/s; 0: none
 }
 
 // accepted is a policy that a sampler may keep.
 type accepted struct {
-	table  [event.PooledRows]float64
+	*plan
 	reason string
 }
 
 // Governor is safe for use by several goroutines.
 type Governor struct {
 	options Options
-	host    *host
 
 	mu       sync.Mutex
 	sampler  string // its name
 	now      Policy
-	table    [event.PooledRows]float64
+	plan     *plan           // in force
+	relief   monitor.Factors // in force
+	groups   *groups
 	ttl      time.Duration
 	accepted *accepted               // the sampler's last policy; nil: none yet
 	results  []*protov1.PolicyResult // since the last report
@@ -92,14 +108,31 @@ func New(o Options) *Governor {
 	if o.Queues == nil {
 		o.Queues = func() []Queue { return nil }
 	}
+	if o.Tally == nil {
+		o.Tally = NewTally()
+	}
+	if o.Ring == nil {
+		o.Ring = func() float64 { return 0 }
+	}
+	if o.Monitor == nil {
+		o.Monitor = monitor.New(monitor.Options{})
+	}
 	g := &Governor{
-		options: o, sampler: o.Sampler, host: newHost(), reported: o.Now(), changed: make(chan struct{}, 1),
-		now: Policy{Generation: 1, Source: "default", Reason: "no sampler has answered yet"},
+		options: o, sampler: o.Sampler, reported: o.Now(), changed: make(chan struct{}, 1),
+		now:  Policy{Generation: 1, Source: builtinSource, Reason: "no sampler has answered yet", Budget: o.Budget.EventsPerSecond},
+		plan: keepAll(), relief: monitor.None(), groups: newGroups(o.Kernel, o.Log),
 	}
-	for i := range g.table {
-		g.table[i] = builtin
-	}
+	o.Kernel.SetBudget(o.Budget)
 	return g
+}
+
+// keepAll is the built-in policy.
+func keepAll() *plan {
+	p := &plan{}
+	for i := range p.pooled {
+		p.pooled[i].Probability = builtin
+	}
+	return p
 }
 
 // SetSampler says whose answers follow. The policy in force goes on until they
@@ -134,7 +167,7 @@ func (g *Governor) Run(ctx context.Context) {
 		case <-ctx.Done():
 		case <-g.changed:
 		case <-due:
-			g.expire()
+			g.Expire()
 		}
 		if timer != nil {
 			timer.Stop()
@@ -145,41 +178,99 @@ func (g *Governor) Run(ctx context.Context) {
 	}
 }
 
-func (g *Governor) expire() {
+// Expire ends a policy whose time is up. Run calls it in time.
+func (g *Governor) Expire() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.now.Expires.IsZero() || g.options.Now().Before(g.now.Expires) {
 		return
 	}
-	var table [event.PooledRows]float64
-	for i := range table {
-		table[i] = builtin
-	}
-	reason := fmt.Sprintf("sampler %q has not answered for %s: every event is kept", g.sampler, g.ttl)
+	reason := fmt.Sprintf("sampler %q has not answered for %s: every event is kept that the budget has room for", g.sampler, g.ttl)
 	g.options.Log.Warn(reason)
-	if err := g.put(table, Policy{Source: "default", Reason: reason}); err != nil {
+	if err := g.put(keepAll(), Policy{Source: builtinSource, Reason: reason}); err != nil {
 		g.options.Log.Error("put the built-in policy into force", "error", err)
 		g.now.Expires = g.options.Now().Add(minTTL) // try again
 	}
 }
 
-// put compiles a table into the kernel, unless it is the one in force. With mu.
-func (g *Governor) put(table [event.PooledRows]float64, p Policy) error {
+// put puts a plan into force. With mu.
+func (g *Governor) put(next *plan, p Policy) error {
 	p.Generation, p.Refused = g.now.Generation, g.now.Refused
-	if table != g.table {
-		generation, err := g.options.Kernel.SetPolicy(table)
-		if err != nil {
-			return err
-		}
-		p.Generation = generation
-		g.table = table
-	}
+	p.Promoted, p.Budget, p.Relief = g.now.Promoted, g.now.Budget, g.now.Relief
+	before := g.now
 	g.now = p
+	if err := g.compile(next); err != nil {
+		g.now = before
+		return err
+	}
 	select {
 	case g.changed <- struct{}{}:
 	default:
 	}
 	return nil
+}
+
+// compile makes the kernel's table of a plan and of what the host's load leaves room
+// for, unless it is the one in force. The built-in plan is never relieved. With mu.
+func (g *Governor) compile(next *plan) error {
+	relief, reasons := monitor.None(), []string(nil)
+	if seen := g.options.Monitor.Last(); g.now.Source != builtinSource && !seen.Time.IsZero() {
+		relief, reasons = seen.Relief.Factors, seen.Relief.Reasons
+	}
+	g.now.Relief = reasons
+	if next.equal(g.plan) && relief == g.relief {
+		return nil
+	}
+	budget := g.options.Budget
+	if next.budget > 0 && (budget.EventsPerSecond == 0 || next.budget < budget.EventsPerSecond) {
+		budget.EventsPerSecond = next.budget
+	}
+	budget.Raise = next.fill && len(reasons) == 0
+	policy, used := g.numbered(next, monitor.Relief{Factors: relief})
+	generation, err := g.options.Kernel.SetPolicy(policy)
+	if err != nil {
+		return err
+	}
+	g.options.Kernel.SetBudget(budget)
+	g.groups.retain(used)
+	g.groups.join()
+	g.now.Generation, g.now.Promoted, g.now.Budget = generation, len(policy.Promoted), budget.EventsPerSecond
+	g.plan, g.relief = next, relief
+	return nil
+}
+
+// SetBudget holds at once; the policy in force goes on within it.
+func (g *Governor) SetBudget(b kernel.Budget) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.options.Budget = b
+	if g.plan.budget > 0 && (b.EventsPerSecond == 0 || g.plan.budget < b.EventsPerSecond) {
+		b.EventsPerSecond = g.plan.budget
+	}
+	b.Raise = g.plan.fill && len(g.now.Relief) == 0
+	g.now.Budget = b.EventsPerSecond
+	g.options.Kernel.SetBudget(b)
+}
+
+// numbered gives a plan as the kernel takes it, and the groups that it uses. Groups of
+// which no event was kept lately, and those for which there is no room, stay pooled.
+func (g *Governor) numbered(next *plan, relief monitor.Relief) (kernel.Policy, map[string]bool) {
+	policy := kernel.Policy{Pooled: next.pooled, Promoted: make(map[kernel.Class]kernel.Rule, len(next.promoted))}
+	for row := range policy.Pooled {
+		policy.Pooled[row].Probability *= relief.Of(event.RowClass(row))
+	}
+	used := map[string]bool{}
+	for class, rule := range next.promoted {
+		n := g.groups.number(class.group)
+		if n == 0 {
+			continue
+		}
+		used[class.group] = true
+		kind, priority := event.RowClass(class.row)
+		rule.Probability *= relief.Of(kind, priority)
+		policy.Promoted[kernel.Class{Kind: kind, Priority: priority, Group: n}] = rule
+	}
+	return policy, used
 }
 
 // Report makes the next report: what was decided since the last one. Its sequence
@@ -203,18 +294,57 @@ func (g *Governor) Report() *protov1.Report {
 	for _, p := range periods {
 		for _, row := range p.Rows {
 			r.Classes = append(r.Classes, &protov1.ClassLoad{
-				Class: &protov1.Class{Kind: row.Kind.String(), Priority: row.Priority.String()},
+				Class: &protov1.Class{Kind: row.Kind.String(), Priority: row.Priority.String(), Group: g.groups.names[row.Group]},
 				Seen:  row.Seen, Kept: row.Kept, SampledOut: row.SampledOut,
 				Filtered: row.Filtered, Lost: row.Lost, Bytes: row.Bytes,
 				Probability: row.Probability, Generation: p.Generation,
 			})
 		}
 	}
-	r.Host = g.host.load(now)
+	g.tallied(r)
+	rows, _ := g.options.Kernel.Capacity()
+	r.RowCapacity, r.BudgetEventsPerSecond = uint32(rows), g.options.Budget.EventsPerSecond
 	for _, q := range g.options.Queues() {
 		r.Queues = append(r.Queues, &protov1.QueueDepth{Queue: q.Name, Depth: q.Depth, Capacity: q.Capacity})
 	}
+	r.Host = g.observe(now, r).Host
 	return r
+}
+
+// observe reads how busy the host is, and makes room. With mu.
+func (g *Governor) observe(now time.Time, r *protov1.Report) monitor.Observation {
+	f := monitor.Flow{Ring: g.options.Ring(), Queues: r.GetQueues()}
+	if seconds := float64(r.GetIntervalNano()) / 1e9; seconds > 0 {
+		for _, c := range r.GetClasses() {
+			f.Seen += float64(c.GetSeen()) / seconds
+			f.Kept += float64(c.GetKept()) / seconds
+		}
+	}
+	o := g.options.Monitor.Observe(now, f)
+	if err := g.compile(g.plan); err != nil {
+		g.options.Log.Error("keep less for the host's load", "error", err)
+	}
+	return o
+}
+
+// tallied adds what is estimated of classes that have no row of their own, and puts
+// new cgroups of groups that have one into them. With mu.
+func (g *Governor) tallied(r *protov1.Report) {
+	classes, cgroups := g.options.Tally.take()
+	for _, c := range classes {
+		if len(r.PooledClasses) == mostTold {
+			break
+		}
+		if _, own := g.plan.promoted[c.groupClass]; own && g.groups.numbers[c.group] != 0 {
+			continue
+		}
+		kind, priority := event.RowClass(c.row)
+		r.PooledClasses = append(r.PooledClasses, &protov1.ClassLoad{
+			Class: &protov1.Class{Kind: kind.String(), Priority: priority.String(), Group: c.group},
+			Seen:  uint64(math.Round(c.seen)), Kept: c.kept,
+		})
+	}
+	g.groups.reported(cgroups)
 }
 
 // Answer takes a sampler's answer to a report.
@@ -251,12 +381,12 @@ func (g *Governor) refuse(err error) {
 }
 
 func (g *Governor) accept(p *protov1.Policy, result *protov1.PolicyResult) error {
-	table, clamped, err := compile(p)
+	next, err := compile(p)
 	if err != nil {
 		return err
 	}
-	if clamped > 0 {
-		result.Reason = fmt.Sprintf("%d probabilities were not between 0 and 1", clamped)
+	if next.clamped > 0 {
+		result.Reason = fmt.Sprintf("%d probabilities were not between 0 and 1", next.clamped)
 	}
 	ttl := time.Duration(p.GetTtlNano())
 	if ttl == 0 {
@@ -264,76 +394,13 @@ func (g *Governor) accept(p *protov1.Policy, result *protov1.PolicyResult) error
 	}
 	ttl = min(max(ttl, minTTL), maxTTL)
 	g.ttl = ttl
-	g.accepted = &accepted{table: table, reason: p.GetReason()}
+	g.accepted = &accepted{plan: next, reason: p.GetReason()}
 	return g.enforce()
 }
 
 // enforce puts the accepted policy into force, or keeps it there, for its TTL.
 func (g *Governor) enforce() error {
-	return g.put(g.accepted.table, Policy{
+	return g.put(g.accepted.plan, Policy{
 		Source: g.sampler, Reason: g.accepted.reason, Expires: g.options.Now().Add(g.ttl),
 	})
-}
-
-// Why policies are refused.
-var (
-	errNoAnswer      = errors.New("the answer has neither a policy nor keep")
-	errNothingToKeep = errors.New("there is no policy of this sampler to keep")
-	errNoDefault     = errors.New("default_probability is not set")
-	errNoMatch       = errors.New("a rule has no match: to match every class, set an empty one")
-	errProbability   = errors.New("a probability is not set or not a number")
-	errRules         = fmt.Errorf("more than %d rules", maxRules)
-)
-
-// compile makes a table of a policy: for each row the first rule that matches.
-// What the core always keeps is not the policy's to decide.
-func compile(p *protov1.Policy) (table [event.PooledRows]float64, clamped int, err error) {
-	if p.DefaultProbability == nil {
-		return table, 0, errNoDefault
-	}
-	if len(p.GetRules()) > maxRules {
-		return table, 0, errRules
-	}
-	clamp := func(v float64) float64 {
-		if v < 0 || v > 1 {
-			clamped++
-		}
-		return min(max(v, 0), 1)
-	}
-	rest := p.GetDefaultProbability()
-	if math.IsNaN(rest) || math.IsInf(rest, 0) {
-		return table, 0, errProbability
-	}
-	rest = clamp(rest)
-	for i := range table {
-		table[i] = rest
-	}
-	var decided [event.PooledRows]bool
-	for _, r := range p.GetRules() {
-		switch {
-		case r.GetMatch() == nil:
-			return table, 0, errNoMatch
-		case r.Probability == nil || math.IsNaN(r.GetProbability()) || math.IsInf(r.GetProbability(), 0):
-			return table, 0, errProbability
-		}
-		value := clamp(r.GetProbability())
-		for i := range table {
-			if !decided[i] && matches(r.GetMatch(), i) {
-				table[i], decided[i] = value, true
-			}
-		}
-	}
-	for i := range table {
-		if kind, priority := event.RowClass(i); kind.Internal() || priority == event.Critical {
-			table[i] = 1
-		}
-	}
-	return table, clamped, nil
-}
-
-func matches(m *protov1.ClassPattern, row int) bool {
-	kind, priority := event.RowClass(row)
-	return (m.Kind == nil || m.GetKind() == kind.String()) &&
-		(m.Priority == nil || m.GetPriority() == priority.String()) &&
-		m.GetGroup() == "" // the pooled rows, which are all there are
 }

@@ -15,16 +15,35 @@ import (
 
 // table stands for the kernel, which these rules are not about.
 type table struct {
-	now  [event.PooledRows]float64
-	puts uint32
+	now    kernel.Policy
+	budget kernel.Budget
+	groups map[uint64]uint32
+	puts   uint32
 }
 
 func (k *table) Since() ([]kernel.Period, error) { return nil, nil }
 
-func (k *table) SetPolicy(p [event.PooledRows]float64) (uint32, error) {
+func (k *table) SetPolicy(p kernel.Policy) (uint32, error) {
 	k.now = p
 	k.puts++
 	return k.puts + 1, nil
+}
+
+func (k *table) SetBudget(b kernel.Budget) { k.budget = b }
+
+func (k *table) SetGroup(cgroup uint64, group uint32) error {
+	if k.groups == nil {
+		k.groups = map[uint64]uint32{}
+	}
+	k.groups[cgroup] = group
+	return nil
+}
+
+func (k *table) Capacity() (rows, groups int) { return 8, 2 }
+
+// probability of a pooled class.
+func (k *table) probability(kind event.Kind, priority event.Priority) float64 {
+	return k.now.Pooled[event.Row(kind, priority)].Probability
 }
 
 func p(v float64) *float64 { return &v }
@@ -63,7 +82,7 @@ func TestAPolicyIsCompiledByItsFirstMatchingRule(t *testing.T) {
 		{event.ProcessExit, event.Critical, 1},
 		{event.CgroupCreate, event.Debug, 1},
 	} {
-		if got := k.now[event.Row(c.kind, c.priority)]; got != c.want {
+		if got := k.probability(c.kind, c.priority); got != c.want {
 			t.Errorf("%v %v: %v, want %v", c.kind, c.priority, got, c.want)
 		}
 	}
@@ -117,8 +136,8 @@ func TestAPolicyThatIsNotRenewedEndsAndKeepRenewsIt(t *testing.T) {
 		}
 		time.Sleep(2100 * time.Millisecond)
 		synctest.Wait()
-		if g.Policy().Source != "default" || k.now[0] != builtin {
-			t.Errorf("after its time: %+v, p %v", g.Policy(), k.now[0])
+		if g.Policy().Source != "default" || k.now.Pooled[0].Probability != builtin {
+			t.Errorf("after its time: %+v, p %v", g.Policy(), k.now.Pooled[0].Probability)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -126,8 +145,8 @@ func TestAPolicyThatIsNotRenewedEndsAndKeepRenewsIt(t *testing.T) {
 			t.Errorf("%d tables put, want 2", k.puts)
 		}
 		g.Answer(keep)
-		if g.Policy().Source != "test" || k.now[0] != 0.5 {
-			t.Errorf("kept after its end: %+v, p %v", g.Policy(), k.now[0])
+		if g.Policy().Source != "test" || k.now.Pooled[0].Probability != 0.5 {
+			t.Errorf("kept after its end: %+v, p %v", g.Policy(), k.now.Pooled[0].Probability)
 		}
 	})
 }
@@ -153,8 +172,8 @@ func TestANewSamplerTakesOverWithoutAGap(t *testing.T) {
 	g, k := governor()
 	g.Answer(policy(&protov1.Policy{DefaultProbability: p(0.5)}))
 	g.SetSampler("next")
-	if now := g.Policy(); now.Source != "test" || k.now[0] != 0.5 {
-		t.Errorf("in force is %+v, p %v: the last policy goes on", now, k.now[0])
+	if now := g.Policy(); now.Source != "test" || k.now.Pooled[0].Probability != 0.5 {
+		t.Errorf("in force is %+v, p %v: the last policy goes on", now, k.now.Pooled[0].Probability)
 	}
 	keep := &protov1.Answer{Answer: &protov1.Answer_Keep{Keep: &protov1.Keep{}}}
 	g.Answer(keep) // what another has said
@@ -162,7 +181,7 @@ func TestANewSamplerTakesOverWithoutAGap(t *testing.T) {
 		t.Errorf("after keeping another's policy: %+v", now)
 	}
 	g.Answer(policy(&protov1.Policy{DefaultProbability: p(0.25)}))
-	if now := g.Policy(); now.Source != "next" || k.now[0] != 0.25 {
-		t.Errorf("in force is %+v, p %v", now, k.now[0])
+	if now := g.Policy(); now.Source != "next" || k.now.Pooled[0].Probability != 0.25 {
+		t.Errorf("in force is %+v, p %v", now, k.now.Pooled[0].Probability)
 	}
 }

@@ -297,10 +297,17 @@ type Report struct {
 	Merged uint64 `protobuf:"varint,9,opt,name=merged,proto3" json:"merged,omitempty"`
 	// policies says what became of the sampler's policies since the last report.
 	Policies []*PolicyResult `protobuf:"bytes,10,rep,name=policies,proto3" json:"policies,omitempty"`
-	// rows that a policy can give to promoted groups; 0: none, pooled rows only.
-	RowCapacity   uint32 `protobuf:"varint,11,opt,name=row_capacity,json=rowCapacity,proto3" json:"row_capacity,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// rows that a policy can give to classes of groups; 0: none, pooled rows only.
+	RowCapacity uint32 `protobuf:"varint,11,opt,name=row_capacity,json=rowCapacity,proto3" json:"row_capacity,omitempty"`
+	// pooled_classes are classes of groups that have no row of their own, the busiest
+	// first: what a policy may promote. seen is an estimate, the sum of the weights of
+	// the kept; kept is exact; nothing else is set. Their events are in classes too, in
+	// the pooled rows. Absent ones may have been seen, and not kept.
+	PooledClasses []*ClassLoad `protobuf:"bytes,12,rep,name=pooled_classes,json=pooledClasses,proto3" json:"pooled_classes,omitempty"`
+	// budget_events_per_second is the core's bound of kept events; 0: none.
+	BudgetEventsPerSecond float64 `protobuf:"fixed64,13,opt,name=budget_events_per_second,json=budgetEventsPerSecond,proto3" json:"budget_events_per_second,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
@@ -406,6 +413,20 @@ func (x *Report) GetPolicies() []*PolicyResult {
 func (x *Report) GetRowCapacity() uint32 {
 	if x != nil {
 		return x.RowCapacity
+	}
+	return 0
+}
+
+func (x *Report) GetPooledClasses() []*ClassLoad {
+	if x != nil {
+		return x.PooledClasses
+	}
+	return nil
+}
+
+func (x *Report) GetBudgetEventsPerSecond() float64 {
+	if x != nil {
+		return x.BudgetEventsPerSecond
 	}
 	return 0
 }
@@ -924,8 +945,11 @@ type Policy struct {
 	// budget of kept events a second for the kernel's valve; absent: the core's
 	// own. The core clamps it to its own.
 	BudgetEventsPerSecond *float64 `protobuf:"fixed64,7,opt,name=budget_events_per_second,json=budgetEventsPerSecond,proto3,oneof" json:"budget_events_per_second,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// fill_budget lets the kernel raise probabilities above the rules', up to four
+	// times, while the budget is not used. Weights tell of it.
+	FillBudget    bool `protobuf:"varint,8,opt,name=fill_budget,json=fillBudget,proto3" json:"fill_budget,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
@@ -1000,14 +1024,26 @@ func (x *Policy) GetBudgetEventsPerSecond() float64 {
 	return 0
 }
 
+func (x *Policy) GetFillBudget() bool {
+	if x != nil {
+		return x.FillBudget
+	}
+	return false
+}
+
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Match *ClassPattern          `protobuf:"bytes,1,opt,name=match,proto3" json:"match,omitempty"` // absent: the policy is refused
 	// probability of keeping an event. Absent or not finite: the policy is
 	// refused; outside 0 to 1: clamped, and told in PolicyResult.
-	Probability   *float64 `protobuf:"fixed64,2,opt,name=probability,proto3,oneof" json:"probability,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Probability *float64 `protobuf:"fixed64,2,opt,name=probability,proto3,oneof" json:"probability,omitempty"`
+	// expected_events_per_second of each class that the rule decides. When within a
+	// quarter of a second more than twice as many come, the kernel halves the
+	// probability, and again each time their number doubles, so that a burst of one
+	// class is not paid for by the others. Absent: it never does.
+	ExpectedEventsPerSecond *float64 `protobuf:"fixed64,3,opt,name=expected_events_per_second,json=expectedEventsPerSecond,proto3,oneof" json:"expected_events_per_second,omitempty"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
 }
 
 func (x *Rule) Reset() {
@@ -1054,6 +1090,13 @@ func (x *Rule) GetProbability() float64 {
 	return 0
 }
 
+func (x *Rule) GetExpectedEventsPerSecond() float64 {
+	if x != nil && x.ExpectedEventsPerSecond != nil {
+		return *x.ExpectedEventsPerSecond
+	}
+	return 0
+}
+
 var File_sdk_proto_v1_sampling_proto protoreflect.FileDescriptor
 
 const file_sdk_proto_v1_sampling_proto_rawDesc = "" +
@@ -1075,7 +1118,7 @@ const file_sdk_proto_v1_sampling_proto_rawDesc = "" +
 	"\x05group\x18\x03 \x01(\tH\x02R\x05group\x88\x01\x01B\a\n" +
 	"\x05_kindB\v\n" +
 	"\t_priorityB\b\n" +
-	"\x06_group\"\xd2\x03\n" +
+	"\x06_group\"\xcc\x04\n" +
 	"\x06Report\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12$\n" +
 	"\x0etime_unix_nano\x18\x02 \x01(\x03R\ftimeUnixNano\x12#\n" +
@@ -1090,7 +1133,9 @@ const file_sdk_proto_v1_sampling_proto_rawDesc = "" +
 	"\x06merged\x18\t \x01(\x04R\x06merged\x127\n" +
 	"\bpolicies\x18\n" +
 	" \x03(\v2\x1b.ebpftracer.v1.PolicyResultR\bpolicies\x12!\n" +
-	"\frow_capacity\x18\v \x01(\rR\vrowCapacity\"\x88\x02\n" +
+	"\frow_capacity\x18\v \x01(\rR\vrowCapacity\x12?\n" +
+	"\x0epooled_classes\x18\f \x03(\v2\x18.ebpftracer.v1.ClassLoadR\rpooledClasses\x127\n" +
+	"\x18budget_events_per_second\x18\r \x01(\x01R\x15budgetEventsPerSecond\"\x88\x02\n" +
 	"\tClassLoad\x12*\n" +
 	"\x05class\x18\x01 \x01(\v2\x14.ebpftracer.v1.ClassR\x05class\x12\x12\n" +
 	"\x04seen\x18\x02 \x01(\x04R\x04seen\x12\x12\n" +
@@ -1147,20 +1192,24 @@ const file_sdk_proto_v1_sampling_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x03 \x01(\rR\n" +
 	"generation\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xab\x02\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xcc\x02\n" +
 	"\x06Policy\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12)\n" +
 	"\x05rules\x18\x02 \x03(\v2\x13.ebpftracer.v1.RuleR\x05rules\x124\n" +
 	"\x13default_probability\x18\x03 \x01(\x01H\x00R\x12defaultProbability\x88\x01\x01\x12\x19\n" +
 	"\bttl_nano\x18\x05 \x01(\x03R\attlNano\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12<\n" +
-	"\x18budget_events_per_second\x18\a \x01(\x01H\x01R\x15budgetEventsPerSecond\x88\x01\x01B\x16\n" +
+	"\x18budget_events_per_second\x18\a \x01(\x01H\x01R\x15budgetEventsPerSecond\x88\x01\x01\x12\x1f\n" +
+	"\vfill_budget\x18\b \x01(\bR\n" +
+	"fillBudgetB\x16\n" +
 	"\x14_default_probabilityB\x1b\n" +
-	"\x19_budget_events_per_second\"p\n" +
+	"\x19_budget_events_per_second\"\xd1\x01\n" +
 	"\x04Rule\x121\n" +
 	"\x05match\x18\x01 \x01(\v2\x1b.ebpftracer.v1.ClassPatternR\x05match\x12%\n" +
-	"\vprobability\x18\x02 \x01(\x01H\x00R\vprobability\x88\x01\x01B\x0e\n" +
-	"\f_probability2E\n" +
+	"\vprobability\x18\x02 \x01(\x01H\x00R\vprobability\x88\x01\x01\x12@\n" +
+	"\x1aexpected_events_per_second\x18\x03 \x01(\x01H\x01R\x17expectedEventsPerSecond\x88\x01\x01B\x0e\n" +
+	"\f_probabilityB\x1d\n" +
+	"\x1b_expected_events_per_second2E\n" +
 	"\aSampler\x12:\n" +
 	"\x06Sample\x12\x15.ebpftracer.v1.Report\x1a\x15.ebpftracer.v1.Answer(\x010\x01B9Z7github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1;protov1b\x06proto3"
 
@@ -1201,20 +1250,21 @@ var file_sdk_proto_v1_sampling_proto_depIdxs = []int32{
 	8,  // 4: ebpftracer.v1.Report.workloads:type_name -> ebpftracer.v1.WorkloadLoad
 	9,  // 5: ebpftracer.v1.Report.queues:type_name -> ebpftracer.v1.QueueDepth
 	10, // 6: ebpftracer.v1.Report.policies:type_name -> ebpftracer.v1.PolicyResult
-	2,  // 7: ebpftracer.v1.ClassLoad.class:type_name -> ebpftracer.v1.Class
-	7,  // 8: ebpftracer.v1.HostLoad.pressure_cpu:type_name -> ebpftracer.v1.Pressure
-	7,  // 9: ebpftracer.v1.HostLoad.pressure_memory:type_name -> ebpftracer.v1.Pressure
-	7,  // 10: ebpftracer.v1.HostLoad.pressure_io:type_name -> ebpftracer.v1.Pressure
-	13, // 11: ebpftracer.v1.WorkloadLoad.container:type_name -> ebpftracer.v1.ContainerRef
-	12, // 12: ebpftracer.v1.Policy.rules:type_name -> ebpftracer.v1.Rule
-	3,  // 13: ebpftracer.v1.Rule.match:type_name -> ebpftracer.v1.ClassPattern
-	4,  // 14: ebpftracer.v1.Sampler.Sample:input_type -> ebpftracer.v1.Report
-	0,  // 15: ebpftracer.v1.Sampler.Sample:output_type -> ebpftracer.v1.Answer
-	15, // [15:16] is the sub-list for method output_type
-	14, // [14:15] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	5,  // 7: ebpftracer.v1.Report.pooled_classes:type_name -> ebpftracer.v1.ClassLoad
+	2,  // 8: ebpftracer.v1.ClassLoad.class:type_name -> ebpftracer.v1.Class
+	7,  // 9: ebpftracer.v1.HostLoad.pressure_cpu:type_name -> ebpftracer.v1.Pressure
+	7,  // 10: ebpftracer.v1.HostLoad.pressure_memory:type_name -> ebpftracer.v1.Pressure
+	7,  // 11: ebpftracer.v1.HostLoad.pressure_io:type_name -> ebpftracer.v1.Pressure
+	13, // 12: ebpftracer.v1.WorkloadLoad.container:type_name -> ebpftracer.v1.ContainerRef
+	12, // 13: ebpftracer.v1.Policy.rules:type_name -> ebpftracer.v1.Rule
+	3,  // 14: ebpftracer.v1.Rule.match:type_name -> ebpftracer.v1.ClassPattern
+	4,  // 15: ebpftracer.v1.Sampler.Sample:input_type -> ebpftracer.v1.Report
+	0,  // 16: ebpftracer.v1.Sampler.Sample:output_type -> ebpftracer.v1.Answer
+	16, // [16:17] is the sub-list for method output_type
+	15, // [15:16] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_sdk_proto_v1_sampling_proto_init() }

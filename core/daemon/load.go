@@ -1,0 +1,66 @@
+package daemon
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/core/event"
+	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
+	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
+	"github.com/ebpf-tracer/ebpf-tracer/core/load"
+	"github.com/ebpf-tracer/ebpf-tracer/core/load/monitor"
+	"github.com/ebpf-tracer/ebpf-tracer/core/pipeline"
+)
+
+func budgetOf(b config.Budget) kernel.Budget {
+	return kernel.Budget{EventsPerSecond: b.EventsPerSecond, Reserve: b.Reserve}
+}
+
+// monitor watches the host, by the thresholds of the configuration.
+func (d *daemon) monitor() *monitor.Monitor {
+	rules := monitor.DefaultRules()
+	c := d.config.Load
+	rules.CPU, rules.Network, rules.Disk = c.CPUThreshold, c.NetworkThreshold, c.DiskThreshold
+	rules.DaemonMemoryBytes = uint64(c.MemoryThreshold)
+	if c.MemoryThreshold == 0 {
+		rules.HostMemory = 0
+	}
+	if c.DiskThreshold == 0 {
+		rules.PressureIO = 0
+	}
+	o := monitor.Options{Rules: rules}
+	if root := d.config.Node.HostRoot; root != "" {
+		o.Proc, o.Sys = filepath.Join(root, "proc"), filepath.Join(root, "sys")
+	}
+	return monitor.New(o)
+}
+
+// counter counts released events by the group of their cgroup: its container, or else
+// the cgroup itself.
+type counter struct {
+	tally     *load.Tally
+	inventory *inventory.Inventory
+}
+
+// Export counts one event.
+func (c counter) Export(e *event.Event, a pipeline.Attribution) {
+	if e.CgroupID == 0 || e.Kind.Internal() || e.Kind.Injected() {
+		return
+	}
+	c.tally.Add(e.CgroupID, e.Kind, e.Priority, e.Weight(), func() string {
+		if a.Workload != nil {
+			return "container/" + a.Workload.Container.GetId()
+		}
+		if g := c.inventory.Lookup(e.CgroupID); g != nil {
+			return "cgroup/" + strings.TrimPrefix(g.Path, "/")
+		}
+		return ""
+	})
+}
+
+// Flush does nothing: what was counted is counted.
+func (counter) Flush() {}
+
+// Congested is never so.
+func (counter) Congested() bool { return false }

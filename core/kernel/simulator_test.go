@@ -1,0 +1,109 @@
+package kernel
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/event"
+)
+
+// simulated gives a simulator with a budget of 10,000 events a second.
+func simulated(t testing.TB) *Simulator {
+	t.Helper()
+	s, err := NewSimulator(1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s.SetBudget(Budget{EventsPerSecond: 10_000})
+	return s
+}
+
+// arrive decides about events that come at random, rate of them a second from one time
+// to another, and calls seen with each.
+func arrive(t testing.TB, s *Simulator, from, to time.Duration, rate float64, fill func(*Trial), seen func(*Trial)) {
+	t.Helper()
+	random := rand.New(rand.NewPCG(uint64(from)+1, 7))
+	at := float64(from)
+	for n := 0; at < float64(to); n = 0 {
+		trials := s.Trials()
+		for ; n < len(trials) && at < float64(to); n++ {
+			trials[n] = Trial{TimeNS: uint64(at) + 1e9, Kind: event.FileOpen, CPU: uint8(random.Uint32() & 1)}
+			if fill != nil {
+				fill(&trials[n])
+			}
+			at += random.ExpFloat64() * 1e9 / rate
+		}
+		if err := s.Decide(n); err != nil {
+			t.Fatal(err)
+		}
+		for i := range trials[:n] {
+			seen(&trials[i])
+		}
+	}
+}
+
+// sums counts events and the weight of the kept.
+type sums struct {
+	seen, kept int
+	weight     float64
+	tenths     map[uint64]int // kept in each 100 ms
+}
+
+func (c *sums) add(e *Trial) {
+	c.seen++
+	if e.Kept == 0 {
+		return
+	}
+	c.kept++
+	ev := event.Event{Threshold: e.Threshold}
+	c.weight += ev.Weight()
+	if c.tenths == nil {
+		c.tenths = map[uint64]int{}
+	}
+	c.tenths[e.TimeNS/1e8]++
+}
+
+func TestTheValveHoldsTheBudgetWithoutASampler(t *testing.T) {
+	s := simulated(t)
+	var calm, burst sums
+	arrive(t, s, 0, 2*time.Second, 5_000, nil, calm.add)
+	arrive(t, s, 2*time.Second, 12*time.Second, 1_000_000, nil, burst.add)
+	if calm.kept != calm.seen {
+		t.Errorf("below the budget %d of %d are kept", calm.kept, calm.seen)
+	}
+	worst := 0
+	for _, n := range burst.tenths {
+		worst = max(worst, n)
+	}
+	bias := burst.weight/float64(burst.seen) - 1
+	t.Logf("burst: seen %d, kept %d, the most in 100 ms %d, bias %+.4f", burst.seen, burst.kept, worst, bias)
+	if math.Abs(float64(burst.kept)-100_000) > 3_000 || worst > 2_000 {
+		t.Errorf("kept %d in 10 s, %d in 100 ms", burst.kept, worst)
+	}
+	if math.Abs(bias) > 0.03 {
+		t.Errorf("bias %v", bias)
+	}
+}
+
+func BenchmarkDecide(b *testing.B) {
+	s := simulated(b)
+	trials := s.Trials()
+	at := uint64(1e9)
+	for b.Loop() {
+		for i := range trials {
+			at += 1000
+			trials[i] = Trial{TimeNS: at, Kind: event.FileOpen, CPU: uint8(i & 1)}
+		}
+		if err := s.Decide(len(trials)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(trials)), "ns/event")
+}

@@ -1,0 +1,127 @@
+package load
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/event"
+)
+
+// Bounds of a Tally.
+const (
+	mostCgroups = 16384 // told apart; events of others are left to the pooled rows
+	idleReports = 40    // without an event, after which a cgroup is forgotten
+	mostTold    = 4096  // pooled classes in a report
+)
+
+// Tally estimates, from the events that were kept and their weights, how many events
+// each class of each group has, which the pooled rows do not tell apart. Add is for
+// one goroutine, the rest for another.
+type Tally struct {
+	mu      sync.Mutex
+	cgroups map[uint64]*member
+	last    *member // events come in runs
+}
+
+// member is a cgroup of a group.
+type member struct {
+	id      uint64
+	group   string
+	classes []estimate
+	idle    int
+}
+
+type estimate struct {
+	row  uint16 // pooled: event.Row
+	kept uint32
+	seen float64
+}
+
+// NewTally makes an empty one.
+func NewTally() *Tally { return &Tally{cgroups: map[uint64]*member{}} }
+
+// Add counts a kept event. name gives the group of its cgroup; it is asked when the
+// cgroup is new, and again when no event of it has been seen for some reports.
+func (t *Tally) Add(cgroup uint64, kind event.Kind, priority event.Priority, weight float64, name func() string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m := t.last
+	if m == nil || m.id != cgroup {
+		if m = t.cgroups[cgroup]; m == nil {
+			if len(t.cgroups) >= mostCgroups {
+				return
+			}
+			m = &member{id: cgroup, group: name()}
+			t.cgroups[cgroup] = m
+		}
+		t.last = m
+	}
+	row := uint16(event.Row(kind, priority))
+	for i := range m.classes {
+		if c := &m.classes[i]; c.row == row {
+			c.kept++
+			c.seen += weight
+			return
+		}
+	}
+	m.classes = append(m.classes, estimate{row: row, kept: 1, seen: weight})
+}
+
+// groupClass is a pooled class of a group.
+type groupClass struct {
+	group string
+	row   int
+}
+
+// take gives what was counted since it was last called, by class, the busiest first,
+// and the cgroups of each group, and begins anew.
+func (t *Tally) take() (classes []classEstimate, cgroups map[string][]uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	sums := map[groupClass]*classEstimate{}
+	cgroups = map[string][]uint64{}
+	for id, m := range t.cgroups {
+		if len(m.classes) == 0 {
+			if m.idle++; m.idle > idleReports {
+				delete(t.cgroups, id)
+				if t.last == m {
+					t.last = nil
+				}
+				continue
+			}
+		} else {
+			m.idle = 0
+		}
+		if m.group == "" { // what is not known can't be told apart
+			m.classes = m.classes[:0]
+			continue
+		}
+		cgroups[m.group] = append(cgroups[m.group], id)
+		for _, c := range m.classes {
+			key := groupClass{m.group, int(c.row)}
+			s := sums[key]
+			if s == nil {
+				s = &classEstimate{groupClass: key}
+				sums[key] = s
+			}
+			s.kept += uint64(c.kept)
+			s.seen += c.seen
+		}
+		m.classes = m.classes[:0]
+	}
+	classes = make([]classEstimate, 0, len(sums))
+	for _, s := range sums {
+		classes = append(classes, *s)
+	}
+	slices.SortFunc(classes, func(a, b classEstimate) int {
+		return cmp.Or(cmp.Compare(b.seen, a.seen), cmp.Compare(a.group, b.group), cmp.Compare(a.row, b.row))
+	})
+	return classes, cgroups
+}
+
+type classEstimate struct {
+	groupClass
+	kept uint64
+	seen float64
+}

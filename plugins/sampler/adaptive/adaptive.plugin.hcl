@@ -1,0 +1,4 @@
+plugin "sampler" "adaptive" {
+  protocol = 1
+  command  = ["./adaptive"]
+}
