@@ -188,6 +188,7 @@ enum {
  */
 struct cgroup_state {
 	__u64 reserve_paid_ns; /* as in the valve, of its own part */
+	__u64 filters;	       /* that name it: a bit each, as in filter_value */
 	__u32 group;	       /* its entry in `groups`; 0: none */
 	__u32 told;	       /* kinds of which it had an event, a bit each */
 };
@@ -214,7 +215,69 @@ struct valve {
 	__u64 reserve_cost; /* 1/reserve */
 	__u64 quantum;	    /* shares that are paid for together, in 2^-56: a power of 2 */
 	__u64 raise;	    /* how far shares may be raised: sixteenths of a doubling, at most 32 */
-	__u64 unused2[4];
+	__u64 filters;	    /* the filters in force: their place in `filters` and 1; 0: none */
+	__u64 unused2[3];
+};
+
+/*
+ * Filters: what is not wanted, whatever the budget. There are at most 32, each a bit,
+ * the first in order the lowest; a set has the lower or the upper half of the word, so
+ * that the next can be prepared beside the one in force. An event matches one when it has, of everything that
+ * the filter asks for, one of the values named. What an event matches is the
+ * conjunction of one word for each thing asked for, so that neither the number of
+ * filters nor that of values makes an event slower.
+ */
+enum filter_ask {
+	ASK_CGROUP = 0,
+	ASK_COMM = 1,
+	ASK_PEER = 2, /* the address of a connection's other end */
+	/* the following by number */
+	ASK_PID = 3,
+	ASK_UID = 4,
+	ASK_PORT = 5, /* of either end */
+	ASK_ERROR = 6,
+	ASK_SYSCALL = 7,
+	ASKS = 8,
+};
+
+/* The calls whose exits tell events: numbers of our own, the same on every machine. */
+enum call {
+	CALL_OPEN = 1,
+	CALL_OPENAT = 2,
+	CALL_OPENAT2 = 3,
+	CALL_CREAT = 4,
+	CALL_CONNECT = 5,
+	CALL_ACCEPT = 6,
+	CALL_ACCEPT4 = 7,
+};
+
+enum { FILTERS = 64, QUICK_FILTERS = 8192 }; /* bits; numbers of quick ones, half of them a set's */
+
+struct filters {
+	__u64 kinds[32]; /* filters that look at the kind */
+	__u64 without[ASKS]; /* those that do not ask for it */
+	__u64 drop;	 /* what matches is filtered */
+	__u64 keep;	 /* what matches is filtered by none after it */
+	__u64 only;	 /* what does not match is filtered */
+	__u64 asks;	 /* for which of enum filter_ask any filter asks, a bit each */
+};
+
+/* A value that filters name. */
+struct filter_value {
+	__u64 filters;
+	__u32 quick; /* the number, from 1, of one that asks for this value alone, and
+		      * drops; after all others */
+	__u32 reserved;
+};
+
+struct filter_number {
+	__u32 ask;
+	__u32 value;
+};
+
+struct filter_prefix {
+	__u32 bits;
+	__u8 address[16]; /* IPv4 as ::ffff:0:0/96 */
 };
 
 /* What a ring's reader is doing, which decides whether a record wakes it. */

@@ -26,13 +26,13 @@ static __always_inline int changed(struct cgroup *cgroup, const char *path, __u1
 	__u32 slot = kind == EVENT_CGROUP_REMOVE;
 	struct task_struct *t = bpf_get_current_task_btf();
 	struct cgroup_record *r;
+	struct subject nobody = {}; /* not filtered by process: the tracer makes cgroups too */
 	struct decision d;
 	long n;
 
 	if (cgroup->root->hierarchy_id)
 		return 0;
-	/* not filtered by process: the tracer makes cgroups too */
-	if (!decide(&d, kind, PRIORITY_CRITICAL, 0, 0, NULL))
+	if (!decide(&d, kind, PRIORITY_CRITICAL, 0, &nobody))
 		return 0;
 	r = bpf_map_lookup_elem(&cgroup_scratch, &slot);
 	if (!r) {
@@ -94,6 +94,10 @@ struct abi {
 	struct cgroup_state cgroup_state;
 	struct group_rows group;
 	struct valve valve;
+	struct filters filters;
+	struct filter_value filter_value;
+	struct filter_number filter_number;
+	struct filter_prefix filter_prefix;
 	struct reader_state reader;
 	enum event_kind kind;
 	enum event_priority priority;
@@ -101,6 +105,7 @@ struct abi {
 	enum reader_mode mode;
 	enum fault fault;
 	enum row_flag row_flag;
+	enum filter_ask filter_ask;
 };
 
 struct {

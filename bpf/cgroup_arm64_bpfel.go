@@ -21,6 +21,11 @@ const (
 	CgroupMapCgroupStates     = "cgroup_states"
 	CgroupMapCgroupStatesById = "cgroup_states_by_id"
 	CgroupMapFaults           = "faults"
+	CgroupMapFilterComms      = "filter_comms"
+	CgroupMapFilterHits       = "filter_hits"
+	CgroupMapFilterNumbers    = "filter_numbers"
+	CgroupMapFilterPeers      = "filter_peers"
+	CgroupMapFilters          = "filters"
 	CgroupMapGroups           = "groups"
 	CgroupMapPolicy           = "policy"
 	CgroupMapReaders          = "readers"
@@ -92,6 +97,11 @@ type CgroupMapSpecs struct {
 	CgroupStates     *ebpf.MapSpec `ebpf:"cgroup_states"`
 	CgroupStatesById *ebpf.MapSpec `ebpf:"cgroup_states_by_id"`
 	Faults           *ebpf.MapSpec `ebpf:"faults"`
+	FilterComms      *ebpf.MapSpec `ebpf:"filter_comms"`
+	FilterHits       *ebpf.MapSpec `ebpf:"filter_hits"`
+	FilterNumbers    *ebpf.MapSpec `ebpf:"filter_numbers"`
+	FilterPeers      *ebpf.MapSpec `ebpf:"filter_peers"`
+	Filters          *ebpf.MapSpec `ebpf:"filters"`
 	Groups           *ebpf.MapSpec `ebpf:"groups"`
 	Policy           *ebpf.MapSpec `ebpf:"policy"`
 	Readers          *ebpf.MapSpec `ebpf:"readers"`
@@ -135,6 +145,11 @@ type CgroupMaps struct {
 	CgroupStates     *ebpf.Map `ebpf:"cgroup_states"`
 	CgroupStatesById *ebpf.Map `ebpf:"cgroup_states_by_id"`
 	Faults           *ebpf.Map `ebpf:"faults"`
+	FilterComms      *ebpf.Map `ebpf:"filter_comms"`
+	FilterHits       *ebpf.Map `ebpf:"filter_hits"`
+	FilterNumbers    *ebpf.Map `ebpf:"filter_numbers"`
+	FilterPeers      *ebpf.Map `ebpf:"filter_peers"`
+	Filters          *ebpf.Map `ebpf:"filters"`
 	Groups           *ebpf.Map `ebpf:"groups"`
 	Policy           *ebpf.Map `ebpf:"policy"`
 	Readers          *ebpf.Map `ebpf:"readers"`
@@ -149,6 +164,11 @@ func (m *CgroupMaps) Close() error {
 		m.CgroupStates,
 		m.CgroupStatesById,
 		m.Faults,
+		m.FilterComms,
+		m.FilterHits,
+		m.FilterNumbers,
+		m.FilterPeers,
+		m.Filters,
 		m.Groups,
 		m.Policy,
 		m.Readers,

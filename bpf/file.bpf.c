@@ -24,9 +24,13 @@ struct {
 	__type(value, struct open_record);
 } open_scratch SEC(".maps");
 
-static __always_inline int opened(struct syscall_exit *ctx, struct task_struct *t,
+static __always_inline int opened(struct syscall_exit *ctx, struct task_struct *t, __u32 call,
 				  int dirfd, const void *path, __u32 flags)
 {
+	struct subject s = {
+		.pid = t->tgid, .cgroup = cgroup_of(t), .task = t, .syscall = call,
+		.error = ctx->ret < 0 ? -ctx->ret : 0,
+	};
 	struct open_record *r;
 	struct decision d;
 	__u32 zero = 0;
@@ -36,7 +40,7 @@ static __always_inline int opened(struct syscall_exit *ctx, struct task_struct *
 	/* interrupted: the call begins again and is told then */
 	if (ctx->ret <= -ERESTARTSYS && ctx->ret >= -ERESTART_RESTARTBLOCK)
 		return 0;
-	if (!decide(&d, EVENT_FILE_OPEN, priority, t->tgid, 0, cgroup_of(t)))
+	if (!decide(&d, EVENT_FILE_OPEN, priority, 0, &s))
 		return 0;
 	r = bpf_map_lookup_elem(&open_scratch, &zero);
 	if (!r) {
@@ -80,7 +84,7 @@ int file_openat(struct syscall_exit *ctx)
 	struct task_struct *t = bpf_get_current_task_btf();
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(t);
 
-	return opened(ctx, t, ARG0(regs), (void *)ARG1(regs), ARG2(regs));
+	return opened(ctx, t, CALL_OPENAT, ARG0(regs), (void *)ARG1(regs), ARG2(regs));
 }
 
 SEC("tracepoint/syscalls/sys_exit_openat2")
@@ -91,7 +95,7 @@ int file_openat2(struct syscall_exit *ctx)
 	__u64 flags = 0;
 
 	bpf_probe_read_user(&flags, sizeof(flags), (void *)ARG2(regs));
-	return opened(ctx, t, ARG0(regs), (void *)ARG1(regs), flags);
+	return opened(ctx, t, CALL_OPENAT2, ARG0(regs), (void *)ARG1(regs), flags);
 }
 
 /* open and creat are system calls of their own on amd64 only. */
@@ -102,7 +106,7 @@ int file_open(struct syscall_exit *ctx)
 	struct task_struct *t = bpf_get_current_task_btf();
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(t);
 
-	return opened(ctx, t, AT_FDCWD, (void *)ARG0(regs), ARG1(regs));
+	return opened(ctx, t, CALL_OPEN, AT_FDCWD, (void *)ARG0(regs), ARG1(regs));
 }
 
 SEC("tracepoint/syscalls/sys_exit_creat")
@@ -111,6 +115,6 @@ int file_creat(struct syscall_exit *ctx)
 	struct task_struct *t = bpf_get_current_task_btf();
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(t);
 
-	return opened(ctx, t, AT_FDCWD, (void *)ARG0(regs), O_CREAT_WRONLY_TRUNC);
+	return opened(ctx, t, CALL_CREAT, AT_FDCWD, (void *)ARG0(regs), O_CREAT_WRONLY_TRUNC);
 }
 #endif

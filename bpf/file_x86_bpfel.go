@@ -19,6 +19,11 @@ const (
 	FileMapCgroupStates     = "cgroup_states"
 	FileMapCgroupStatesById = "cgroup_states_by_id"
 	FileMapFaults           = "faults"
+	FileMapFilterComms      = "filter_comms"
+	FileMapFilterHits       = "filter_hits"
+	FileMapFilterNumbers    = "filter_numbers"
+	FileMapFilterPeers      = "filter_peers"
+	FileMapFilters          = "filters"
 	FileMapGroups           = "groups"
 	FileMapOpenScratch      = "open_scratch"
 	FileMapPolicy           = "policy"
@@ -91,6 +96,11 @@ type FileMapSpecs struct {
 	CgroupStates     *ebpf.MapSpec `ebpf:"cgroup_states"`
 	CgroupStatesById *ebpf.MapSpec `ebpf:"cgroup_states_by_id"`
 	Faults           *ebpf.MapSpec `ebpf:"faults"`
+	FilterComms      *ebpf.MapSpec `ebpf:"filter_comms"`
+	FilterHits       *ebpf.MapSpec `ebpf:"filter_hits"`
+	FilterNumbers    *ebpf.MapSpec `ebpf:"filter_numbers"`
+	FilterPeers      *ebpf.MapSpec `ebpf:"filter_peers"`
+	Filters          *ebpf.MapSpec `ebpf:"filters"`
 	Groups           *ebpf.MapSpec `ebpf:"groups"`
 	OpenScratch      *ebpf.MapSpec `ebpf:"open_scratch"`
 	Policy           *ebpf.MapSpec `ebpf:"policy"`
@@ -133,6 +143,11 @@ type FileMaps struct {
 	CgroupStates     *ebpf.Map `ebpf:"cgroup_states"`
 	CgroupStatesById *ebpf.Map `ebpf:"cgroup_states_by_id"`
 	Faults           *ebpf.Map `ebpf:"faults"`
+	FilterComms      *ebpf.Map `ebpf:"filter_comms"`
+	FilterHits       *ebpf.Map `ebpf:"filter_hits"`
+	FilterNumbers    *ebpf.Map `ebpf:"filter_numbers"`
+	FilterPeers      *ebpf.Map `ebpf:"filter_peers"`
+	Filters          *ebpf.Map `ebpf:"filters"`
 	Groups           *ebpf.Map `ebpf:"groups"`
 	OpenScratch      *ebpf.Map `ebpf:"open_scratch"`
 	Policy           *ebpf.Map `ebpf:"policy"`
@@ -146,6 +161,11 @@ func (m *FileMaps) Close() error {
 		m.CgroupStates,
 		m.CgroupStatesById,
 		m.Faults,
+		m.FilterComms,
+		m.FilterHits,
+		m.FilterNumbers,
+		m.FilterPeers,
+		m.Filters,
 		m.Groups,
 		m.OpenScratch,
 		m.Policy,

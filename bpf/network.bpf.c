@@ -18,6 +18,28 @@
  */
 #include "network.h"
 
+/* decide_state decides about an event of a socket whose owner is known from its life. */
+static __always_inline bool decide_state(struct decision *d, __u16 kind, __u8 priority, struct sock *sk,
+					 struct connection *c, const struct owner *owner, __s32 error)
+{
+	struct subject s = {
+		.pid = owner->pid, .cgroup = sk->sk_cgrp_data.cgroup, .owner = owner, .sk = sk, .error = error,
+	};
+
+	return decide(d, kind, priority, draw_socket(c->cookie), &s);
+}
+
+/* decide_call decides about an event that the exit of a call tells. */
+static __always_inline bool decide_call(struct decision *d, __u16 kind, __u8 priority, struct sock *sk,
+					__u64 cookie, struct task_struct *t, __u32 call, __s32 error)
+{
+	struct subject s = {
+		.pid = t->tgid, .cgroup = cgroup_of(t), .task = t, .sk = sk, .syscall = call, .error = error,
+	};
+
+	return decide(d, kind, priority, cookie ? draw_socket(cookie) : 0, &s);
+}
+
 /* state_event emits an event of a socket whose owner is known from its life. */
 static __always_inline struct network_record *
 state_event(struct decision *d, struct sock *sk, struct connection *c, void **ring, __u32 *index)
@@ -75,8 +97,7 @@ static __always_inline void listens(struct sock *sk)
 	c = bpf_sk_storage_get(&connections, sk, 0, 0);
 	if (!c)
 		return;
-	if (!decide(&d, EVENT_NETWORK_LISTEN, PRIORITY_INFO, c->owner.pid, draw_socket(c->cookie),
-		    sk->sk_cgrp_data.cgroup))
+	if (!decide_state(&d, EVENT_NETWORK_LISTEN, PRIORITY_INFO, sk, c, &c->owner, 0))
 		return;
 	r = state_event(&d, sk, c, &ring, &index);
 	if (!r)
@@ -105,8 +126,7 @@ static __always_inline void connected(struct sock *sk)
 	bpf_map_delete_elem(&connects, &c->cookie);
 	began = c->since_ns;
 	c->since_ns = bpf_ktime_get_ns();
-	if (!decide(&d, EVENT_NETWORK_CONNECT, PRIORITY_INFO, c->owner.pid, draw_socket(c->cookie),
-		    sk->sk_cgrp_data.cgroup))
+	if (!decide_state(&d, EVENT_NETWORK_CONNECT, PRIORITY_INFO, sk, c, &c->owner, 0))
 		return;
 	r = state_event(&d, sk, c, &ring, &index);
 	if (!r)
@@ -156,8 +176,7 @@ static __always_inline void connect_failed(struct sock *sk)
 		if (bpf_map_update_elem(&connects, &c->cookie, &older, BPF_ANY))
 			fault(FAULT_CONNECTS);
 	}
-	if (!decide(&d, EVENT_NETWORK_CONNECT_FAILED, PRIORITY_ERROR, c->owner.pid,
-		    draw_socket(c->cookie), sk->sk_cgrp_data.cgroup))
+	if (!decide_state(&d, EVENT_NETWORK_CONNECT_FAILED, PRIORITY_ERROR, sk, c, &c->owner, error))
 		return;
 	r = state_event(&d, sk, c, &ring, &index);
 	if (!r)
@@ -205,7 +224,7 @@ static __always_inline void closed(struct sock *sk)
 	int error = sk->sk_err;
 	__u64 sent;
 	void *ring;
-	__u32 index, pid;
+	__u32 index;
 
 	c = bpf_sk_storage_get(&connections, sk, 0, 0);
 	if (!c) {
@@ -217,14 +236,10 @@ static __always_inline void closed(struct sock *sk)
 		c->cookie = bpf_get_socket_cookie(sk);
 		c->since_ns = 0;
 	}
-	pid = c->owner.pid;
-	if (c->role != ROLE_CLIENT) {
+	if (c->role != ROLE_CLIENT)
 		taker = bpf_map_lookup_elem(&accepted, &c->cookie);
-		if (taker)
-			pid = taker->pid;
-	}
-	if (!decide(&d, EVENT_NETWORK_CLOSE, error ? PRIORITY_WARNING : PRIORITY_INFO, pid,
-		    draw_socket(c->cookie), sk->sk_cgrp_data.cgroup))
+	if (!decide_state(&d, EVENT_NETWORK_CLOSE, error ? PRIORITY_WARNING : PRIORITY_INFO, sk, c,
+			  taker ? taker : &c->owner, error))
 		goto forget;
 	r = state_event(&d, sk, c, &ring, &index);
 	if (!r)
@@ -328,7 +343,7 @@ static __always_inline __u64 cookie_of(struct sock *sk)
 	return cookie;
 }
 
-static __always_inline int accept_returns(struct syscall_exit *ctx)
+static __always_inline int accept_returns(struct syscall_exit *ctx, __u32 call)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
 	struct network_record *r;
@@ -355,8 +370,7 @@ static __always_inline int accept_returns(struct syscall_exit *ctx)
 		if (state == TCP_CLOSE)
 			bpf_map_delete_elem(&accepted, &cookie);
 	}
-	if (!decide(&d, EVENT_NETWORK_ACCEPT, PRIORITY_INFO, owner.pid,
-		    cookie ? draw_socket(cookie) : 0, cgroup_of(t)))
+	if (!decide_call(&d, EVENT_NETWORK_ACCEPT, PRIORITY_INFO, sk, cookie, t, call, 0))
 		return 0;
 	r = reserve(&d, struct network_record, ring, index);
 	if (!r)
@@ -371,13 +385,13 @@ static __always_inline int accept_returns(struct syscall_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_accept")
 int network_accept(struct syscall_exit *ctx)
 {
-	return accept_returns(ctx);
+	return accept_returns(ctx, CALL_ACCEPT);
 }
 
 SEC("tracepoint/syscalls/sys_exit_accept4")
 int network_accept4(struct syscall_exit *ctx)
 {
-	return accept_returns(ctx);
+	return accept_returns(ctx, CALL_ACCEPT4);
 }
 
 struct address { /* of a connect: sockaddr_in and sockaddr_in6 */
@@ -431,8 +445,7 @@ int network_connect_exit(struct syscall_exit *ctx)
 			return 0;
 	}
 	fill_owner(&owner, t);
-	if (!decide(&d, EVENT_NETWORK_CONNECT_FAILED, PRIORITY_ERROR, owner.pid,
-		    cookie ? draw_socket(cookie) : 0, cgroup_of(t)))
+	if (!decide_call(&d, EVENT_NETWORK_CONNECT_FAILED, PRIORITY_ERROR, sk, cookie, t, CALL_CONNECT, -ctx->ret))
 		return 0;
 	r = reserve(&d, struct network_record, ring, index);
 	if (!r)

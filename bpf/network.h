@@ -12,12 +12,6 @@ enum { AF_INET = 2, AF_INET6 = 10, IPPROTO_TCP = 6 };
 enum { EINTR = 4, EALREADY = 114, EINPROGRESS = 115, EISCONN = 106, ERESTARTSYS = 512 };
 enum role { ROLE_NONE = 0, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER };
 
-struct owner {
-	__u64 start_ns;
-	__u32 pid, tid, ns_pid, ns_tid, uid, euid, pidns, mntns, parent_pid, reserved;
-	char comm[16];
-};
-
 struct connection {
 	struct owner owner;
 	__u64 since_ns; /* SYN_SENT, then ESTABLISHED */

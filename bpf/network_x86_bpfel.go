@@ -22,6 +22,11 @@ const (
 	NetworkMapConnections         = "connections"
 	NetworkMapConnects            = "connects"
 	NetworkMapFaults              = "faults"
+	NetworkMapFilterComms         = "filter_comms"
+	NetworkMapFilterHits          = "filter_hits"
+	NetworkMapFilterNumbers       = "filter_numbers"
+	NetworkMapFilterPeers         = "filter_peers"
+	NetworkMapFilters             = "filters"
 	NetworkMapGroups              = "groups"
 	NetworkMapPolicy              = "policy"
 	NetworkMapReaders             = "readers"
@@ -96,6 +101,11 @@ type NetworkMapSpecs struct {
 	Connections      *ebpf.MapSpec `ebpf:"connections"`
 	Connects         *ebpf.MapSpec `ebpf:"connects"`
 	Faults           *ebpf.MapSpec `ebpf:"faults"`
+	FilterComms      *ebpf.MapSpec `ebpf:"filter_comms"`
+	FilterHits       *ebpf.MapSpec `ebpf:"filter_hits"`
+	FilterNumbers    *ebpf.MapSpec `ebpf:"filter_numbers"`
+	FilterPeers      *ebpf.MapSpec `ebpf:"filter_peers"`
+	Filters          *ebpf.MapSpec `ebpf:"filters"`
 	Groups           *ebpf.MapSpec `ebpf:"groups"`
 	Policy           *ebpf.MapSpec `ebpf:"policy"`
 	Readers          *ebpf.MapSpec `ebpf:"readers"`
@@ -140,6 +150,11 @@ type NetworkMaps struct {
 	Connections      *ebpf.Map `ebpf:"connections"`
 	Connects         *ebpf.Map `ebpf:"connects"`
 	Faults           *ebpf.Map `ebpf:"faults"`
+	FilterComms      *ebpf.Map `ebpf:"filter_comms"`
+	FilterHits       *ebpf.Map `ebpf:"filter_hits"`
+	FilterNumbers    *ebpf.Map `ebpf:"filter_numbers"`
+	FilterPeers      *ebpf.Map `ebpf:"filter_peers"`
+	Filters          *ebpf.Map `ebpf:"filters"`
 	Groups           *ebpf.Map `ebpf:"groups"`
 	Policy           *ebpf.Map `ebpf:"policy"`
 	Readers          *ebpf.Map `ebpf:"readers"`
@@ -155,6 +170,11 @@ func (m *NetworkMaps) Close() error {
 		m.Connections,
 		m.Connects,
 		m.Faults,
+		m.FilterComms,
+		m.FilterHits,
+		m.FilterNumbers,
+		m.FilterPeers,
+		m.Filters,
 		m.Groups,
 		m.Policy,
 		m.Readers,

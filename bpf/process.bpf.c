@@ -36,6 +36,7 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 		struct event_header header;
 		struct event_fork fork;
 	} *r;
+	struct subject s = { .pid = parent->tgid, .cgroup = cgroup_of(child), .task = child };
 	struct decision d;
 	struct task_ids ids;
 	void *ring;
@@ -43,8 +44,7 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 
 	if (child->pid != child->tgid) /* a thread */
 		return 0;
-	if (!decide(&d, EVENT_PROCESS_FORK, PRIORITY_DEBUG, parent->tgid, draw_process(child),
-		    cgroup_of(child)))
+	if (!decide(&d, EVENT_PROCESS_FORK, PRIORITY_DEBUG, draw_process(child), &s))
 		return 0;
 	r = reserve(&d, typeof(*r), ring, index);
 	if (!r)
@@ -117,14 +117,14 @@ static __always_inline __u32 walk_path(struct file *file, char *bytes, __u32 *fl
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
+	struct subject s = { .pid = task->tgid, .cgroup = cgroup_of(task), .task = task };
 	struct exec_record *r;
 	struct decision d;
 	__u32 zero = 0, path, args, *exec_args;
 	__u64 start, length;
 	__u32 flags = 0;
 
-	if (!decide(&d, EVENT_PROCESS_EXEC, PRIORITY_INFO, task->tgid,
-		    draw_process(task->group_leader), cgroup_of(task)))
+	if (!decide(&d, EVENT_PROCESS_EXEC, PRIORITY_INFO, draw_process(task->group_leader), &s))
 		return 0;
 	r = bpf_map_lookup_elem(&exec_scratch, &zero);
 	if (!r) {
@@ -183,6 +183,9 @@ static __always_inline int exited(struct task_struct *task)
 		struct event_header header;
 		struct event_exit exit;
 	} *r;
+	struct subject s = {
+		.pid = task->tgid, .cgroup = cgroup_of(task), .task = task->group_leader,
+	};
 	struct decision d;
 	__u32 code = task->exit_code, signal, index;
 	__u8 priority = PRIORITY_INFO;
@@ -195,8 +198,7 @@ static __always_inline int exited(struct task_struct *task)
 		priority = PRIORITY_CRITICAL;
 	else if (code)
 		priority = PRIORITY_ERROR;
-	if (!decide(&d, EVENT_PROCESS_EXIT, priority, task->tgid,
-		    draw_process(task->group_leader), cgroup_of(task)))
+	if (!decide(&d, EVENT_PROCESS_EXIT, priority, draw_process(task->group_leader), &s))
 		return 0;
 	r = reserve(&d, typeof(*r), ring, index);
 	if (!r)

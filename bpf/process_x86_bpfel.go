@@ -22,6 +22,11 @@ const (
 	ProcessMapExecScratch        = "exec_scratch"
 	ProcessMapExitTold           = "exit_told"
 	ProcessMapFaults             = "faults"
+	ProcessMapFilterComms        = "filter_comms"
+	ProcessMapFilterHits         = "filter_hits"
+	ProcessMapFilterNumbers      = "filter_numbers"
+	ProcessMapFilterPeers        = "filter_peers"
+	ProcessMapFilters            = "filters"
 	ProcessMapGroups             = "groups"
 	ProcessMapPolicy             = "policy"
 	ProcessMapReaders            = "readers"
@@ -96,6 +101,11 @@ type ProcessMapSpecs struct {
 	ExecScratch      *ebpf.MapSpec `ebpf:"exec_scratch"`
 	ExitTold         *ebpf.MapSpec `ebpf:"exit_told"`
 	Faults           *ebpf.MapSpec `ebpf:"faults"`
+	FilterComms      *ebpf.MapSpec `ebpf:"filter_comms"`
+	FilterHits       *ebpf.MapSpec `ebpf:"filter_hits"`
+	FilterNumbers    *ebpf.MapSpec `ebpf:"filter_numbers"`
+	FilterPeers      *ebpf.MapSpec `ebpf:"filter_peers"`
+	Filters          *ebpf.MapSpec `ebpf:"filters"`
 	Groups           *ebpf.MapSpec `ebpf:"groups"`
 	Policy           *ebpf.MapSpec `ebpf:"policy"`
 	Readers          *ebpf.MapSpec `ebpf:"readers"`
@@ -140,6 +150,11 @@ type ProcessMaps struct {
 	ExecScratch      *ebpf.Map `ebpf:"exec_scratch"`
 	ExitTold         *ebpf.Map `ebpf:"exit_told"`
 	Faults           *ebpf.Map `ebpf:"faults"`
+	FilterComms      *ebpf.Map `ebpf:"filter_comms"`
+	FilterHits       *ebpf.Map `ebpf:"filter_hits"`
+	FilterNumbers    *ebpf.Map `ebpf:"filter_numbers"`
+	FilterPeers      *ebpf.Map `ebpf:"filter_peers"`
+	Filters          *ebpf.Map `ebpf:"filters"`
 	Groups           *ebpf.Map `ebpf:"groups"`
 	Policy           *ebpf.Map `ebpf:"policy"`
 	Readers          *ebpf.Map `ebpf:"readers"`
@@ -155,6 +170,11 @@ func (m *ProcessMaps) Close() error {
 		m.ExecScratch,
 		m.ExitTold,
 		m.Faults,
+		m.FilterComms,
+		m.FilterHits,
+		m.FilterNumbers,
+		m.FilterPeers,
+		m.Filters,
 		m.Groups,
 		m.Policy,
 		m.Readers,

@@ -133,6 +133,8 @@ struct decision {
 	__u8 priority;
 };
 
+#include "filter.h"
+
 static __always_inline struct cgroup_state *state_of(struct cgroup *cgroup)
 {
 	struct cgroup_state none = {}, *c;
@@ -158,19 +160,18 @@ static __always_inline struct cgroup_state *state_of(struct cgroup *cgroup)
 
 /*
  * decide charges one event to its row and tells whether to keep it. number is
- * the lifecycle's draw, or 0 for a fresh one; cgroup is whose event it is, NULL for
- * one that is outside of every group. The threshold and the generation are those of
- * the row the event was charged to: the table's pointer is taken once. Counters are
- * atomic because a program in a soft interrupt may charge the same row on the same
- * CPU.
+ * the lifecycle's draw, or 0 for a fresh one; s says whose event it is. The threshold
+ * and the generation are those of the row the event was charged to: the table's pointer
+ * is taken once. Counters are atomic because a program in a soft interrupt may charge
+ * the same row on the same CPU.
  */
-static __always_inline bool decide(struct decision *d, __u16 kind, __u8 priority,
-				   __u32 tgid, __u64 number, struct cgroup *cgroup)
+static __always_inline bool decide(struct decision *d, __u16 kind, __u8 priority, __u64 number,
+				   const struct subject *s)
 {
 	__u32 zero = 0, class = kind * PRIORITIES + priority, index = class, group;
 	void *table = bpf_map_lookup_elem(&policy, &zero);
 	struct valve *v = bpf_map_lookup_elem(&valve, &zero);
-	struct cgroup_state *c = state_of(cgroup);
+	struct cgroup_state *c = state_of(s->cgroup);
 	struct policy_row *row;
 
 	if (!table || !v) {
@@ -189,7 +190,7 @@ static __always_inline bool decide(struct decision *d, __u16 kind, __u8 priority
 		return false;
 	}
 	__sync_fetch_and_add(&row->seen, 1);
-	if (tgid == self_tgid) {
+	if (s->pid == self_tgid || filtered(v, c, kind, s)) {
 		__sync_fetch_and_add(&row->filtered, 1);
 		return false;
 	}

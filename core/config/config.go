@@ -12,6 +12,7 @@ type Config struct {
 	Attribution Attribution
 	Load        Load
 	Budget      Budget
+	Filters     []Filter   // in order
 	Auto        *Auto      // nil: only discoverers that the file names run
 	Resources   *Resources // nil: what containers use is read only when somebody asks
 	Exporters   Exporters

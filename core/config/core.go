@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,7 +26,10 @@ const (
 // coreBlock is a block that is the core's own: probe "process", api, ...
 type coreBlock struct {
 	word  string
-	label string // "": the block takes none
+	label string // "": the block takes none, but for ...
+	// named gives the set of a block that takes a name of the operator's choice, of which
+	// there may be several.
+	named func(name string) func(c *Config, raw []byte) (diag.Diagnostics, error)
 	// always: the block counts, with its defaults, when the file has none.
 	always bool
 	schema schema.Block
@@ -148,6 +152,7 @@ func coreBlocks() []coreBlock {
 			}},
 			set: place(fresh(func(c *Config) **Resources { return &c.Resources }), nil),
 		},
+		{word: "filter", schema: filterSchema(), named: namedFilter},
 		{
 			word: "exporter", label: "json",
 			schema: schema.Block{Attributes: []schema.Attribute{
@@ -180,6 +185,23 @@ func coreBlocks() []coreBlock {
 			}},
 			set: place(func(c *Config) *Log { return &c.Log }, nil),
 		},
+	}
+}
+
+// namedFilter adds a filter to those before it.
+func namedFilter(name string) func(*Config, []byte) (diag.Diagnostics, error) {
+	return func(c *Config, raw []byte) (diag.Diagnostics, error) {
+		if !filterName.MatchString(name) {
+			return diag.Diagnostics{diag.Errorf(nil, "Malformed name", "%q can't name a filter: a name has letters, digits, \".\", \"_\" and \"-\", begins with a letter or a digit, and has at most 64.", name)}, nil
+		}
+		if len(c.Filters) == maxFilters {
+			return diag.Diagnostics{diag.Errorf(nil, "Too many filters", "There can be %d filters; each may name thousands of values.", maxFilters)}, nil
+		}
+		f := Filter{Name: name}
+		ds, err := place(func(*Config) *Filter { return &f }, checkFilter)(c, raw)
+		// The lists of another one would be appended to.
+		c.Filters = append(slices.Clone(c.Filters), f)
+		return ds, err
 	}
 }
 

@@ -71,7 +71,7 @@ func schemas() map[string]schema.Block {
 				rate("rate", nil),
 			}}}},
 		},
-		`sampler "fixed"`: {Attributes: []schema.Attribute{rate("rate", nil)}},
+		`sampler "fixed"`:    {Attributes: []schema.Attribute{rate("rate", nil)}},
 		`sampler "adaptive"`: {Attributes: []schema.Attribute{rate("min_rate", 0.0)}},
 		// What no shipped plugin has.
 		`mesh "vault"`: {

@@ -127,8 +127,16 @@ func (r *reader) read() {
 		if len(b.Labels) > 0 {
 			label = b.Labels[0]
 		}
-		i := slices.IndexFunc(core, func(c coreBlock) bool { return c.word == b.Type && c.label == label })
+		i := slices.IndexFunc(core, func(c coreBlock) bool {
+			return c.word == b.Type && (c.label == label || c.named != nil)
+		})
 		switch {
+		case i >= 0 && core[i].named != nil:
+			one := core[i]
+			one.label, one.set = label, one.named(label)
+			if r.once(one.title(), labelRange(b)) {
+				r.core(&one, b.Body, b.DefRange)
+			}
 		case i >= 0:
 			if r.once(core[i].title(), labelRange(b)) {
 				r.core(&core[i], b.Body, b.DefRange)
@@ -159,7 +167,7 @@ func rootSchema(core []coreBlock) *hcl.BodySchema {
 		s.Blocks = append(s.Blocks, h)
 	}
 	for i := range core {
-		add(core[i].word, core[i].label != "")
+		add(core[i].word, core[i].label != "" || core[i].named != nil)
 	}
 	for _, k := range PluginKinds() {
 		add(string(k), true)
@@ -177,6 +185,9 @@ func explainLabel(d *hcl.Diagnostic, core []coreBlock, want *hcl.BodySchema) *hc
 		case missing && len(names) > 0:
 			d.Summary = "Missing name for " + word
 			d.Detail = fmt.Sprintf("A %s block has a name; the names are %s. Write %s %q {}.", word, quotedList(names), word, names[0])
+		case missing && slices.ContainsFunc(core, func(c coreBlock) bool { return c.word == word && c.named != nil }):
+			d.Summary = "Missing name for " + word
+			d.Detail = fmt.Sprintf("A %s block has a name, of your choice. Write %s \"NAME\" {}.", word, word)
 		case missing:
 			d.Summary = "Missing name for " + word
 			d.Detail = fmt.Sprintf("A %s block has a name, that of the plugin. Write %s \"NAME\" {}.", word, word)

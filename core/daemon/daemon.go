@@ -25,6 +25,7 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/core/api"
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/exporter"
+	"github.com/ebpf-tracer/ebpf-tracer/core/filter"
 	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
 	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
 	"github.com/ebpf-tracer/ebpf-tracer/core/load"
@@ -71,6 +72,7 @@ type daemon struct {
 	pipeline  *pipeline.Pipeline
 	governor  *load.Governor
 	tally     *load.Tally
+	filters   *filter.Table
 	outputs   outputs
 	live      *exporter.Live // one of them
 	clock     *exporter.Clock
@@ -240,7 +242,12 @@ func (d *daemon) start(ctx context.Context) error {
 		Kernel: d.kernel, Sampler: d.sampler(), Budget: budgetOf(d.config.Budget), Tally: d.tally,
 		Queues: d.queues, Ring: d.kernel.RingFill, Monitor: d.monitor(), Log: d.log,
 	})
+	d.filters = filter.New(d.kernel, d.inventory, d.log)
+	if err := d.filters.Set(filter.Config, filterRules(d.config.Filters)); err != nil {
+		return err
+	}
 	d.goes(func() { d.inventory.Run(ctx) })
+	d.goes(func() { d.filters.Run(ctx) })
 	d.goes(func() { d.namespaces.Run(ctx) })
 	d.goes(func() { d.governor.Run(ctx) })
 	d.goes(func() { d.keepScanning(ctx) })

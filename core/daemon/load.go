@@ -36,7 +36,7 @@ func (d *daemon) monitor() *monitor.Monitor {
 	return monitor.New(o)
 }
 
-// counter counts released events by the group of their cgroup: its container, or else
+// counter counts released events, and those by the group of their cgroup: its container, or else
 // the cgroup itself.
 type counter struct {
 	tally     *load.Tally
@@ -45,7 +45,7 @@ type counter struct {
 
 // Export counts one event.
 func (c counter) Export(e *event.Event, a pipeline.Attribution) {
-	if e.CgroupID == 0 || e.Kind.Internal() || e.Kind.Injected() {
+	if e.Kind.Internal() || e.Kind.Injected() {
 		return
 	}
 	c.tally.Add(e.CgroupID, e.Kind, e.Priority, e.Weight(), func() string {

@@ -24,6 +24,8 @@ type Plan struct {
 	Locked     bool          `json:"locked"`
 	Probes     []ProbePlan   `json:"probes"`
 	Resources  *ResourcePlan `json:"resources,omitempty"` // nil: the configuration has none
+	Budget     BudgetPlan    `json:"budget"`
+	Filters    []FilterPlan  `json:"filters,omitempty"`
 	Plugins    []PluginPlan  `json:"plugins"`
 	// Auto is what discoverer "auto" looks for; nil: the file has none. Those that it
 	// would start now are among Plugins too.
@@ -109,6 +111,8 @@ func MakePlan(ctx context.Context, o Options) (_ *Plan, err error) {
 	if p.Resources, err = planResources(file.Config); err != nil {
 		return nil, err
 	}
+	p.Budget = BudgetPlan{EventsPerSecond: file.Config.Budget.EventsPerSecond, Reserved: file.Config.Budget.EventsPerSecond * file.Config.Budget.Reserve}
+	p.Filters = planFilters(file.Config)
 	d := &daemon{options: o, config: file.Config}
 	for _, x := range plugins {
 		one, err := planPlugin(ctx, host, d.spec(x), x)

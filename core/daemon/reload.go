@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/core/filter"
 	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -143,6 +144,13 @@ func (r *reload) takeSettings(next config.Config) {
 	if !slices.Equal(next.Plugins.Dirs, r.applied.Plugins.Dirs) {
 		r.applied.Plugins = next.Plugins // they have been searched already
 		r.tell("plugins", changed, "", nil)
+	}
+	if !reflect.DeepEqual(next.Filters, r.applied.Filters) {
+		err := r.filters.Set(filter.Config, filterRules(next.Filters))
+		if err == nil {
+			r.applied.Filters = next.Filters
+		}
+		r.tell("filters", changed, "", err)
 	}
 	if next.Budget != r.applied.Budget {
 		r.applied.Budget = next.Budget

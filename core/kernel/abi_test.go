@@ -39,6 +39,10 @@ func TestStructsOfMapsAreThoseOfTheHeader(t *testing.T) {
 		{"policy_row", probes, policyRow{}, nil},
 		{"cgroup_state", probes, cgroupState{}, nil},
 		{"valve", probes, valveWords{}, map[string]bool{"unused": true, "unused2": true}},
+		{"filters", probes, filterSet{}, nil},
+		{"filter_value", probes, filterValue{}, nil},
+		{"filter_number", probes, Number{}, nil},
+		{"filter_prefix", probes, filterPrefix{}, nil},
 		{"trial", simulator, Trial{}, nil},
 	} {
 		var theirs *btf.Struct

@@ -58,9 +58,9 @@ func (g *groupRows) set(places map[Class]uint32) error {
 
 // cgroupState is struct cgroup_state of bpf/abi.h.
 type cgroupState struct {
-	_             structs.HostLayout
-	ReservePaidNS uint64
-	Group, Told   uint32
+	_                      structs.HostLayout
+	ReservePaidNS, Filters uint64
+	Group, Told            uint32
 }
 
 // cgroupStates is what the programs know of each cgroup: in its own storage, or, on
@@ -96,7 +96,7 @@ func (k *Kernel) SetGroup(cgroup uint64, group uint32) error {
 	if int(group) > k.groups.capacity {
 		return fmt.Errorf("group %d: there are %d", group, k.groups.capacity)
 	}
-	return k.states.set(cgroup, group)
+	return k.states.change(cgroup, func(s *cgroupState) { s.Group = group })
 }
 
 // ForgetCgroup gives back what is kept of a cgroup that is gone, where the kernel
@@ -112,28 +112,28 @@ func (k *Kernel) ForgetCgroup(cgroup uint64) error {
 	return fmt.Errorf("forget cgroup %d: %w", cgroup, err)
 }
 
-func (s *cgroupStates) set(cgroup uint64, group uint32) error {
+// change changes what user space says of a cgroup, and leaves the rest. What a program
+// writes meanwhile may be lost: a first event that is told as such twice.
+func (s *cgroupStates) change(cgroup uint64, do func(*cgroupState)) error {
 	if !s.stored {
-		return putGroup(s.byID, cgroup, group)
+		return changeState(s.byID, cgroup, do)
 	}
 	fd, err := s.open(cgroup)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	return putGroup(s.storage, uint32(fd), group)
+	return changeState(s.storage, uint32(fd), do)
 }
 
-// putGroup changes the group and leaves the rest. What a program writes meanwhile
-// may be lost: a first event that is told as such twice.
-func putGroup[K uint32 | uint64](m *ebpf.Map, key K, group uint32) error {
+func changeState[K uint32 | uint64](m *ebpf.Map, key K, do func(*cgroupState)) error {
 	var state cgroupState
 	if err := m.Lookup(key, &state); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("read the state of a cgroup: %w", err)
 	}
-	state.Group = group
+	do(&state)
 	if err := m.Put(key, state); err != nil {
-		return fmt.Errorf("put a cgroup into group %d: %w", group, err)
+		return fmt.Errorf("change the state of a cgroup: %w", err)
 	}
 	return nil
 }

@@ -53,6 +53,7 @@ type Kernel struct {
 	valve   *valve
 	groups  *groupRows
 	states  *cgroupStates
+	filters *filterMaps
 	loader  loader
 	alarm   atomic.Pointer[alarm] // while Read runs
 	ticking atomic.Bool           // it comes by itself within a tick
@@ -174,7 +175,8 @@ func (k *Kernel) makeMaps() error {
 		return err
 	}
 	l.common = map[string]*ebpf.Map{}
-	for _, name := range []string{"rings", "readers", "faults", "valve", "groups", "cgroup_states", "cgroup_states_by_id"} {
+	for _, name := range []string{"rings", "readers", "faults", "valve", "groups", "cgroup_states", "cgroup_states_by_id",
+		"filters", "filter_comms", "filter_numbers", "filter_peers", "filter_hits"} {
 		m, err := ebpf.NewMap(spec.Maps[name])
 		if err != nil {
 			return fmt.Errorf("make map %s: %w", name, err)
@@ -186,6 +188,7 @@ func (k *Kernel) makeMaps() error {
 	if k.valve, err = newValve(l.common["valve"]); err != nil {
 		return err
 	}
+	k.filters = newFilterMaps(l.common, l.cpus, k.valve, k.states)
 	if k.policy, err = newPolicyMaps(spec.Maps["policy"], k.groups, k.valve); err != nil {
 		return err
 	}

@@ -43,8 +43,8 @@ func TestEveryProgramOfThisKernelAttaches(t *testing.T) {
 	}
 }
 
-// half keeps every other event.
-func half() (p Policy) {
+// everyOther keeps every other event.
+func everyOther() (p Policy) {
 	for i := range p.Pooled {
 		p.Pooled[i].Probability = 0.5
 	}
@@ -66,7 +66,7 @@ func TestTheLedgerClosesOverPolicySwapsForEveryNumberOfRings(t *testing.T) {
 			if err := exec.Command("/bin/true").Run(); err != nil {
 				t.Fatal(err)
 			}
-			p := half()
+			p := everyOther()
 			if _, err := k.SetPolicy(p); err != nil {
 				t.Fatal(err)
 			}

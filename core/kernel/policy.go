@@ -387,6 +387,9 @@ func (t *table) since(now []Counts) Period {
 // was read as lost has been read as offered; what is offered and may yet be lost
 // counts as kept.
 func (p *policyMaps) read(t *table) ([]Counts, error) {
+	if len(t.rules) == 0 { // never in force
+		return nil, nil
+	}
 	var cursor ebpf.MapBatchCursor
 	out := make([]Counts, len(t.rules))
 	indexes := make([]uint32, len(out))

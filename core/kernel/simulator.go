@@ -139,7 +139,9 @@ func (s *Simulator) SetPolicy(p Policy) (uint32, error) { return s.policy.set(p)
 func (s *Simulator) SetBudget(b Budget) { s.valve.set(b) }
 
 // SetGroup says which group a cgroup is of.
-func (s *Simulator) SetGroup(cgroup uint64, group uint32) error { return s.states.set(cgroup, group) }
+func (s *Simulator) SetGroup(cgroup uint64, group uint32) error {
+	return s.states.change(cgroup, func(c *cgroupState) { c.Group = group })
+}
 
 // Capacity of a policy.
 func (s *Simulator) Capacity() (rows, groups int) { return s.policy.capacity, s.groups.capacity }

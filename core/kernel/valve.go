@@ -31,8 +31,8 @@ type valveWords struct {
 	PaidNS, ReservePaidNS, NowNS, Tick uint64
 	_                                  [4]uint64
 	EventCost, ReserveCost, Quantum    uint64
-	Raise                              uint64
-	_                                  [4]uint64
+	Raise, Filters                     uint64
+	_                                  [3]uint64
 }
 
 // valve is the budget's place in the kernel.

@@ -65,6 +65,12 @@ func showPlan(out io.Writer, p *daemon.Plan) error {
 		w.list("network", []string{r.Network.State, r.Network.Reason})
 		w.list("does not see", r.Network.Unseen)
 	}
+	w.line("budget: %.0f events/s, of which %.0f for critical and first events", p.Budget.EventsPerSecond, p.Budget.Reserved)
+	for _, f := range p.Filters {
+		w.line("filter %q: %s, in the kernel", f.Name, f.Action)
+		w.list("looks at", []string{strings.Join(f.Kinds, ", ")})
+		w.list("not these", f.Unseen)
+	}
 	for _, x := range p.Plugins {
 		w.line("%s %q: version %s, user %d", x.Kind, x.Name, x.Version, x.User)
 		w.list("found", []string{x.Found})

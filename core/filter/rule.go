@@ -1,0 +1,152 @@
+package filter
+
+import (
+	"net/netip"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/event"
+	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
+	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+// Rule is a filter as it was asked for. An event matches when it has, of everything that
+// is not empty, one of the values.
+type Rule struct {
+	Name   string
+	Action kernel.FilterAction
+	Kinds  []event.Kind
+	Comms  []string
+	Peers  []netip.Prefix
+	PIDs   []uint32
+	UIDs   []uint32
+	Ports  []uint16
+	Errors []uint16
+	Calls  []kernel.Call
+	// Patterns, as path.Match has them.
+	Containers []string // of names; or of ids, by their beginning
+	Images     []string // of names, with or without a tag
+	Cgroups    []string // of paths from the hierarchy's root
+	Labels     map[string]string
+	// Until is when it ends; zero: never.
+	Until time.Time
+}
+
+// selects tells whether a rule asks for control groups.
+func (r *Rule) selects() bool {
+	return len(r.Containers)+len(r.Images)+len(r.Cgroups)+len(r.Labels) > 0
+}
+
+// ofContainer tells whether it asks for what only a container has.
+func (r *Rule) ofContainer() bool { return len(r.Containers)+len(r.Images)+len(r.Labels) > 0 }
+
+// covers tells whether a control group is one that the rule asks for. w is nil for one of
+// no container.
+func (r *Rule) covers(cgroup string, w *inventory.Workload) bool {
+	if len(r.Cgroups) > 0 && !below(r.Cgroups, cgroup) {
+		return false
+	}
+	if !r.ofContainer() {
+		return true
+	}
+	if w == nil {
+		return false
+	}
+	c := w.Container
+	if len(r.Containers) > 0 && !anyMatch(r.Containers, c.GetName()) && !anyBegins(r.Containers, c.GetId()) {
+		return false
+	}
+	if len(r.Images) > 0 && !imageMatches(r.Images, c.GetImage()) {
+		return false
+	}
+	for key, pattern := range r.Labels {
+		value, there := c.GetLabels()[key]
+		if ok, err := path.Match(pattern, value); !there || !ok || err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func anyMatch(patterns []string, s string) bool {
+	for _, p := range patterns {
+		if ok, err := path.Match(p, s); ok && err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// anyBegins tells whether one of the patterns is the beginning of an id, of at least as
+// many digits as the short form has.
+func anyBegins(patterns []string, id string) bool {
+	const short = 12
+	for _, p := range patterns {
+		if len(p) >= short && strings.HasPrefix(id, p) {
+			return true
+		}
+	}
+	return false
+}
+
+func imageMatches(patterns []string, i *protov1.Image) bool {
+	return anyMatch(patterns, i.GetName()) || anyMatch(patterns, i.GetName()+":"+i.GetTag())
+}
+
+// below tells whether a path, or one that it is below, matches.
+func below(patterns []string, at string) bool {
+	for at = path.Clean("/" + at); ; at = path.Dir(at) {
+		for _, p := range patterns {
+			if ok, err := path.Match(path.Clean("/"+p), at); ok && err == nil {
+				return true
+			}
+		}
+		if at == "/" {
+			return false
+		}
+	}
+}
+
+// quick gives a rule as one by a single value, if it is one.
+func (r *Rule) quick() (q kernel.Quick, ok bool) {
+	n := len(r.Comms) + len(r.Peers) + len(r.PIDs) + len(r.UIDs) + len(r.Ports) + len(r.Errors) + len(r.Calls)
+	if r.Action != kernel.Drop || n != 1 || len(r.Kinds) > 0 || r.selects() {
+		return q, false
+	}
+	number := func(ask kernel.Ask, value uint32) kernel.Quick {
+		return kernel.Quick{Number: kernel.Number{Ask: ask, Value: value}}
+	}
+	switch {
+	case len(r.Comms) == 1:
+		q.Comm = r.Comms[0]
+	case len(r.Peers) == 1:
+		q.Peer = r.Peers[0]
+	case len(r.PIDs) == 1:
+		q = number(kernel.AskPID, r.PIDs[0])
+	case len(r.UIDs) == 1:
+		q = number(kernel.AskUID, r.UIDs[0])
+	case len(r.Ports) == 1:
+		q = number(kernel.AskPort, uint32(r.Ports[0]))
+	case len(r.Errors) == 1:
+		q = number(kernel.AskError, uint32(r.Errors[0]))
+	default:
+		q = number(kernel.AskCall, uint32(r.Calls[0]))
+	}
+	return q, true
+}
+
+// LooksAt are the kinds of events that the kernel holds against the rule.
+func (r *Rule) LooksAt() []event.Kind { return r.compiled().LooksAt() }
+
+// Selects tells whether the rule names control groups, which user space has to find.
+func (r *Rule) Selects() bool { return r.selects() }
+
+// compiled is the rule as the kernel takes it.
+func (r *Rule) compiled() kernel.Filter {
+	return kernel.Filter{
+		Action: r.Action, Kinds: r.Kinds, InCgroup: r.selects(), Comms: r.Comms, Peers: r.Peers,
+		PIDs: r.PIDs, UIDs: r.UIDs, Ports: r.Ports, Errors: r.Errors, Calls: r.Calls,
+	}
+}
