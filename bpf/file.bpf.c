@@ -24,15 +24,29 @@ struct {
 	__type(value, struct open_record);
 } open_scratch SEC(".maps");
 
-static __always_inline int opened(struct syscall_exit *ctx, struct task_struct *t, __u32 call,
-				  int dirfd, const void *path, __u32 flags)
+#if defined(__TARGET_ARCH_x86)
+#define ARG0(regs) BPF_CORE_READ(regs, di)
+#define ARG1(regs) BPF_CORE_READ(regs, si)
+#define ARG2(regs) BPF_CORE_READ(regs, dx)
+#else
+#define ARG0(regs) BPF_CORE_READ(regs, orig_x0)
+#define ARG1(regs) BPF_CORE_READ(regs, regs[1])
+#define ARG2(regs) BPF_CORE_READ(regs, regs[2])
+#endif
+
+/* opened decides first: an event that is not kept pays for nothing else. */
+static __always_inline int opened(struct syscall_exit *ctx, __u32 call)
 {
+	struct task_struct *t = bpf_get_current_task_btf();
 	struct subject s = {
 		.pid = t->tgid, .cgroup = cgroup_of(t), .task = t, .syscall = call,
 		.error = ctx->ret < 0 ? -ctx->ret : 0,
 	};
 	struct open_record *r;
+	struct pt_regs *regs;
 	struct decision d;
+	const void *path;
+	__u64 flags = 0;
 	__u32 zero = 0;
 	__u8 priority = ctx->ret < 0 ? PRIORITY_WARNING : PRIORITY_DEBUG;
 	long n;
@@ -50,9 +64,29 @@ static __always_inline int opened(struct syscall_exit *ctx, struct task_struct *
 	}
 	fill_decision(&r->header, &d);
 	fill_task(&r->header, t);
+	regs = (struct pt_regs *)bpf_task_pt_regs(t);
+	r->open.dirfd = AT_FDCWD;
+	switch (call) {
+	case CALL_OPENAT:
+		r->open.dirfd = ARG0(regs);
+		path = (void *)ARG1(regs);
+		flags = ARG2(regs);
+		break;
+	case CALL_OPENAT2:
+		r->open.dirfd = ARG0(regs);
+		path = (void *)ARG1(regs);
+		bpf_probe_read_user(&flags, sizeof(flags), (void *)ARG2(regs));
+		break;
+	case CALL_OPEN:
+		path = (void *)ARG0(regs);
+		flags = ARG1(regs);
+		break;
+	default:
+		path = (void *)ARG0(regs);
+		flags = O_CREAT_WRONLY_TRUNC;
+	}
 	r->open.open_flags = flags;
 	r->open.result = ctx->ret;
-	r->open.dirfd = dirfd;
 	r->open.reserved = 0;
 	n = bpf_probe_read_user_str(r->path, sizeof(r->path), path);
 	if (n <= 0) {
@@ -68,34 +102,16 @@ static __always_inline int opened(struct syscall_exit *ctx, struct task_struct *
 	return 0;
 }
 
-#if defined(__TARGET_ARCH_x86)
-#define ARG0(regs) BPF_CORE_READ(regs, di)
-#define ARG1(regs) BPF_CORE_READ(regs, si)
-#define ARG2(regs) BPF_CORE_READ(regs, dx)
-#else
-#define ARG0(regs) BPF_CORE_READ(regs, orig_x0)
-#define ARG1(regs) BPF_CORE_READ(regs, regs[1])
-#define ARG2(regs) BPF_CORE_READ(regs, regs[2])
-#endif
-
 SEC("tracepoint/syscalls/sys_exit_openat")
 int file_openat(struct syscall_exit *ctx)
 {
-	struct task_struct *t = bpf_get_current_task_btf();
-	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(t);
-
-	return opened(ctx, t, CALL_OPENAT, ARG0(regs), (void *)ARG1(regs), ARG2(regs));
+	return opened(ctx, CALL_OPENAT);
 }
 
 SEC("tracepoint/syscalls/sys_exit_openat2")
 int file_openat2(struct syscall_exit *ctx)
 {
-	struct task_struct *t = bpf_get_current_task_btf();
-	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(t);
-	__u64 flags = 0;
-
-	bpf_probe_read_user(&flags, sizeof(flags), (void *)ARG2(regs));
-	return opened(ctx, t, CALL_OPENAT2, ARG0(regs), (void *)ARG1(regs), flags);
+	return opened(ctx, CALL_OPENAT2);
 }
 
 /* open and creat are system calls of their own on amd64 only. */
@@ -103,18 +119,12 @@ int file_openat2(struct syscall_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_open")
 int file_open(struct syscall_exit *ctx)
 {
-	struct task_struct *t = bpf_get_current_task_btf();
-	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(t);
-
-	return opened(ctx, t, CALL_OPEN, AT_FDCWD, (void *)ARG0(regs), ARG1(regs));
+	return opened(ctx, CALL_OPEN);
 }
 
 SEC("tracepoint/syscalls/sys_exit_creat")
 int file_creat(struct syscall_exit *ctx)
 {
-	struct task_struct *t = bpf_get_current_task_btf();
-	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(t);
-
-	return opened(ctx, t, CALL_CREAT, AT_FDCWD, (void *)ARG0(regs), O_CREAT_WRONLY_TRUNC);
+	return opened(ctx, CALL_CREAT);
 }
 #endif

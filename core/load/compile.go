@@ -24,7 +24,7 @@ var (
 	errNothingToKeep = errors.New("there is no policy of this sampler to keep")
 	errNoDefault     = errors.New("default_probability is not set")
 	errNoMatch       = errors.New("a rule has no match: to match every class, set an empty one")
-	errProbability   = errors.New("a probability is not set or not a number")
+	errProbability   = errors.New("a probability is not set, not a number or negative")
 	errExpected      = errors.New("an expected_events_per_second is not a number")
 	errBudget        = errors.New("the budget is not a number, or not above 0")
 	errRules         = fmt.Errorf("more than %d rules", maxRules)
@@ -37,7 +37,7 @@ type plan struct {
 	promoted map[groupClass]kernel.Rule
 	budget   float64 // 0: the core's
 	fill     bool
-	clamped  int // probabilities that were none
+	clamped  int // probabilities above 1
 }
 
 // equal tells whether two plans make the same table.
@@ -125,13 +125,13 @@ func (c *compiler) add(r *protov1.Rule) error {
 }
 
 func (c *compiler) rule(probability, expected *float64) (kernel.Rule, error) {
-	if probability == nil || math.IsNaN(*probability) || math.IsInf(*probability, 0) {
+	if probability == nil || math.IsNaN(*probability) || math.IsInf(*probability, 0) || *probability < 0 {
 		return kernel.Rule{}, errProbability
 	}
 	if expected != nil && (math.IsNaN(*expected) || math.IsInf(*expected, 0)) {
 		return kernel.Rule{}, errExpected
 	}
-	r := kernel.Rule{Probability: min(max(*probability, 0), 1)}
+	r := kernel.Rule{Probability: min(*probability, 1)}
 	if r.Probability != *probability {
 		c.plan.clamped++
 	}

@@ -103,6 +103,7 @@ func TestAPolicyThatIsNoneIsRefusedAndChangesNothing(t *testing.T) {
 		"a default of NaN":   policy(&protov1.Policy{DefaultProbability: p(math.NaN())}),
 		"a rule of nothing":  policy(&protov1.Policy{DefaultProbability: p(1), Rules: []*protov1.Rule{{}}}),
 		"a rule without p":   policy(&protov1.Policy{DefaultProbability: p(1), Rules: []*protov1.Rule{{Match: &protov1.ClassPattern{}}}}),
+		"a negative p":       policy(&protov1.Policy{DefaultProbability: p(-1)}),
 		"an infinite p":      policy(&protov1.Policy{DefaultProbability: p(1), Rules: []*protov1.Rule{{Match: &protov1.ClassPattern{}, Probability: p(math.Inf(1))}}}),
 		"too many rules":     policy(&protov1.Policy{DefaultProbability: p(1), Rules: make([]*protov1.Rule, maxRules+1)}),
 		"a rule for anybody": policy(&protov1.Policy{DefaultProbability: p(1), Rules: []*protov1.Rule{{Probability: p(0)}}}),

@@ -31,6 +31,8 @@ exporter "json" {
   path     = %[3]q
   max_size = "64GiB"
 }
+budget { events_per_second = 10000000 }
+load { cpu_threshold = 0 }
 api { socket = %[4]q }
 `
 

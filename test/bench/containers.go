@@ -121,6 +121,8 @@ exporter "json" {
   path     = %q
   max_size = "64GiB"
 }
+budget { events_per_second = 10000000 }
+load { cpu_threshold = 0 }
 api { socket = %q }
 `
 
@@ -372,6 +374,8 @@ exporter "json" {
   path     = %q
   max_size = "64GiB"
 }
+budget { events_per_second = 10000000 }
+load { cpu_threshold = 0 }
 api { socket = %q }
 `
 

@@ -96,6 +96,8 @@ exporter "json" {
   path     = %[4]q
   max_size = "64GiB"
 }
+budget { events_per_second = 10000000 }
+load { cpu_threshold = 0 }
 api { socket = %[5]q }
 `
 

@@ -14,18 +14,17 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/test/load"
 )
 
-// unbounded traces everything, whatever else this machine is doing.
-const unbounded = `probe "process" {}
+// everything that is traced.
+const everything = `probe "process" {}
 probe "network" {}
 probe "file" {}
-budget { events_per_second = 10000000 }
 `
 
 // filtering runs loads under a configuration and gives the kept events of each kind by
 // the loads' own programs, with the ledger.
 func filtering(t *testing.T, hcl string, do func(*harness.Tracer)) (map[string]int, *harness.Ledger) {
 	t.Helper()
-	tr := harness.Start(t, unbounded+hcl)
+	tr := harness.Start(t, everything+hcl)
 	do(tr)
 	ledger := tr.Stop()
 	kept := map[string]int{}
@@ -161,7 +160,7 @@ func TestAFilterByControlGroupFollowsThemAsTheyComeAndGo(t *testing.T) {
 			script(fmt.Sprintf("right-%d", i), 100)
 		}
 		// Of those there later, too, after the file is read again.
-		tr.SetConfig(unbounded + "filter \"b\" { cgroup = [\"/" + name + "/right-*\"] }")
+		tr.SetConfig(everything + "filter \"b\" { cgroup = [\"/" + name + "/right-*\"] }")
 		tr.Ask("reload")
 		script("left-9", 100)
 		script("right-9", 100)

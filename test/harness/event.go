@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 )
@@ -166,4 +167,21 @@ func Select(events []Event, kind string, match func(*Event) bool) (out []*Event)
 		}
 	}
 	return out
+}
+
+// Densest gives the most events in any window of a length, and those in the one that
+// begins with the first event. It sorts them by time.
+func Densest(events []*Event, length time.Duration) (most, first int) {
+	slices.SortFunc(events, func(a, b *Event) int { return a.Time.Compare(b.Time) })
+	from := 0
+	for i, e := range events {
+		for e.Time.Sub(events[from].Time) >= length {
+			from++
+		}
+		most = max(most, i-from+1)
+		if from == 0 {
+			first = i + 1
+		}
+	}
+	return most, first
 }

@@ -56,7 +56,8 @@ type Tracer struct {
 //
 // The configuration is hcl, with @DIR@ for the daemon's own directory, and what tests
 // want unless hcl says otherwise: a node named "e2e", a socket and a JSON file in
-// that directory, and the sampler "fixed" that keeps everything.
+// that directory, the sampler "fixed" that keeps everything, and a budget and
+// thresholds that leave it at that.
 func Start(t testing.TB, hcl string) *Tracer {
 	t.Helper()
 	tr := Prepare(t, hcl)
@@ -113,6 +114,9 @@ func withDefaults(hcl, socket, json string) string {
 		{`api`, fmt.Sprintf("api { socket = %q }", socket)},
 		{`exporter\s+"json"`, fmt.Sprintf("exporter \"json\" {\n  path     = %q\n  max_size = \"4GiB\"\n}", json)},
 		{`sampler`, `sampler "fixed" { rate = 1 }`},
+		// Everything is kept, however much it is and however busy this machine.
+		{`budget`, `budget { events_per_second = 10000000 }`},
+		{`load`, "load {\n  cpu_threshold     = 0\n  memory_threshold  = 0\n  network_threshold = 0\n  disk_threshold    = 0\n}"},
 	} {
 		if !regexp.MustCompile(`(?m)^\s*` + d.word + `[\s{"]`).MatchString(hcl) {
 			hcl += "\n" + d.block

@@ -41,6 +41,7 @@ probe "file" {}
 discoverer "docker" { host = "unix://%s" }
 mesh "generic" {}
 sampler "threshold" {}
+budget { events_per_second = 10000000 }
 exporter "json" { path = "/dev/null" }
 `
 

@@ -1034,8 +1034,8 @@ func (x *Policy) GetFillBudget() bool {
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Match *ClassPattern          `protobuf:"bytes,1,opt,name=match,proto3" json:"match,omitempty"` // absent: the policy is refused
-	// probability of keeping an event. Absent or not finite: the policy is
-	// refused; outside 0 to 1: clamped, and told in PolicyResult.
+	// probability of keeping an event. Absent, not finite or negative: the policy is
+	// refused; above 1: taken for 1, and told in PolicyResult.
 	Probability *float64 `protobuf:"fixed64,2,opt,name=probability,proto3,oneof" json:"probability,omitempty"`
 	// expected_events_per_second of each class that the rule decides. When within a
 	// quarter of a second more than twice as many come, the kernel halves the

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime/debug"
 	"time"
@@ -84,8 +85,8 @@ func main() {
 	case "sampler":
 		plugin.Serve(plugin.Sampler[config]{
 			Name: "moody", Version: version, Doc: "A test.", Schema: block(), Validate: validate(temper),
-			New: func(context.Context, config, plugin.Env) (sampling.Sampler, error) {
-				return sampler{}, mood(temper)
+			New: func(_ context.Context, c config, _ plugin.Env) (sampling.Sampler, error) {
+				return &sampler{config: c}, mood(temper)
 			},
 		})
 	}
@@ -141,12 +142,39 @@ func (d detector) Detect(ctx context.Context, workloads <-chan *protov1.Inventor
 	}
 }
 
-// sampler keeps a fifth.
-type sampler struct{}
+// sampler keeps a fifth. After four reports it says what it is told to: "nan",
+// "negative", "above", "empty", "million" or "silent".
+type sampler struct {
+	config
+	reports int
+}
 
-func (sampler) Start(context.Context) (*protov1.Policy, error) {
+func (*sampler) Interval() time.Duration { return 250 * time.Millisecond }
+
+func (*sampler) Start(context.Context) (*protov1.Policy, error) {
 	p := 0.2
 	return &protov1.Policy{DefaultProbability: &p, Reason: "it likes a fifth"}, nil
 }
 
-func (sampler) Plan(context.Context, *protov1.Report) (*protov1.Policy, error) { return nil, nil }
+func (s *sampler) Plan(ctx context.Context, _ *protov1.Report) (*protov1.Policy, error) {
+	if s.reports++; s.reports < 4 {
+		return nil, nil
+	}
+	value := map[string]float64{"nan": math.NaN(), "negative": -1, "above": 1000}[s.Says]
+	p := &protov1.Policy{DefaultProbability: &value}
+	switch s.Says {
+	case "empty":
+		return &protov1.Policy{}, nil
+	case "million":
+		for i := range 1_000_000 {
+			group := fmt.Sprint(i)
+			p.Rules = append(p.Rules, &protov1.Rule{Match: &protov1.ClassPattern{Group: &group}, Probability: &value})
+		}
+	case "silent":
+		<-ctx.Done()
+		return nil, ctx.Err()
+	case "nothing":
+		return nil, nil
+	}
+	return p, nil
+}
