@@ -20,7 +20,7 @@ DURATION ?= 30m
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # The daemon runs no plugin that others could have written, whatever the umask here.
 .PHONY: build
@@ -55,6 +55,10 @@ race: ## Run the unit tests under the race detector (needs gcc)
 bench: build ## Measure what tracing costs here (as root; keep the machine quiet; ARGS=...)
 	@test/env/install.sh
 	@$(GO) run ./test/bench $(ARGS)
+
+.PHONY: bench-sampling
+bench-sampling: ## Hold our sampler against those of others, and its targets, over 20 seeds (as root; 6 min)
+	@$(GO) test -count=1 -v -timeout 0 -run 'Targets|Bounds|Seeds' ./test/sampling -args -peers -seeds 20 | grep -v '^=== '
 
 .PHONY: runtimes
 runtimes: ## Run one suite on every container runtime (as root; 15 min and more)

@@ -214,7 +214,7 @@ struct valve {
 	__u64 event_cost;   /* 1/budget, in 1/256 ns; 0: no budget */
 	__u64 reserve_cost; /* 1/reserve */
 	__u64 quantum;	    /* shares that are paid for together, in 2^-56: a power of 2 */
-	__u64 raise;	    /* how far shares may be raised: sixteenths of a doubling, at most 32 */
+	__u64 raise;	    /* how far shares may be raised: sixteenths of a doubling, at most 96 */
 	__u64 filters;	    /* the filters in force: their place in `filters` and 1; 0: none */
 	__u64 unused2[3];
 };
@@ -255,11 +255,14 @@ enum { FILTERS = 64, QUICK_FILTERS = 8192 }; /* bits; numbers of quick ones, hal
 
 struct filters {
 	__u64 kinds[32]; /* filters that look at the kind */
+	__u64 priorities[8]; /* those that look at events that come with the priority */
 	__u64 without[ASKS]; /* those that do not ask for it */
 	__u64 drop;	 /* what matches is filtered */
 	__u64 keep;	 /* what matches is filtered by none after it */
 	__u64 only;	 /* what does not match is filtered */
+	__u64 ranks;	 /* what matches gets another priority, that of the first: */
 	__u64 asks;	 /* for which of enum filter_ask any filter asks, a bit each */
+	__u8 rank[64];	 /* by bit */
 };
 
 /* A value that filters name. */

@@ -12,9 +12,9 @@
  *	plan	the row's share, of the policy
  *	ladder	halves it each time the row's count doubles within an epoch, so
  *		that a burst of one class is not paid for by the others
- *	valve	one for all: halves the share for each HALVING_NS of budget that is
- *		spent before its time, and raises it, where the policy lets it,
- *		when much of the budget lies unused
+ *	valve	one for all: halves the share for each 4 ms of budget that are spent
+ *		before their time, and raises it, where the policy lets it, while
+ *		budget lies unused
  *	reserve	critical events, and the first of a cgroup, are kept for sure until
  *		they have used up their part of the budget
  *
@@ -30,8 +30,8 @@
 enum {
 	EPOCH_SHIFT = 28,	 /* of the ladder: 268 ms */
 	HALVING_SHIFT = 22,	 /* 4.2 ms of debt halve the share */
-	RAISE_SHIFT = 23,	 /* 8.4 ms of credit above the half double it */
-	DEPTH_NS = 50 * 1000000, /* of credit */
+	RAISE_SHIFT = 21,	 /* 2.1 ms of credit double it, where that is wanted */
+	DEPTH_NS = 28 * 1000000, /* of credit: what a burst may have at once */
 	RESERVE_DEPTH_NS = 128 * 1000000,
 	RESERVE_SHARE = 4,	 /* a cgroup may use a fourth of the reserve */
 	COST_SHIFT = 8,		 /* costs are in 1/256 ns */
@@ -55,7 +55,7 @@ static __always_inline __u64 shrink(__u64 share, __u64 n)
 	return share < RAREST ? RAREST : share;
 }
 
-/* raise gives share * 2^(n/16), of which n is at most 32. */
+/* raise gives share * 2^(n/16), of which n is at most 96. */
 static __always_inline __u64 raise(__u64 share, __u64 n)
 {
 	__u64 up = (n + 15) >> 4;
@@ -158,8 +158,8 @@ static __always_inline __u64 share_of(struct policy_row *row, struct valve *v,
 		late = debt(v->paid_ns, now);
 		if (late)
 			share = shrink(share, late);
-		else if (v->raise && now - v->paid_ns > DEPTH_NS / 2) {
-			due = (now - v->paid_ns - DEPTH_NS / 2) >> (RAISE_SHIFT - 4);
+		else if (v->raise && now > v->paid_ns) {
+			due = (now - v->paid_ns) >> (RAISE_SHIFT - 4);
 			share = raise(share, due > v->raise ? v->raise : due);
 		}
 	}

@@ -138,13 +138,33 @@ static __always_inline void count_filtered(__u32 filter)
 		__sync_fetch_and_add(n, 1);
 }
 
-/* filtered tells whether an event is not wanted, and counts it. */
+/* first_of gives the place of the lowest bit of a word that is not 0. */
+static __always_inline __u32 first_of(__u64 word)
+{
+	__u32 place = 0;
+
+	word &= -word;
+	if (word >> 32)
+		place += 32, word >>= 32;
+	if (word >> 16)
+		place += 16, word >>= 16;
+	if (word >> 8)
+		place += 8, word >>= 8;
+	if (word >> 4)
+		place += 4, word >>= 4;
+	if (word >> 2)
+		place += 2, word >>= 2;
+	return place + (word >> 1);
+}
+
+/* filtered tells whether an event is not wanted, and counts it; one that is may get
+ * another priority than the one that it comes with. */
 static __always_inline bool filtered(const struct valve *v, const struct cgroup_state *c, __u16 kind,
-				     const struct subject *s)
+				     __u8 *priority, const struct subject *s)
 {
 	__u32 place = v->filters;
 	struct matching m = {};
-	__u64 looks, unwanted, decisive;
+	__u64 looks, unwanted, decisive, ranked;
 	struct filters *f;
 
 	if (!place || !s->cgroup)
@@ -153,7 +173,7 @@ static __always_inline bool filtered(const struct valve *v, const struct cgroup_
 	f = bpf_map_lookup_elem(&filters, &place);
 	if (!f)
 		return false;
-	looks = f->kinds[kind & 31];
+	looks = f->kinds[kind & 31] & f->priorities[*priority & 7];
 	m.rules = looks;
 	if (f->asks & 1 << ASK_CGROUP)
 		m.rules &= f->without[ASK_CGROUP] | (c ? c->filters : 0);
@@ -168,28 +188,20 @@ static __always_inline bool filtered(const struct valve *v, const struct cgroup_
 		match_number(&m, f, ASK_SYSCALL, s->syscall);
 	unwanted = (m.rules & f->drop) | (looks & ~m.rules & f->only);
 	decisive = unwanted | (m.rules & f->keep);
-	if (decisive) {
-		decisive &= -decisive; /* the first */
-		if (!(decisive & unwanted))
-			return false;
-		place = 0;
-		if (decisive >> 32)
-			place += 32, decisive >>= 32;
-		if (decisive >> 16)
-			place += 16, decisive >>= 16;
-		if (decisive >> 8)
-			place += 8, decisive >>= 8;
-		if (decisive >> 4)
-			place += 4, decisive >>= 4;
-		if (decisive >> 2)
-			place += 2, decisive >>= 2;
-		place += decisive >> 1;
-		count_filtered(place);
+	decisive &= -decisive; /* the first */
+	if (decisive & unwanted) {
+		count_filtered(first_of(decisive));
 		return true;
 	}
-	if (m.quick) {
+	if (m.quick && !decisive) {
 		count_filtered(FILTERS - 1 + m.quick);
 		return true;
+	}
+	ranked = m.rules & f->ranks;
+	if (ranked) {
+		place = first_of(ranked);
+		*priority = f->rank[place & 63];
+		count_filtered(place);
 	}
 	return false;
 }

@@ -168,16 +168,20 @@ static __always_inline struct cgroup_state *state_of(struct cgroup *cgroup)
 static __always_inline bool decide(struct decision *d, __u16 kind, __u8 priority, __u64 number,
 				   const struct subject *s)
 {
-	__u32 zero = 0, class = kind * PRIORITIES + priority, index = class, group;
+	__u32 zero = 0, class, index, group;
 	void *table = bpf_map_lookup_elem(&policy, &zero);
 	struct valve *v = bpf_map_lookup_elem(&valve, &zero);
 	struct cgroup_state *c = state_of(s->cgroup);
 	struct policy_row *row;
+	bool unwanted;
 
 	if (!table || !v) {
 		fault(FAULT_NO_POLICY);
 		return false;
 	}
+	unwanted = s->pid == self_tgid || filtered(v, c, kind, &priority, s);
+	class = kind * PRIORITIES + priority;
+	index = class;
 	if (c && (group = c->group)) {
 		struct group_rows *g = bpf_map_lookup_elem(&groups, &group);
 
@@ -190,7 +194,7 @@ static __always_inline bool decide(struct decision *d, __u16 kind, __u8 priority
 		return false;
 	}
 	__sync_fetch_and_add(&row->seen, 1);
-	if (s->pid == self_tgid || filtered(v, c, kind, s)) {
+	if (unwanted) {
 		__sync_fetch_and_add(&row->filtered, 1);
 		return false;
 	}

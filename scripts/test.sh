@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 what=${1:?usage: test.sh all|unit|race}
 
 # Packages that touch the machine, below the module's path.
-machine='^(core/kernel|core/resource|core/pluginhost|core/daemon|core/cmd/.*|plugins/discoverer/.*|test/(authors|e2e|env|faults|goldens|harness|kernel|load|bench|sandbox|thirdparty).*)$'
+machine='^(core/kernel|core/rehearsal|core/resource|core/pluginhost|core/daemon|core/cmd/.*|plugins/(discoverer/.*|sampler/adaptive)|test/(authors|e2e|env|faults|goldens|harness|kernel|load|bench|sampling|sandbox|thirdparty).*)$'
 
 if [ "$what" = all ]; then
 	if [ "$(id -u)" != 0 ]; then

@@ -116,7 +116,7 @@ type running struct {
 func clock() (int64, int64) { return 1_700_000_000_000_000_000, 0 }
 
 // run starts a server; the caller or the test's end closes it.
-func run(t *testing.T, source Source) *running {
+func run(t testing.TB, source Source) *running {
 	t.Helper()
 	r := &running{
 		socket: filepath.Join(t.TempDir(), "run", "api.sock"),

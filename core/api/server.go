@@ -40,6 +40,13 @@ type Source interface {
 	Reload(context.Context) (*protov1.ReloadResponse, error)
 }
 
+// Decider is a Source that decides on events of programs. Without it they are told that
+// the daemon does not know the question. An error says what is wrong with the question.
+type Decider interface {
+	ShouldSample(*protov1.ShouldSampleRequest) (*protov1.ShouldSampleResponse, error)
+	ExchangeUserEvents(*protov1.UserReport) (*protov1.UserTable, error)
+}
+
 // Options of New.
 type Options struct {
 	Listener *Listener // becomes the server's

@@ -51,6 +51,32 @@ func (t *tracer) Reload(ctx context.Context, _ *protov1.ReloadRequest) (*protov1
 	return nil, status.Error(codes.Unavailable, err.Error())
 }
 
+// ShouldSample decides on one event of whoever authorize lets in.
+func (t *tracer) ShouldSample(ctx context.Context, r *protov1.ShouldSampleRequest) (*protov1.ShouldSampleResponse, error) {
+	d, ok := t.source.(Decider)
+	if !ok {
+		return t.UnimplementedTracerServer.ShouldSample(ctx, r)
+	}
+	answer, err := d.ShouldSample(r)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return answer, nil
+}
+
+// ExchangeUserEvents takes a program's counts.
+func (t *tracer) ExchangeUserEvents(ctx context.Context, r *protov1.UserReport) (*protov1.UserTable, error) {
+	d, ok := t.source.(Decider)
+	if !ok {
+		return t.UnimplementedTracerServer.ExchangeUserEvents(ctx, r)
+	}
+	answer, err := d.ExchangeUserEvents(r)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return answer, nil
+}
+
 // lastBatches is how many batches a watch still gets when the server closes while
 // events go on coming.
 const lastBatches = 16

@@ -13,6 +13,7 @@ type Config struct {
 	Load        Load
 	Budget      Budget
 	Filters     []Filter   // in order
+	Priorities  []Priority // in order
 	Auto        *Auto      // nil: only discoverers that the file names run
 	Resources   *Resources // nil: what containers use is read only when somebody asks
 	Exporters   Exporters

@@ -153,6 +153,7 @@ func coreBlocks() []coreBlock {
 			set: place(fresh(func(c *Config) **Resources { return &c.Resources }), nil),
 		},
 		{word: "filter", schema: filterSchema(), named: namedFilter},
+		{word: "priority", schema: prioritySchema(), named: namedPriority},
 		{
 			word: "exporter", label: "json",
 			schema: schema.Block{Attributes: []schema.Attribute{
@@ -191,11 +192,8 @@ func coreBlocks() []coreBlock {
 // namedFilter adds a filter to those before it.
 func namedFilter(name string) func(*Config, []byte) (diag.Diagnostics, error) {
 	return func(c *Config, raw []byte) (diag.Diagnostics, error) {
-		if !filterName.MatchString(name) {
-			return diag.Diagnostics{diag.Errorf(nil, "Malformed name", "%q can't name a filter: a name has letters, digits, \".\", \"_\" and \"-\", begins with a letter or a digit, and has at most 64.", name)}, nil
-		}
-		if len(c.Filters) == maxFilters {
-			return diag.Diagnostics{diag.Errorf(nil, "Too many filters", "There can be %d filters; each may name thousands of values.", maxFilters)}, nil
+		if ds := roomFor(c, "filter", name); ds != nil {
+			return ds, nil
 		}
 		f := Filter{Name: name}
 		ds, err := place(func(*Config) *Filter { return &f }, checkFilter)(c, raw)
@@ -203,6 +201,37 @@ func namedFilter(name string) func(*Config, []byte) (diag.Diagnostics, error) {
 		c.Filters = append(slices.Clone(c.Filters), f)
 		return ds, err
 	}
+}
+
+// namedPriority adds a priority block to those before it.
+func namedPriority(name string) func(*Config, []byte) (diag.Diagnostics, error) {
+	return func(c *Config, raw []byte) (diag.Diagnostics, error) {
+		if ds := roomFor(c, "priority block", name); ds != nil {
+			return ds, nil
+		}
+		p := Priority{Name: name}
+		ds, err := place(func(*Config) *Priority { return &p }, checkPriority)(c, raw)
+		c.Priorities = append(slices.Clone(c.Priorities), p)
+		return ds, err
+	}
+}
+
+// roomFor checks the name of one more filter or priority block, and that there is room.
+func roomFor(c *Config, what, name string) diag.Diagnostics {
+	if !filterName.MatchString(name) {
+		return diag.Diagnostics{diag.Errorf(nil, "Malformed name", "%q can't name a %s: a name has letters, digits, \".\", \"_\" and \"-\", begins with a letter or a digit, and has at most 64.", name, what)}
+	}
+	used := len(c.Filters)
+	for _, p := range c.Priorities {
+		kinds, priorities := p.Matches()
+		if used++; len(kinds) > 0 && len(priorities) > 0 {
+			used++
+		}
+	}
+	if used >= maxFilters {
+		return diag.Diagnostics{diag.Errorf(nil, "Too many filters", "There can be %d filters and priority blocks, one that matches kinds and priorities counting as two; each may name thousands of values.", maxFilters)}
+	}
+	return nil
 }
 
 // eventKinds are the names of all kinds of events.

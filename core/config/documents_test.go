@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
+	"github.com/ebpf-tracer/ebpf-tracer/core/event"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
 )
 
@@ -136,6 +137,9 @@ func settings() map[string]func(config.Config, map[string]string) bool {
 	level := func(below, rate string) func(config.Config, map[string]string) bool {
 		return plugin(`sampler "threshold"`, fmt.Sprintf(`"level":[{"below":%s,"rate":%s}]`, below, rate))
 	}
+	urgent := func(c config.Config, _ map[string]string) bool {
+		return len(c.Priorities) == 1 && c.Priorities[0].Name == "high_priority" && c.Priorities[0].Becomes() == event.Critical
+	}
 	return map[string]func(config.Config, map[string]string) bool{
 		"container_config.enable_container_discovery":    docker,
 		"container_config.enable_kubernetes_integration": nil,
@@ -171,12 +175,12 @@ func settings() map[string]func(config.Config, map[string]string) bool {
 		"load_config.adaptation_interval":              func(c config.Config, _ map[string]string) bool { return c.Load.Interval == 5*time.Second },
 		"load_config.cpu_threshold":                    func(c config.Config, _ map[string]string) bool { return c.Load.CPUThreshold == 0.8 },
 		"load_config.memory_threshold":                 func(c config.Config, _ map[string]string) bool { return c.Load.MemoryThreshold == 1<<30 },
-		"load_config.priority_filters":                 nil,
-		"load_config.priority_filters[].name":          nil,
-		"load_config.priority_filters[].priority":      nil,
-		"load_config.priority_filters[].patterns":      nil,
-		"load_config.priority_filters[].sampling_rate": nil,
-		"load_config.priority_filters[].enabled":       nil,
+		"load_config.priority_filters":                 urgent,
+		"load_config.priority_filters[].name":          urgent,
+		"load_config.priority_filters[].priority":      urgent,
+		"load_config.priority_filters[].patterns":      urgent,
+		"load_config.priority_filters[].sampling_rate": urgent,
+		"load_config.priority_filters[].enabled":       urgent,
 		"ENABLE_CONTAINER_INTEGRATION":                 docker,
 		"ENABLE_KUBERNETES_INTEGRATION":                nil,
 	}

@@ -27,7 +27,6 @@ func (later) plugin(kind PluginKind, name string) bool {
 	return slices.Contains(map[PluginKind][]string{
 		Discoverer: {"kubernetes"},
 		Mesh:       {"istio", "linkerd", "consul"},
-		Sampler:    {"predictive"},
 	}[kind], name)
 }
 

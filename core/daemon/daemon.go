@@ -73,6 +73,7 @@ type daemon struct {
 	governor  *load.Governor
 	tally     *load.Tally
 	filters   *filter.Table
+	labels    filter.Labels
 	outputs   outputs
 	live      *exporter.Live // one of them
 	clock     *exporter.Clock
@@ -190,8 +191,9 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 		return errors.Join(err, d.closePlugins())
 	}
 	d.tally = load.NewTally()
+	d.labels.Set(labelsOf(d.config.Priorities))
 	d.pipeline = pipeline.New(pipeline.Options{
-		Inventory: d.inventory, Exporters: append(d.outputs.pipeline(), counter{d.tally, d.inventory}), ByPID: d.namespaces.ByPID,
+		Inventory: d.inventory, Exporters: append([]pipeline.Exporter{counter{d.tally, d.inventory}, &labeller{labels: &d.labels}}, d.outputs.pipeline()...), ByPID: d.namespaces.ByPID,
 		Hold: d.config.Attribution.Hold, HoldCgroup: d.config.Attribution.HoldPerCgroup,
 		HoldTotal: d.config.Attribution.HoldTotal,
 		Unknown:   d.wantRescan, Monotonic: monotonic,
@@ -243,7 +245,7 @@ func (d *daemon) start(ctx context.Context) error {
 		Queues: d.queues, Ring: d.kernel.RingFill, Monitor: d.monitor(), Log: d.log,
 	})
 	d.filters = filter.New(d.kernel, d.inventory, d.log)
-	if err := d.filters.Set(filter.Config, filterRules(d.config.Filters)); err != nil {
+	if err := d.filters.Set(filter.Config, filterRules(d.config)); err != nil {
 		return err
 	}
 	d.goes(func() { d.inventory.Run(ctx) })

@@ -6,6 +6,7 @@ import (
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/event"
+	"github.com/ebpf-tracer/ebpf-tracer/core/filter"
 	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
 	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
 	"github.com/ebpf-tracer/ebpf-tracer/core/load"
@@ -64,3 +65,16 @@ func (counter) Flush() {}
 
 // Congested is never so.
 func (counter) Congested() bool { return false }
+
+// labeller gives events the priorities that are only shown. It comes after what counts
+// them by their own, and before what shows them.
+type labeller struct{ labels *filter.Labels }
+
+// Export labels one event.
+func (l *labeller) Export(e *event.Event, _ pipeline.Attribution) { l.labels.Of(e) }
+
+// Flush does nothing.
+func (*labeller) Flush() {}
+
+// Congested is never so.
+func (*labeller) Congested() bool { return false }

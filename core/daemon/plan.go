@@ -26,6 +26,7 @@ type Plan struct {
 	Resources  *ResourcePlan `json:"resources,omitempty"` // nil: the configuration has none
 	Budget     BudgetPlan    `json:"budget"`
 	Filters    []FilterPlan  `json:"filters,omitempty"`
+	Priorities []FilterPlan  `json:"priorities,omitempty"`
 	Plugins    []PluginPlan  `json:"plugins"`
 	// Auto is what discoverer "auto" looks for; nil: the file has none. Those that it
 	// would start now are among Plugins too.
@@ -112,7 +113,7 @@ func MakePlan(ctx context.Context, o Options) (_ *Plan, err error) {
 		return nil, err
 	}
 	p.Budget = BudgetPlan{EventsPerSecond: file.Config.Budget.EventsPerSecond, Reserved: file.Config.Budget.EventsPerSecond * file.Config.Budget.Reserve}
-	p.Filters = planFilters(file.Config)
+	p.Filters, p.Priorities = planFilters(file.Config), planPriorities(file.Config)
 	d := &daemon{options: o, config: file.Config}
 	for _, x := range plugins {
 		one, err := planPlugin(ctx, host, d.spec(x), x)

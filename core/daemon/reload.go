@@ -145,12 +145,13 @@ func (r *reload) takeSettings(next config.Config) {
 		r.applied.Plugins = next.Plugins // they have been searched already
 		r.tell("plugins", changed, "", nil)
 	}
-	if !reflect.DeepEqual(next.Filters, r.applied.Filters) {
-		err := r.filters.Set(filter.Config, filterRules(next.Filters))
+	if !reflect.DeepEqual(next.Filters, r.applied.Filters) || !reflect.DeepEqual(next.Priorities, r.applied.Priorities) {
+		err := r.filters.Set(filter.Config, filterRules(next))
 		if err == nil {
-			r.applied.Filters = next.Filters
+			r.labels.Set(labelsOf(next.Priorities))
+			r.applied.Filters, r.applied.Priorities = next.Filters, next.Priorities
 		}
-		r.tell("filters", changed, "", err)
+		r.tell("filters and priorities", changed, "", err)
 	}
 	if next.Budget != r.applied.Budget {
 		r.applied.Budget = next.Budget

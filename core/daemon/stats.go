@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/prometheus/procfs"
@@ -91,6 +92,7 @@ func (s source) Stats() (*protov1.Stats, error) {
 			Failed: e.Failed, ScopedOut: e.ScopedOut, Queued: e.Queued, Bytes: e.Bytes, LastError: e.LastError,
 		})
 	}
+	estimates := s.governor.Estimates()
 	p := s.pipeline.Stats()
 	out.Pipeline = &protov1.Pipeline{
 		Decoded: p.Decoded, Malformed: p.Malformed, Released: p.Released, Held: p.Held,
@@ -107,7 +109,7 @@ func (s source) Stats() (*protov1.Stats, error) {
 		out.Kernel = append(out.Kernel, &protov1.LedgerRow{
 			Kind: r.Kind.String(), Priority: r.Priority.String(), Seen: r.Seen, Kept: r.Kept,
 			SampledOut: r.SampledOut, Filtered: r.Filtered, Lost: r.Lost, Bytes: r.Bytes,
-			Probability: r.Probability,
+			Probability: r.Probability, Estimate: estimateOf(&r, estimates),
 		})
 	}
 	for _, l := range s.pipeline.Lives(&p) {
@@ -116,6 +118,8 @@ func (s source) Stats() (*protov1.Stats, error) {
 			Lost: l.Lost, Probability: 1,
 		})
 	}
+	out.User, out.UserEvents = userRows(s.governor.User()), s.governor.User().Stats()
+	out.Load = s.loadStats(slices.Concat(out.Kernel, out.User), swaps)
 	if out.Faults, err = s.kernel.Faults(); err != nil {
 		return nil, err
 	}
@@ -256,6 +260,7 @@ func (d *daemon) printLedger() {
 		fmt.Fprintf(d.options.Stderr, "%s: released %d = exported %d + queue dropped %d + failed %d + scoped out %d + queued %d\n",
 			x.Name, x.Released, x.Exported, x.QueueDropped, x.Failed, x.ScopedOut, x.Queued)
 	}
+	d.printTruth(s)
 	closes := open == 0 && kept == p.Decoded+p.Injected+p.Malformed+p.InRing && p.Decoded+p.Injected == p.Released+p.Held
 	for _, x := range s.Exporters {
 		closes = closes && x.Released == p.Released

@@ -56,6 +56,7 @@ type collector struct {
 	pQueue, pDropped, pRefused, pSince, pReplaced, pPID, pError    metric
 	generation, policyInfo, swaps, policyRefused, expires          metric
 	probe                                                          metric
+	load                                                           loadMetrics
 }
 
 func newCollector(source Source) *collector {
@@ -73,7 +74,7 @@ func newCollector(source Source) *collector {
 	}
 
 	c.seen = counter("events_seen_total", "Events that reached the decision in the kernel: kept, sampled out, filtered and lost together.", "kind", "priority")
-	c.kept = counter("events_kept_total", "Events that were put into a ring, or injected.", "kind", "priority")
+	c.kept = counter("events_kept_total", "Events that were put into a ring, injected, or kept by a program that asked.", "kind", "priority")
 	c.sampledOut = counter("events_sampled_out_total", "Events that the sampling policy left out.", "kind", "priority")
 	c.filtered = counter("events_filtered_total", "Events that a filter left out.", "kind", "priority")
 	c.lost = counter("events_lost_total", "Events that found no room in a ring, or to be injected.", "kind", "priority")
@@ -135,6 +136,7 @@ func newCollector(source Source) *collector {
 	c.policyRefused = counter("policy_refused_total", "Sampling policies that were refused.")
 	c.expires = gauge("policy_expiry_timestamp_seconds", "When the sampling policy in force ends, if it is not renewed; absent: never.")
 	c.probe = gauge("probe_state", "1 for the state that the probe is in, 0 for the others.", "probe", "state")
+	c.load = newLoadMetrics(counter, gauge)
 	return c
 }
 
@@ -158,7 +160,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.NewInvalidMetric(c.seen.desc, err)
 		return
 	}
-	c.collectLedger(s, stats.GetKernel())
+	c.collectLedger(s, slices.Concat(stats.GetKernel(), stats.GetUser()))
+	c.load.collect(s, stats)
 	c.collectPipeline(s, stats)
 	c.collectExporters(s, stats.GetExporters())
 	c.collectAttribution(s, stats.GetAttribution())

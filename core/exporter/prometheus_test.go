@@ -38,6 +38,7 @@ func (f *figures) Stats() (*protov1.Stats, error) {
 }
 
 func someFigures() *figures {
+	cpu := 0.91
 	return &figures{
 		plugins: []*protov1.PluginView{{
 			Kind: protov1.Kind_KIND_DISCOVERER, Name: "docker", Version: "1.0", State: "backoff",
@@ -46,7 +47,8 @@ func someFigures() *figures {
 		}},
 		stats: &protov1.Stats{
 			Kernel: []*protov1.LedgerRow{
-				{Kind: "process.exec", Priority: "info", Seen: 100, Kept: 60, SampledOut: 30, Filtered: 8, Lost: 2, Bytes: 6000, Probability: 0.5},
+				{Kind: "process.exec", Priority: "info", Seen: 100, Kept: 60, SampledOut: 30, Filtered: 8, Lost: 2, Bytes: 6000, Probability: 0.5,
+					Estimate: &protov1.Estimate{Events: 58, Seen: 95, Weight: 92, Variance: 64, Low: 80, High: 110, Correction: 62.0 / 60}},
 				{Kind: "process.exec", Priority: "info", Seen: 10, Kept: 10, Bytes: 1000, Probability: 1, Group: "web"},
 				{Kind: "process.exit", Priority: "critical", Seen: 1, Kept: 1, Bytes: 90, Probability: 1},
 			},
@@ -65,6 +67,22 @@ func someFigures() *figures {
 			Probes:     []*protov1.ProbeStats{{Name: "network", State: "partial"}},
 			Faults:     map[string]uint64{"no_policy": 5},
 			Discovered: &protov1.Discovered{Pods: 13, Services: 14},
+			User: []*protov1.LedgerRow{
+				{Kind: "user.http_request", Priority: "info", Seen: 20, Kept: 5, SampledOut: 15, Probability: 0.25,
+					Estimate: &protov1.Estimate{Events: 5, Seen: 20, Weight: 20, Variance: 60, Low: 5, High: 35, Correction: 1}},
+			},
+			UserEvents: &protov1.UserStats{Programs: 2, EventsPerSecond: 100, Recorded: 5, Dropped: 15},
+			Load: &protov1.LoadStats{
+				Windows: []*protov1.LoadWindow{
+					{Seconds: 1.01, SeenPerSecond: 110, KeptPerSecond: 55, FilteredPerSecond: 1, SamplingRate: 0.5, DropRate: 0.5},
+					{Seconds: 59.8, SeenPerSecond: 100, KeptPerSecond: 75, SamplingRate: 0.75, DropRate: 0.25},
+				},
+				Budget: &protov1.BudgetStats{EventsPerSecond: 50, Use: 1.1, Seconds: 10, SecondsWithin: 9, WorstRatio: 1.2},
+				Level:  &protov1.LoadLevel{Level: "high", Resource: "cpu"},
+				Relief: []string{"cpu 91 %, above 80 %"}, PromotedRows: 3,
+				Host:   &protov1.HostLoad{CpuUtilization: &cpu, MemoryTotalBytes: 100, MemoryAvailableBytes: 25, PressureIo: &protov1.Pressure{Some: 0.5}},
+				Alerts: []*protov1.LoadAlert{{Name: "high_drop_rate", Active: true, Times: 2}},
+			},
 		},
 	}
 }
@@ -108,14 +126,16 @@ func TestEveryDescribedMetricIsCollected(t *testing.T) {
 
 func TestMetricsTellTheLedgerAndTheRest(t *testing.T) {
 	want := `
-# HELP ebpf_tracer_events_kept_total Events that were put into a ring, or injected.
+# HELP ebpf_tracer_events_kept_total Events that were put into a ring, injected, or kept by a program that asked.
 # TYPE ebpf_tracer_events_kept_total counter
 ebpf_tracer_events_kept_total{kind="process.exec",priority="info"} 70
 ebpf_tracer_events_kept_total{kind="process.exit",priority="critical"} 1
+ebpf_tracer_events_kept_total{kind="user.http_request",priority="info"} 5
 # HELP ebpf_tracer_sampling_probability_ratio Probability that an event is kept, as the policy in force has it.
 # TYPE ebpf_tracer_sampling_probability_ratio gauge
 ebpf_tracer_sampling_probability_ratio{group="",kind="process.exec",priority="info"} 0.5
 ebpf_tracer_sampling_probability_ratio{group="",kind="process.exit",priority="critical"} 1
+ebpf_tracer_sampling_probability_ratio{group="",kind="user.http_request",priority="info"} 0.25
 ebpf_tracer_sampling_probability_ratio{group="web",kind="process.exec",priority="info"} 1
 # HELP ebpf_tracer_attribution_delay_seconds How long after it happened an event that waited was released.
 # TYPE ebpf_tracer_attribution_delay_seconds histogram
@@ -177,6 +197,7 @@ ebpf_tracer_services 14
 # TYPE ebpf_tracer_program_faults_total counter
 ebpf_tracer_program_faults_total{fault="no_policy"} 5
 `
+	want += wantLoad
 	var names []string
 	for line := range strings.Lines(want) {
 		if rest, ok := strings.CutPrefix(line, "# TYPE "); ok {

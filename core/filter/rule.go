@@ -18,13 +18,17 @@ type Rule struct {
 	Name   string
 	Action kernel.FilterAction
 	Kinds  []event.Kind
-	Comms  []string
-	Peers  []netip.Prefix
-	PIDs   []uint32
-	UIDs   []uint32
-	Ports  []uint16
-	Errors []uint16
-	Calls  []kernel.Call
+	// Priority that what matches gets, where the action is kernel.Rank; Priorities are
+	// those that events come with.
+	Priority   event.Priority
+	Priorities []event.Priority
+	Comms      []string
+	Peers      []netip.Prefix
+	PIDs       []uint32
+	UIDs       []uint32
+	Ports      []uint16
+	Errors     []uint16
+	Calls      []kernel.Call
 	// Patterns, as path.Match has them.
 	Containers []string // of names; or of ids, by their beginning
 	Images     []string // of names, with or without a tag
@@ -146,7 +150,7 @@ func (r *Rule) Selects() bool { return r.selects() }
 // compiled is the rule as the kernel takes it.
 func (r *Rule) compiled() kernel.Filter {
 	return kernel.Filter{
-		Action: r.Action, Kinds: r.Kinds, InCgroup: r.selects(), Comms: r.Comms, Peers: r.Peers,
+		Action: r.Action, Priority: r.Priority, Kinds: r.Kinds, Priorities: r.Priorities, InCgroup: r.selects(), Comms: r.Comms, Peers: r.Peers,
 		PIDs: r.PIDs, UIDs: r.UIDs, Ports: r.Ports, Errors: r.Errors, Calls: r.Calls,
 	}
 }

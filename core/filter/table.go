@@ -61,11 +61,11 @@ type Table struct {
 	cgroups   chan change
 	missed    atomic.Bool // changes of control groups: look at all
 
-	mu       sync.Mutex
-	rules    [sources][]*entry
-	filters  []*entry          // in force, by place
-	quick    []*entry          // the same of those by one value
-	named    map[uint64]uint32 // control groups, by the filters that name them
+	mu      sync.Mutex
+	rules   [sources][]*entry
+	filters []*entry          // in force, by place
+	quick   []*entry          // the same of those by one value
+	named   map[uint64]uint32 // control groups, by the filters that name them
 }
 
 // entry is a rule and what it has filtered under earlier sets.

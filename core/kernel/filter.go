@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"structs"
@@ -21,6 +22,7 @@ const (
 	Drop FilterAction = iota // what matches is filtered
 	Keep                     // what matches is filtered by none after it
 	Only                     // what does not match is filtered
+	Rank                     // what matches gets another priority
 )
 
 // Call is a system call whose exit tells an event: enum call of bpf/abi.h.
@@ -39,15 +41,18 @@ func ParseCall(name string) (Call, bool) {
 // values. It looks only at events that can have all of what it asks for.
 type Filter struct {
 	Action   FilterAction
-	Kinds    []event.Kind // empty: all
-	InCgroup bool         // asks for the cgroups that Filters names
-	Comms    []string     // of at most 15 bytes
-	Peers    []netip.Prefix
-	PIDs     []uint32 // of processes, in the host's pid namespace
-	UIDs     []uint32 // in the host's user namespace
-	Ports    []uint16 // of either end of a connection
-	Errors   []uint16 // errno
-	Calls    []Call
+	Priority event.Priority // of Rank
+	Kinds    []event.Kind   // empty: all
+	// Priorities are those that events come with; empty: all.
+	Priorities []event.Priority
+	InCgroup   bool     // asks for the cgroups that Filters names
+	Comms      []string // of at most 15 bytes
+	Peers      []netip.Prefix
+	PIDs       []uint32 // of processes, in the host's pid namespace
+	UIDs       []uint32 // in the host's user namespace
+	Ports      []uint16 // of either end of a connection
+	Errors     []uint16 // errno
+	Calls      []Call
 }
 
 // Filters is a whole set, in order: the first filter that has a say decides. Quick ones
@@ -97,11 +102,13 @@ const (
 
 // filterSet is struct filters.
 type filterSet struct {
-	_                structs.HostLayout
-	Kinds            [32]uint64
-	Without          [asks]uint64
-	Drop, Keep, Only uint64
-	Asks             uint64
+	_                       structs.HostLayout
+	Kinds                   [32]uint64
+	Priorities              [8]uint64
+	Without                 [asks]uint64
+	Drop, Keep, Only, Ranks uint64
+	Asks                    uint64
+	Rank                    [64]uint8
 }
 
 // filterValue is struct filter_value.
@@ -398,6 +405,14 @@ func (c *compiled) add(f Filter, bit uint64) {
 		c.set.Keep |= bit
 	case Only:
 		c.set.Only |= bit
+	case Rank:
+		c.set.Ranks |= bit
+		c.set.Rank[bits.TrailingZeros64(bit)] = uint8(f.Priority)
+	}
+	for p := range event.Priorities {
+		if len(f.Priorities) == 0 || slices.Contains(f.Priorities, p) {
+			c.set.Priorities[p] |= bit
+		}
 	}
 	asked := [asks]bool{askCgroup: f.InCgroup}
 	for _, name := range f.Comms {
@@ -474,12 +489,12 @@ func (c *compiled) cover() {
 	out := make(map[filterPrefix]filterValue, len(c.peers))
 	for p, v := range c.peers {
 		inner := netip.PrefixFrom(netip.AddrFrom16(p.Address), int(p.Bits))
-		for bits := range p.Bits {
-			around, err := inner.Addr().Prefix(int(bits))
+		for length := range p.Bits {
+			around, err := inner.Addr().Prefix(int(length))
 			if err != nil {
 				continue
 			}
-			w, there := c.peers[filterPrefix{Bits: bits, Address: around.Addr().As16()}]
+			w, there := c.peers[filterPrefix{Bits: length, Address: around.Addr().As16()}]
 			if !there {
 				continue
 			}
@@ -496,11 +511,11 @@ func (c *compiled) cover() {
 // prefix as the kernel has it: IPv4 is mapped into IPv6.
 func prefix(p netip.Prefix) filterPrefix {
 	p = p.Masked()
-	bits := p.Bits()
+	length := p.Bits()
 	if p.Addr().Is4() {
-		bits += 96
+		length += 96
 	}
-	return filterPrefix{Bits: uint32(bits), Address: p.Addr().As16()}
+	return filterPrefix{Bits: uint32(length), Address: p.Addr().As16()}
 }
 
 // comm as the kernel has it: cut, and ended by zeros.

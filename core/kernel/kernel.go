@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	random "math/rand/v2"
 	"os"
 	"runtime"
 	"slices"
@@ -189,7 +190,7 @@ func (k *Kernel) makeMaps() error {
 		return err
 	}
 	k.filters = newFilterMaps(l.common, l.cpus, k.valve, k.states)
-	if k.policy, err = newPolicyMaps(spec.Maps["policy"], k.groups, k.valve); err != nil {
+	if k.policy, err = newPolicyMaps(spec.Maps["policy"], k.groups, k.valve, random.Uint64); err != nil {
 		return err
 	}
 	l.common["policy"] = k.policy.outer

@@ -1,11 +1,12 @@
 package kernel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"unsafe"
 
@@ -51,6 +52,10 @@ type Class struct {
 	Kind     event.Kind
 	Priority event.Priority
 	Group    uint32
+}
+
+func (c Class) compare(o Class) int {
+	return cmp.Or(cmp.Compare(c.Group, o.Group), cmp.Compare(c.Kind, o.Kind), cmp.Compare(c.Priority, o.Priority))
 }
 
 // Rule is what a policy says of one class.
@@ -158,7 +163,7 @@ func sized(policy *ebpf.MapSpec, cpus int) {
 	policy.InnerMap.MaxEntries = uint32(promotedRow + max(rowCapacity(cpus), 0))
 }
 
-func newPolicyMaps(spec *ebpf.MapSpec, groups *groupRows, v *valve) (*policyMaps, error) {
+func newPolicyMaps(spec *ebpf.MapSpec, groups *groupRows, v *valve, random func() uint64) (*policyMaps, error) {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return nil, fmt.Errorf("count the CPUs: %w", err)
@@ -169,7 +174,7 @@ func newPolicyMaps(spec *ebpf.MapSpec, groups *groupRows, v *valve) (*policyMaps
 	}
 	p := &policyMaps{
 		outer: outer, groups: groups, valve: v, cpus: cpus, active: min(cpus, runtime.NumCPU()),
-		capacity: max(rowCapacity(cpus), 0), random: rand.Uint64, places: map[Class]uint32{},
+		capacity: max(rowCapacity(cpus), 0), random: random, places: map[Class]uint32{},
 	}
 	for row := p.capacity - 1; row >= 0; row-- {
 		p.free = append(p.free, uint32(promotedRow+row))
@@ -266,10 +271,15 @@ func (p *policyMaps) place(policy Policy) (begun map[Class]uint32, err error) {
 	p.free = append(p.free, p.resting...)
 	p.resting = p.resting[:0]
 	begun = map[Class]uint32{}
+	var news []Class
 	for c := range policy.Promoted {
-		if _, there := p.places[c]; there || len(p.free) == 0 {
-			continue
+		if _, there := p.places[c]; !there {
+			news = append(news, c)
 		}
+	}
+	// In an order of their own, so that a simulation is the same again.
+	slices.SortFunc(news, Class.compare)
+	for _, c := range news[:min(len(news), len(p.free))] {
 		row := p.free[len(p.free)-1]
 		p.free = p.free[:len(p.free)-1]
 		p.places[c], begun[c] = row, row

@@ -82,10 +82,10 @@ func NewSimulator(seed uint64, cpus int) (_ *Simulator, err error) {
 	if s.valve, err = newValve(s.maps["valve"]); err != nil {
 		return nil, err
 	}
-	if s.policy, err = newPolicyMaps(spec.Maps["policy"], s.groups, s.valve); err != nil {
+	if s.policy, err = newPolicyMaps(spec.Maps["policy"], s.groups, s.valve, rand.New(rand.NewPCG(seed, 0)).Uint64); err != nil {
 		return nil, err
 	}
-	s.policy.active, s.policy.random = cpus, rand.New(rand.NewPCG(seed, 0)).Uint64
+	s.policy.active = cpus
 	replace := map[string]*ebpf.Map{"policy": s.policy.outer}
 	for name, m := range s.maps {
 		replace[name] = m
@@ -103,13 +103,7 @@ func NewSimulator(seed uint64, cpus int) (_ *Simulator, err error) {
 		return nil, fmt.Errorf("map the trials: %w", err)
 	}
 	s.trials = unsafe.Slice((*Trial)(unsafe.Pointer(&s.page[0])), SimulatorBatch)
-	// The first policy's draws are the simulation's too.
-	var all Policy
-	for i := range all.Pooled {
-		all.Pooled[i].Probability = 1
-	}
-	_, err = s.policy.set(all)
-	return s, err
+	return s, nil
 }
 
 // Trials is room for SimulatorBatch trials, which Decide reads and answers in.

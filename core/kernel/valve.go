@@ -18,8 +18,8 @@ type Budget struct {
 	// Reserve is the part of it, 0 to 1, up to which critical events and the first
 	// of a cgroup are kept for sure. 0: DefaultReserve.
 	Reserve float64
-	// Raise lets probabilities be raised above the policy's, up to four times, while
-	// the budget is not used.
+	// Raise lets probabilities be raised above the policy's, up to 64 times, while the
+	// budget is not used.
 	Raise bool
 }
 
@@ -72,7 +72,7 @@ func (v *valve) set(b Budget) {
 		quantum = min(max(56+int(math.Log2(b.EventsPerSecond*flush)), least), most)
 	}
 	if b.Raise {
-		raise = 32
+		raise = 96
 	}
 	atomic.StoreUint64(&v.words.Quantum, 1<<quantum)
 	atomic.StoreUint64(&v.words.ReserveCost, reserve)

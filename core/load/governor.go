@@ -81,23 +81,28 @@ type Policy struct {
 type accepted struct {
 	*plan
 	reason string
+	user   userPolicy
 }
 
 // Governor is safe for use by several goroutines.
 type Governor struct {
 	options Options
+	user    *UserEvents
+	truth   truth
 
-	mu       sync.Mutex
-	sampler  string // its name
-	now      Policy
-	plan     *plan           // in force
-	relief   monitor.Factors // in force
-	groups   *groups
-	ttl      time.Duration
-	accepted *accepted               // the sampler's last policy; nil: none yet
-	results  []*protov1.PolicyResult // since the last report
-	reported time.Time
-	changed  chan struct{} // the policy's end has changed
+	mu      sync.Mutex
+	sampler string // its name
+	now     Policy
+	plan    *plan           // in force
+	relief  monitor.Factors // in force
+
+	userPolicy userPolicy // in force
+	groups     *groups
+	ttl        time.Duration
+	accepted   *accepted               // the sampler's last policy; nil: none yet
+	results    []*protov1.PolicyResult // since the last report
+	reported   time.Time
+	changed    chan struct{} // the policy's end has changed
 }
 
 // New makes a governor; the built-in row is in force.
@@ -121,8 +126,10 @@ func New(o Options) *Governor {
 		options: o, sampler: o.Sampler, reported: o.Now(), changed: make(chan struct{}, 1),
 		now:  Policy{Generation: 1, Source: builtinSource, Reason: "no sampler has answered yet", Budget: o.Budget.EventsPerSecond},
 		plan: keepAll(), relief: monitor.None(), groups: newGroups(o.Kernel, o.Log),
+		user: newUserEvents(o.Now), userPolicy: userPolicy{rest: builtin},
 	}
 	o.Kernel.SetBudget(o.Budget)
+	g.tellUser()
 	return g
 }
 
@@ -151,8 +158,14 @@ func (g *Governor) Policy() Policy {
 	return g.now
 }
 
-// Run ends a policy whose time is up, until ctx is done.
+// Run ends a policy whose time is up, and watches the ledger of a kernel that has one,
+// until ctx is done.
 func (g *Governor) Run(ctx context.Context) {
+	if l, ok := g.options.Kernel.(ledger); ok {
+		watched := make(chan struct{})
+		go func() { defer close(watched); g.watch(ctx, l) }()
+		defer func() { <-watched }()
+	}
 	for {
 		g.mu.Lock()
 		expires := g.now.Expires
@@ -187,14 +200,14 @@ func (g *Governor) Expire() {
 	}
 	reason := fmt.Sprintf("sampler %q has not answered for %s: every event is kept that the budget has room for", g.sampler, g.ttl)
 	g.options.Log.Warn(reason)
-	if err := g.put(keepAll(), Policy{Source: builtinSource, Reason: reason}); err != nil {
+	if err := g.put(keepAll(), userPolicy{rest: builtin}, Policy{Source: builtinSource, Reason: reason}); err != nil {
 		g.options.Log.Error("put the built-in policy into force", "error", err)
 		g.now.Expires = g.options.Now().Add(minTTL) // try again
 	}
 }
 
 // put puts a plan into force. With mu.
-func (g *Governor) put(next *plan, p Policy) error {
+func (g *Governor) put(next *plan, user userPolicy, p Policy) error {
 	p.Generation, p.Refused = g.now.Generation, g.now.Refused
 	p.Promoted, p.Budget, p.Relief = g.now.Promoted, g.now.Budget, g.now.Relief
 	before := g.now
@@ -203,6 +216,8 @@ func (g *Governor) put(next *plan, p Policy) error {
 		g.now = before
 		return err
 	}
+	g.userPolicy = user
+	g.tellUser()
 	select {
 	case g.changed <- struct{}{}:
 	default:
@@ -250,6 +265,7 @@ func (g *Governor) SetBudget(b kernel.Budget) {
 	b.Raise = g.plan.fill && len(g.now.Relief) == 0
 	g.now.Budget = b.EventsPerSecond
 	g.options.Kernel.SetBudget(b)
+	g.tellUser()
 }
 
 // numbered gives a plan as the kernel takes it, and the groups that it uses. Groups of
@@ -304,14 +320,12 @@ func (g *Governor) Report() *protov1.Report {
 	g.tallied(r)
 	rows, _ := g.options.Kernel.Capacity()
 	r.RowCapacity, r.BudgetEventsPerSecond = uint32(rows), g.options.Budget.EventsPerSecond
-	for _, q := range g.options.Queues() {
-		r.Queues = append(r.Queues, &protov1.QueueDepth{Queue: q.Name, Depth: q.Depth, Capacity: q.Capacity})
-	}
+	r.Queues = depths(g.options.Queues())
 	r.Host = g.observe(now, r).Host
 	return r
 }
 
-// observe reads how busy the host is, and makes room. With mu.
+// observe takes what a report tells of the events into account. With mu.
 func (g *Governor) observe(now time.Time, r *protov1.Report) monitor.Observation {
 	f := monitor.Flow{Ring: g.options.Ring(), Queues: r.GetQueues()}
 	if seconds := float64(r.GetIntervalNano()) / 1e9; seconds > 0 {
@@ -320,10 +334,16 @@ func (g *Governor) observe(now time.Time, r *protov1.Report) monitor.Observation
 			f.Kept += float64(c.GetKept()) / seconds
 		}
 	}
+	return g.relieve(now, f)
+}
+
+// relieve reads how busy the host is, and makes room. With mu.
+func (g *Governor) relieve(now time.Time, f monitor.Flow) monitor.Observation {
 	o := g.options.Monitor.Observe(now, f)
 	if err := g.compile(g.plan); err != nil {
 		g.options.Log.Error("keep less for the host's load", "error", err)
 	}
+	g.tellUser()
 	return o
 }
 
@@ -386,7 +406,7 @@ func (g *Governor) accept(p *protov1.Policy, result *protov1.PolicyResult) error
 		return err
 	}
 	if next.clamped > 0 {
-		result.Reason = fmt.Sprintf("%d probabilities were not between 0 and 1", next.clamped)
+		result.Reason = fmt.Sprintf("%d probabilities were above 1", next.clamped)
 	}
 	ttl := time.Duration(p.GetTtlNano())
 	if ttl == 0 {
@@ -394,13 +414,13 @@ func (g *Governor) accept(p *protov1.Policy, result *protov1.PolicyResult) error
 	}
 	ttl = min(max(ttl, minTTL), maxTTL)
 	g.ttl = ttl
-	g.accepted = &accepted{plan: next, reason: p.GetReason()}
+	g.accepted = &accepted{plan: next, reason: p.GetReason(), user: userPolicyOf(p)}
 	return g.enforce()
 }
 
 // enforce puts the accepted policy into force, or keeps it there, for its TTL.
 func (g *Governor) enforce() error {
-	return g.put(g.accepted.plan, Policy{
+	return g.put(g.accepted.plan, g.accepted.user, Policy{
 		Source: g.sampler, Reason: g.accepted.reason, Expires: g.options.Now().Add(g.ttl),
 	})
 }

@@ -4,10 +4,12 @@
 // events are made up.
 //
 // It owns the virtual clock. It attaches nothing, and needs the rights to load a
-// program. A run is the same again for the same seed and sampler.
+// program. The events of a run are the same again for the same seed.
 package rehearsal
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -31,7 +33,7 @@ type Options struct {
 	Seed     uint64
 	Sampler  Sampler // nil: none
 	Name     string  // the sampler's
-	// Budget in events/s; 0: the scenario's.
+	// Budget in events/s, by which the run is scored as well; 0: the scenario's.
 	Budget float64
 	// Interval between reports; 0: 250 ms.
 	Interval time.Duration
@@ -40,15 +42,8 @@ type Options struct {
 	Log *slog.Logger // nil: nothing is logged
 	// Scorer takes the outcomes; nil: one is made.
 	Scorer *simulation.Scorer
-}
-
-// Result of Run.
-type Result struct {
-	simulation.Score
-	Policies uint32        // put into force
-	Refused  uint64        // policies of the sampler
-	Promoted int           // classes with rows of their own, the most at a time
-	Planning time.Duration // the longest that the sampler took, of real time
+	// Progress is told the virtual time, each time the sampler is asked; nil: nobody is.
+	Progress func(now time.Duration)
 }
 
 // cpus that events come on.
@@ -63,25 +58,22 @@ type run struct {
 	events   []simulation.Event // of the batch
 	now      int64
 	next     int64           // when a report is due
+	merged   uint64          // reports that were due while an answer was on its way
 	waiting  *protov1.Answer // on its way
 	arrives  int64           // when it does
-	result   Result
+
+	generation uint32 // of the policy in force
+	result     Result
 }
 
 // start is when the virtual clock begins.
 var start = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// Run runs a sampler against a scenario.
-func Run(o Options) (result *Result, err error) {
-	if o.Budget == 0 {
-		o.Budget = o.Scenario.Budget
-	}
-	if o.Interval == 0 {
-		o.Interval = 250 * time.Millisecond
-	}
-	if o.Lag == 0 {
-		o.Lag = 10 * time.Millisecond
-	}
+// Run runs a sampler against a scenario, until ctx is done at the latest.
+func Run(ctx context.Context, o Options) (result *Result, err error) {
+	o.Scenario.Budget = cmp.Or(o.Budget, o.Scenario.Budget)
+	o.Interval = cmp.Or(o.Interval, 250*time.Millisecond)
+	o.Lag = cmp.Or(o.Lag, 10*time.Millisecond)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -98,20 +90,20 @@ func Run(o Options) (result *Result, err error) {
 		}
 	}()
 	r.governor = load.New(load.Options{
-		Kernel: r.kernel, Sampler: o.Name, Budget: kernel.Budget{EventsPerSecond: o.Budget}, Tally: r.tally, Log: o.Log,
+		Kernel: r.kernel, Sampler: o.Name, Budget: kernel.Budget{EventsPerSecond: o.Scenario.Budget}, Tally: r.tally, Log: o.Log,
 		Monitor: monitor.New(monitor.Options{Host: func(time.Time) *protov1.HostLoad { return &protov1.HostLoad{} }}),
 		Now:     func() time.Time { return start.Add(time.Duration(r.now)) },
 	})
-	if err := r.all(); err != nil {
+	r.generation = r.governor.Policy().Generation
+	if err := r.all(ctx); err != nil {
 		return nil, err
 	}
 	r.result.Score = o.Scorer.Score()
 	r.result.Refused = r.governor.Policy().Refused
-	r.result.Policies = r.governor.Policy().Generation - 1
 	return &r.result, nil
 }
 
-func (r *run) all() error {
+func (r *run) all(ctx context.Context) error {
 	if err := r.ask(nil); err != nil {
 		return err
 	}
@@ -119,7 +111,7 @@ func (r *run) all() error {
 	trials := r.kernel.Trials()
 	for e := range r.Scenario.Events(r.Seed) {
 		if len(r.events) == len(trials) || e.At >= r.due() {
-			if err := r.until(e.At); err != nil {
+			if err := r.until(ctx, e.At); err != nil {
 				return err
 			}
 		}
@@ -141,26 +133,49 @@ func (r *run) due() int64 {
 }
 
 // until decides what is at hand, and does what is due by then.
-func (r *run) until(at int64) error {
+func (r *run) until(ctx context.Context, at int64) error {
 	if err := r.decide(); err != nil {
 		return err
 	}
 	for due := r.due(); due <= at; due = r.due() {
 		r.now = due
 		r.governor.Expire()
-		if r.waiting != nil && due == r.arrives {
-			r.governor.Answer(r.waiting)
-			r.waiting = nil
-			r.result.Promoted = max(r.result.Promoted, r.governor.Policy().Promoted)
-			continue
-		}
-		r.next += int64(r.Interval)
-		if err := r.ask(r.governor.Report()); err != nil {
+		if err := r.happen(ctx); err != nil {
 			return err
+		}
+		p := r.governor.Policy()
+		r.result.Promoted = max(r.result.Promoted, p.Promoted)
+		if p.Generation != r.generation {
+			r.generation = p.Generation
+			r.result.Policies++
 		}
 	}
 	r.now = at
 	return nil
+}
+
+// happen does what is due now: an answer comes, or a report is made, unless the last
+// one is not answered yet.
+func (r *run) happen(ctx context.Context) error {
+	if r.waiting != nil && r.now == r.arrives {
+		r.governor.Answer(r.waiting)
+		r.waiting = nil
+		return nil
+	}
+	r.next += int64(r.Interval)
+	if r.waiting != nil {
+		r.merged++
+		return nil
+	}
+	if r.Progress != nil {
+		r.Progress(time.Duration(r.now))
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	report := r.governor.Report()
+	report.Merged, r.merged = r.merged, 0
+	return r.ask(report)
 }
 
 // ask asks the sampler, whose answer is then on its way.
@@ -173,12 +188,17 @@ func (r *run) ask(report *protov1.Report) error {
 	if err != nil {
 		return fmt.Errorf("ask the sampler: %w", err)
 	}
+	if answer == nil {
+		if r.result.Unanswered == 0 {
+			r.result.AwayFrom = time.Duration(r.now)
+		}
+		r.result.Unanswered++
+		return nil
+	}
 	if report != nil {
 		r.result.Planning = max(r.result.Planning, time.Since(began))
 	}
-	if answer != nil {
-		r.waiting, r.arrives = answer, r.now+int64(r.Lag)
-	}
+	r.waiting, r.arrives = answer, r.now+int64(r.Lag)
 	return nil
 }
 

@@ -64,6 +64,7 @@ func Scenarios() []Scenario {
 			events:     []phase{{35 * time.Second, 20_000}},
 			containers: []phase{{15 * time.Second, 200}, {25 * time.Second, 2000}, {35 * time.Second, 200}},
 		}),
+		recorded(),
 	}
 }
 

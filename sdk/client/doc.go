@@ -17,6 +17,17 @@
 //		return err
 //	}
 //
+// A program may have the daemon's policy decide on events of its own, too:
+//
+//	load, err := c.LoadManager(ctx)
+//	if err != nil {
+//		return err
+//	}
+//	defer load.Close()
+//	if load.ShouldSample("http_request", map[string]string{"level": "error"}) {
+//		load.RecordEvent()
+//	}
+//
 // The daemon answers root and the user that it runs as itself. Errors are
 // sentences for the user; ErrNotRunning, ErrPermission, ErrNoContainer, ErrNoProcess and
 // ErrNoNamespace tell them apart. This package owns its connection and nothing else,

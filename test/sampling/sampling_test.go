@@ -15,7 +15,7 @@ import (
 )
 
 // peers is read by the tests only.
-var peers = flag.Bool("peers", false, "run every candidate on every scenario, and print how each did")
+var peers = flag.Bool("peers", false, "run every candidate on every scenario, each after a preroll")
 
 const seed = 1
 
@@ -70,15 +70,9 @@ func table(results []result) string {
 	return b.String()
 }
 
-func TestEveryCandidateRunsOnEveryScenario(t *testing.T) {
-	scenarios, candidates := simulation.Scenarios(), candidates()
-	if !*peers {
-		s, ok := simulation.Find("S1")
-		if !ok {
-			t.Fatal("there is no scenario S1")
-		}
-		scenarios, candidates = []simulation.Scenario{until(s, 8*time.Second)}, cheap()
-	}
+// compare runs candidates on scenarios and prints the table.
+func compare(t *testing.T, scenarios []simulation.Scenario, candidates []Candidate) []result {
+	t.Helper()
 	var results []result
 	for _, s := range scenarios {
 		for _, c := range candidates {
@@ -90,6 +84,21 @@ func TestEveryCandidateRunsOnEveryScenario(t *testing.T) {
 		}
 	}
 	t.Log("\n" + table(results))
+	return results
+}
+
+func TestAPeerCanBeRunAgainstAScenario(t *testing.T) {
+	compare(t, []simulation.Scenario{until(scenario(t, "S1"), 8*time.Second)}, cheap())
+}
+
+// scenario by its name.
+func scenario(t *testing.T, name string) simulation.Scenario {
+	t.Helper()
+	s, ok := simulation.Find(name)
+	if !ok {
+		t.Fatalf("there is no scenario %s", name)
+	}
+	return s
 }
 
 // check what holds for whoever decides.

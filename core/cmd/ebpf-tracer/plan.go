@@ -71,6 +71,11 @@ func showPlan(out io.Writer, p *daemon.Plan) error {
 		w.list("looks at", []string{strings.Join(f.Kinds, ", ")})
 		w.list("not these", f.Unseen)
 	}
+	for _, f := range p.Priorities {
+		w.line("priority %q: %s", f.Name, f.Action)
+		w.list("looks at", []string{strings.Join(f.Kinds, ", ")})
+		w.list("not these", f.Unseen)
+	}
 	for _, x := range p.Plugins {
 		w.line("%s %q: version %s, user %d", x.Kind, x.Name, x.Version, x.User)
 		w.list("found", []string{x.Found})

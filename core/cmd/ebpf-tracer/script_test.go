@@ -75,7 +75,8 @@ func TestCommandLine(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("STATE_DIRECTORY", filepath.Join(env.WorkDir, "state"))
 			env.Setenv("SOCKET", filepath.Join(env.WorkDir, "api.sock"))
-			if strings.HasPrefix(filepath.Base(env.WorkDir), "script-plugin_lock") {
+			script := filepath.Base(env.WorkDir)
+			if strings.HasPrefix(script, "script-plugin_lock") || strings.HasPrefix(script, "script-sampler") {
 				if err := samplers(env.WorkDir); err != nil {
 					return err
 				}
@@ -171,7 +172,8 @@ func (*figures) Stats() (*protov1.Stats, error) {
 	return &protov1.Stats{
 		Node: "node-1",
 		Kernel: []*protov1.LedgerRow{
-			{Kind: "process.exec", Priority: "info", Seen: 110, Kept: 90, SampledOut: 10, Filtered: 6, Lost: 4, Bytes: 9000, Probability: 0.9},
+			{Kind: "process.exec", Priority: "info", Seen: 110, Kept: 90, SampledOut: 10, Filtered: 6, Lost: 4, Bytes: 9000, Probability: 0.9,
+				Estimate: &protov1.Estimate{Events: 90, Seen: 100.3, Low: 92, High: 108.6, Correction: 94.0 / 90}},
 			{Kind: "process.exit", Priority: "error", Seen: 10, Kept: 10, Bytes: 900, Probability: 1},
 			{Kind: "container.died", Priority: "error", Seen: 3, Kept: 2, Lost: 1, Probability: 1},
 		},
@@ -187,6 +189,30 @@ func (*figures) Stats() (*protov1.Stats, error) {
 		Daemon:     &protov1.DaemonStats{Pid: 77, MemoryBytes: 40 << 20, CpuSeconds: 61.5},
 		Faults:     map[string]uint64{"no_policy": 5, "no_scratch": 0},
 		Discovered: &protov1.Discovered{Containers: 3, Namespaces: 9, Pods: 1, Services: 4},
+		User: []*protov1.LedgerRow{
+			{Kind: "user.http_request", Priority: "info", Seen: 1000, Kept: 100, SampledOut: 900, Probability: 0.5,
+				Estimate: &protov1.Estimate{Events: 100, Seen: 1010, Low: 820, High: 1200, Correction: 1}},
+		},
+		UserEvents: &protov1.UserStats{Programs: 1, EventsPerSecond: 1000, Recorded: 100, Dropped: 900},
+		Load: &protov1.LoadStats{
+			CurrentLoad: 25_000, CurrentSamplingRate: 0.4, ProcessedEvents: 202, DroppedEvents: 915, DropRate: 0.819, AdaptationCount: 7,
+			SystemLoad: &protov1.SystemLoad{CpuUsage: ptr(91.2)},
+			Windows: []*protov1.LoadWindow{
+				{Seconds: 1.002, SeenPerSecond: 25_000, KeptPerSecond: 10_000, SamplingRate: 0.4, DropRate: 0.6},
+				{Seconds: 60.01, SeenPerSecond: 5000.4, KeptPerSecond: 4000, FilteredPerSecond: 600, SamplingRate: 0.909, DropRate: 0.091, Adaptations: 3},
+			},
+			Budget: &protov1.BudgetStats{EventsPerSecond: 10_000, Use: 1, Seconds: 90, SecondsWithin: 89, WorstRatio: 1.25},
+			Level:  &protov1.LoadLevel{Level: "high", Resource: "disk", Name: "sda\x1b[2J", Share: ptr(0.85)},
+			Relief: []string{"cpu 91 %, above 80 %: less of everything"}, PromotedRows: 12,
+			Host: &protov1.HostLoad{
+				Cpus: 2, CpuUtilization: ptr(0.912), DaemonCpuCores: ptr(0.125), DaemonMemoryBytes: 40 << 20, MemoryTotalBytes: 4 << 30, MemoryAvailableBytes: 3 << 30,
+				NetworkBytesPerSecond: ptr(2048.0), DiskBytesPerSecond: ptr(1024.0), DiskUtilization: ptr(0.85), PressureCpu: &protov1.Pressure{Some: 0.3},
+			},
+			Alerts: []*protov1.LoadAlert{
+				{Name: "high_drop_rate", Active: true, Times: 2, Text: "60.0 % of the events were dropped"},
+				{Name: "low_sampling_rate", Times: 1, Text: "it is over"},
+			},
+		},
 	}, nil
 }
 

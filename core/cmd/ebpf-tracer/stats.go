@@ -23,8 +23,11 @@ func newStats() *cobra.Command {
 		Short: "Show the ledger and the daemon's other numbers",
 		Long: `Show what became of every event since the daemon started, and the daemon's other
 numbers. Each line of the balance closes when the daemon has stopped; while it runs,
-it may be open by what is in flight at this moment.`,
+it may be open by what is in flight at this moment. ESTIMATE is what the weights of
+the released events say that there was, with its 95 % interval: hold it against
+SEEN, which is exact, less FILTERED. OFF BY is the difference.`,
 		Example: `  ebpf-tracer get stats
+  ebpf-tracer get stats -o json | jq .load
   ebpf-tracer get stats -o json | jq '.kernel[] | select(.lost > 0)'`,
 		Args: words(),
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
@@ -52,7 +55,7 @@ func showStats(out io.Writer, s *protov1.Stats, now time.Time) error {
 		return err
 	}
 	for _, section := range []func(io.Writer, *protov1.Stats, time.Time) error{
-		showLedger, showBalance, showExporters, showAttribution, showPolicy, showProbes, showQueues,
+		showLedger, showLoad, showBalance, showExporters, showAttribution, showPolicy, showProbes, showQueues,
 	} {
 		if err := section(out, s, now); err != nil {
 			return err
@@ -62,11 +65,12 @@ func showStats(out io.Writer, s *protov1.Stats, now time.Time) error {
 }
 
 func showLedger(out io.Writer, s *protov1.Stats, _ time.Time) error {
-	t := newTable(out, "KIND", "PRIORITY", "GROUP", "SEEN", "KEPT", "SAMPLED OUT", "FILTERED", "LOST", "BYTES", "PROBABILITY")
+	t := newTable(out, "KIND", "PRIORITY", "GROUP", "SEEN", "KEPT", "SAMPLED OUT", "FILTERED", "LOST", "BYTES", "PROBABILITY", "ESTIMATE", "OFF BY")
 	sum := &protov1.LedgerRow{}
-	for _, r := range s.GetKernel() {
+	for _, r := range slices.Concat(s.GetKernel(), s.GetUser()) {
+		estimate, off := estimated(r)
 		t.row(r.GetKind(), r.GetPriority(), r.GetGroup(), count(r.GetSeen()), count(r.GetKept()), count(r.GetSampledOut()),
-			count(r.GetFiltered()), count(r.GetLost()), size(r.GetBytes()), strconv.FormatFloat(r.GetProbability(), 'g', 4, 64))
+			count(r.GetFiltered()), count(r.GetLost()), size(r.GetBytes()), strconv.FormatFloat(r.GetProbability(), 'g', 4, 64), estimate, off)
 		sum.Seen += r.GetSeen()
 		sum.Kept += r.GetKept()
 		sum.SampledOut += r.GetSampledOut()
@@ -74,7 +78,7 @@ func showLedger(out io.Writer, s *protov1.Stats, _ time.Time) error {
 		sum.Lost += r.GetLost()
 		sum.Bytes += r.GetBytes()
 	}
-	t.row("all", "", "", count(sum.Seen), count(sum.Kept), count(sum.SampledOut), count(sum.Filtered), count(sum.Lost), size(sum.Bytes), "")
+	t.row("all", "", "", count(sum.Seen), count(sum.Kept), count(sum.SampledOut), count(sum.Filtered), count(sum.Lost), size(sum.Bytes), "", "", "")
 	return t.flush()
 }
 
@@ -108,7 +112,7 @@ func equation(left, right []term) string {
 
 func showBalance(out io.Writer, s *protov1.Stats, _ time.Time) error {
 	var seen, kept, sampledOut, filtered, lost uint64
-	for _, r := range s.GetKernel() {
+	for _, r := range slices.Concat(s.GetKernel(), s.GetUser()) {
 		seen += r.GetSeen()
 		kept += r.GetKept()
 		sampledOut += r.GetSampledOut()
@@ -116,9 +120,17 @@ func showBalance(out io.Writer, s *protov1.Stats, _ time.Time) error {
 		lost += r.GetLost()
 	}
 	p := s.GetPipeline()
+	went := []term{{"decoded", p.GetDecoded()}, {"injected", p.GetInjected()}, {"malformed", p.GetMalformed()}, {"in ring", p.GetInRing()}}
+	if len(s.GetUser()) > 0 {
+		var programs uint64
+		for _, r := range s.GetUser() {
+			programs += r.GetKept()
+		}
+		went = append(went, term{"by programs", programs})
+	}
 	lines := []string{
 		equation([]term{{"seen", seen}}, []term{{"kept", kept}, {"sampled out", sampledOut}, {"filtered", filtered}, {"lost", lost}}),
-		equation([]term{{"kept", kept}}, []term{{"decoded", p.GetDecoded()}, {"injected", p.GetInjected()}, {"malformed", p.GetMalformed()}, {"in ring", p.GetInRing()}}),
+		equation([]term{{"kept", kept}}, went),
 		equation([]term{{"decoded", p.GetDecoded()}, {"injected", p.GetInjected()}}, []term{{"released", p.GetReleased()}, {"held", p.GetHeld()}}),
 	}
 	for _, x := range s.GetExporters() {

@@ -2,13 +2,18 @@ package main
 
 import (
 	"context"
-	"time"
+	"os"
 
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/plugin"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/sampling"
 )
 
-func main() { plugin.Serve(adaptive()) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "predictive" {
+		plugin.Serve(predicting())
+	}
+	plugin.Serve(adaptive())
+}
 
 func adaptive() plugin.Sampler[Config] {
 	return plugin.Sampler[Config]{
@@ -18,5 +23,12 @@ func adaptive() plugin.Sampler[Config] {
 	}
 }
 
-// Interval at which reports come.
-func (s *sampler) Interval() time.Duration { return s.config.Interval }
+func predicting() plugin.Sampler[Config] {
+	return plugin.Sampler[Config]{
+		Name: "predictive", Version: plugin.Version(), Doc: "Spends a budget of events where they will tell most, by a forecast of the load.",
+		Schema: predictiveSchema(), Validate: validatePredictive,
+		New: func(_ context.Context, c Config, _ plugin.Env) (sampling.Sampler, error) {
+			return newPredictive(c), nil
+		},
+	}
+}

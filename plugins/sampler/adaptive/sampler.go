@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -13,28 +12,41 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/sampling"
 )
 
-// unknown is what a class of which nothing is known may have, in events/s, before the
-// kernel takes it for a burst.
-const unknown = 20
+const (
+	// unknown is what a class of which nothing is known may have, in events/s, before
+	// the kernel takes it for a burst.
+	unknown = 20
+	// margin is the share of the budget that is planned: the kernel raises what is left.
+	margin = 0.99
+)
 
 // sampler turns what it has learned of the load into policies.
 type sampler struct {
 	config   Config
 	learned  *learned
 	sequence uint64
-	rules    map[class]rule // of the last policy
+	last     plan // that a policy told
+	spare    []share
 }
 
-// rule of one class.
-type rule struct{ probability, expected float64 }
+// plan is how a budget is divided, in the order of the classes' numbers.
+type plan struct {
+	told   bool // by a policy
+	shares []share
+	load   float64 // events/s
+	banded bool    // the budget is short, and priorities keep to their bands
+}
 
 func newSampler(c Config) *sampler { return &sampler{config: c, learned: newLearned()} }
+
+// Interval at which reports come.
+func (s *sampler) Interval() time.Duration { return s.config.Interval }
 
 // Start forgets what was planned, not what was learned, and keeps all that the budget
 // has room for.
 func (s *sampler) Start(context.Context) (*protov1.Policy, error) {
-	s.rules = nil
-	return s.policy(nil, "no load known yet"), nil
+	s.last = plan{}
+	return s.policy(plan{}, "no load known yet"), nil
 }
 
 // Plan divides the budget anew. A plan that is as good as the last one is nil.
@@ -48,12 +60,11 @@ func (s *sampler) Plan(_ context.Context, r *protov1.Report) (*protov1.Policy, e
 	if budget <= 0 {
 		return nil, nil // there is no bound: what Start said holds
 	}
-	rules := divide(s.learned.classes(), s.config, budget-s.learned.reserved.rate)
-	if s.rules != nil && alike(s.rules, rules) {
-		return nil, nil
+	next := s.plan(budget, nil)
+	if s.last.alike(next) {
+		return s.keep(next), nil
 	}
-	s.rules = rules
-	return s.policy(rules, fmt.Sprintf("%.0f events/s of %d classes for a budget of %.0f", s.learned.total(), len(rules), budget)), nil
+	return s.tell(next, s.reason(next, budget)), nil
 }
 
 // budget in events/s: the lesser of the daemon's and its own, 0 where neither has one.
@@ -65,88 +76,105 @@ func (s *sampler) budget(r *protov1.Report) float64 {
 	return own
 }
 
-func (s *sampler) policy(rules map[class]rule, reason string) *protov1.Policy {
+// plan divides a budget by the load that is known. factor is how many times as much of
+// each class is expected, by the number of its pooled class; nil: no more and no less.
+func (s *sampler) plan(budget float64, factor []float64) plan {
+	next := plan{shares: s.spare[:0]}
+	for i := range s.learned.members {
+		m := &s.learned.members[i]
+		if !m.decided() {
+			continue
+		}
+		load := m.rate.rate
+		if factor != nil {
+			load *= factor[m.pooled]
+		}
+		next.load += load
+		next.shares = append(next.shares, share{match: m.match, priority: m.priority, load: load})
+	}
+	free := max(budget-s.learned.reserved.rate, 0) * margin
+	next.banded = s.config.Bands && short(next.load, free, s.last.banded)
+	divide(next.shares, s.config, free, next.banded)
+	return next
+}
+
+// short tells whether a budget is, for a load. It is so until there is a tenth of it
+// to spare, or a load that is about the budget would be pressed into the bands and let
+// out of them again and again.
+func short(load, budget float64, before bool) bool {
+	if before {
+		return load > 0.9*budget
+	}
+	return load > budget
+}
+
+// keep lets the last policy stand, and what was to replace it be written over.
+func (s *sampler) keep(next plan) *protov1.Policy {
+	s.spare = next.shares
+	return nil
+}
+
+// tell a plan.
+func (s *sampler) tell(next plan, reason string) *protov1.Policy {
+	next.told = true
+	s.spare, s.last = s.last.shares, next
+	return s.policy(next, reason)
+}
+
+func (s *sampler) reason(p plan, budget float64) string {
+	reason := fmt.Sprintf("%.0f events/s of %d classes for a budget of %.0f", p.load, len(p.shares), budget)
+	if p.banded {
+		reason += ", each priority within its band"
+	}
+	return reason
+}
+
+// policy that tells a plan. Its messages are its own, but for what rules match: that is
+// made once for each class and never changed. They are made all at once.
+func (s *sampler) policy(p plan, reason string) *protov1.Policy {
 	s.sequence++
-	p := &protov1.Policy{
-		Sequence: s.sequence, DefaultProbability: proto.Float64(1), Reason: reason, FillBudget: true,
-		Rules: make([]*protov1.Rule, 0, len(rules)),
+	out := &protov1.Policy{
+		Sequence: s.sequence, DefaultProbability: proto.Float64(1), Reason: reason, FillBudget: !p.banded,
+		Rules: make([]*protov1.Rule, 0, len(p.shares)+int(priorities)),
 	}
 	if s.config.Budget > 0 {
-		p.BudgetEventsPerSecond = proto.Float64(s.config.Budget)
+		out.BudgetEventsPerSecond = proto.Float64(s.config.Budget)
 	}
-	for c, r := range rules {
-		p.Rules = append(p.Rules, &protov1.Rule{
-			Match:                   &protov1.ClassPattern{Kind: proto.String(c.kind), Priority: proto.String(c.priority), Group: proto.String(c.group)},
-			Probability:             proto.Float64(r.probability),
-			ExpectedEventsPerSecond: proto.Float64(max(r.expected, unknown)),
-		})
+	rules := make([]protov1.Rule, len(p.shares))
+	numbers := make([][2]float64, len(p.shares))
+	for i := range p.shares {
+		from, rule, n := &p.shares[i], &rules[i], &numbers[i]
+		n[0], n[1] = from.probability, max(from.load, unknown)
+		rule.Match, rule.Probability, rule.ExpectedEventsPerSecond = from.match, &n[0], &n[1]
+		out.Rules = append(out.Rules, rule)
 	}
-	return p
+	if p.banded { // for what no rule matches yet
+		for p := range priorities {
+			out.Rules = append(out.Rules, &protov1.Rule{
+				Match: &protov1.ClassPattern{Priority: proto.String(p.String())}, Probability: proto.Float64(bands[p].most),
+			})
+		}
+	}
+	return out
 }
 
-// alike tells whether the second of two plans is not worth the change: the same
-// classes, and next to none of the events that would be kept moved between them.
-func alike(a, b map[class]rule) bool {
+// alike tells whether the next plan is not worth the change: the same classes, and next
+// to none of the events that would be kept moved between them.
+func (p plan) alike(next plan) bool {
 	const little = 0.02
-	var moved, kept float64
-	if len(a) != len(b) {
+	if !p.told || len(p.shares) != len(next.shares) || p.banded != next.banded {
 		return false
 	}
-	for c, r := range b {
-		before, ok := a[c]
-		if !ok {
+	var moved, kept float64
+	for i := range next.shares {
+		before, now := &p.shares[i], &next.shares[i]
+		if before.match != now.match {
 			return false
 		}
-		moved += math.Abs(before.probability-r.probability) * r.expected
-		kept += r.probability * r.expected
+		moved += math.Abs(before.probability-now.probability) * now.load
+		kept += now.probability * now.load
 	}
 	return moved <= little*kept
-}
-
-// importance is how many times as much an event counts as a debug event.
-var importance = map[string]float64{"debug": 1, "info": 1.5, "warning": 2, "error": 3}
-
-// divide gives each class its part of the budget, in events/s: in proportion to its
-// weight, but nobody more than it has. Its weight is its load to the power of the
-// exponent, so that with ½ a class of a hundred times the load gets ten times as much.
-func divide(classes map[class]float64, config Config, budget float64) map[class]rule {
-	const margin = 0.99 // the kernel raises what is left
-	budget = max(budget*margin, 0)
-	type share struct {
-		class        class
-		load, weight float64
-	}
-	shares := make([]share, 0, len(classes))
-	weights := 0.0
-	for c, load := range classes {
-		if load > 0 {
-			w := math.Pow(load, config.Exponent) * importance[c.priority]
-			shares = append(shares, share{c, load, w})
-			weights += w
-		}
-	}
-	// Who has less than its part leaves the rest to the others: from the one that
-	// wants the least for its weight to the one that wants the most.
-	slices.SortFunc(shares, func(a, b share) int {
-		switch d := a.load*b.weight - b.load*a.weight; {
-		case d < 0:
-			return -1
-		case d > 0:
-			return 1
-		}
-		return 0
-	})
-	rules := make(map[class]rule, len(classes))
-	for c, load := range classes {
-		rules[c] = rule{probability: 1, expected: load}
-	}
-	for _, s := range shares {
-		part := min(s.load, budget*s.weight/weights)
-		budget -= part
-		weights -= s.weight
-		rules[s.class] = rule{probability: max(part/s.load, config.MinRate), expected: s.load}
-	}
-	return rules
 }
 
 var (

@@ -1902,8 +1902,13 @@ type Stats struct {
 	Daemon          *DaemonStats           `protobuf:"bytes,10,opt,name=daemon,proto3" json:"daemon,omitempty"`
 	Faults          map[string]uint64      `protobuf:"bytes,11,rep,name=faults,proto3" json:"faults,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // what went wrong inside the programs and the inventory, by name
 	Discovered      *Discovered            `protobuf:"bytes,12,opt,name=discovered,proto3" json:"discovered,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	Load            *LoadStats             `protobuf:"bytes,13,opt,name=load,proto3" json:"load,omitempty"`
+	// user are the events of programs that ask by ShouldSample, with kinds "user.NAME".
+	// They pass no pipeline: seen = kept + sampled_out.
+	User          []*LedgerRow `protobuf:"bytes,14,rep,name=user,proto3" json:"user,omitempty"`
+	UserEvents    *UserStats   `protobuf:"bytes,15,opt,name=user_events,json=userEvents,proto3" json:"user_events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Stats) Reset() {
@@ -2020,6 +2025,748 @@ func (x *Stats) GetDiscovered() *Discovered {
 	return nil
 }
 
+func (x *Stats) GetLoad() *LoadStats {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
+func (x *Stats) GetUser() []*LedgerRow {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+func (x *Stats) GetUserEvents() *UserStats {
+	if x != nil {
+		return x.UserEvents
+	}
+	return nil
+}
+
+// LoadStats is how much there is, how much of it is kept, and why. current_load,
+// current_sampling_rate, processed_events, dropped_events, drop_rate, adaptation_count
+// and system_load are named as the design of load management has them.
+type LoadStats struct {
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	CurrentLoad         float64                `protobuf:"fixed64,1,opt,name=current_load,json=currentLoad,proto3" json:"current_load,omitempty"`                           // events seen a second, over the last second
+	CurrentSamplingRate float64                `protobuf:"fixed64,2,opt,name=current_sampling_rate,json=currentSamplingRate,proto3" json:"current_sampling_rate,omitempty"` // share, 0 to 1, that was kept of those that no filter left out
+	ProcessedEvents     uint64                 `protobuf:"varint,3,opt,name=processed_events,json=processedEvents,proto3" json:"processed_events,omitempty"`                // kept, of all rows, since the start
+	DroppedEvents       uint64                 `protobuf:"varint,4,opt,name=dropped_events,json=droppedEvents,proto3" json:"dropped_events,omitempty"`                      // sampled out and lost, of all rows, since the start
+	DropRate            float64                `protobuf:"fixed64,5,opt,name=drop_rate,json=dropRate,proto3" json:"drop_rate,omitempty"`                                    // dropped_events, as a share of them and processed_events
+	AdaptationCount     uint64                 `protobuf:"varint,6,opt,name=adaptation_count,json=adaptationCount,proto3" json:"adaptation_count,omitempty"`                // policies that were put into force
+	SystemLoad          *SystemLoad            `protobuf:"bytes,7,opt,name=system_load,json=systemLoad,proto3" json:"system_load,omitempty"`
+	// windows end with the last full second: of 1 s, and of 1 min or as long as there was.
+	Windows       []*LoadWindow `protobuf:"bytes,8,rep,name=windows,proto3" json:"windows,omitempty"`
+	Budget        *BudgetStats  `protobuf:"bytes,9,opt,name=budget,proto3" json:"budget,omitempty"`
+	Level         *LoadLevel    `protobuf:"bytes,10,opt,name=level,proto3" json:"level,omitempty"`
+	Relief        []string      `protobuf:"bytes,11,rep,name=relief,proto3" json:"relief,omitempty"`                                  // why less is kept than the sampler says
+	PromotedRows  uint32        `protobuf:"varint,12,opt,name=promoted_rows,json=promotedRows,proto3" json:"promoted_rows,omitempty"` // classes of groups with a row of their own
+	Host          *HostLoad     `protobuf:"bytes,13,opt,name=host,proto3" json:"host,omitempty"`                                      // the last reading; absent: none yet
+	Alerts        []*LoadAlert  `protobuf:"bytes,14,rep,name=alerts,proto3" json:"alerts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadStats) Reset() {
+	*x = LoadStats{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadStats) ProtoMessage() {}
+
+func (x *LoadStats) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadStats.ProtoReflect.Descriptor instead.
+func (*LoadStats) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *LoadStats) GetCurrentLoad() float64 {
+	if x != nil {
+		return x.CurrentLoad
+	}
+	return 0
+}
+
+func (x *LoadStats) GetCurrentSamplingRate() float64 {
+	if x != nil {
+		return x.CurrentSamplingRate
+	}
+	return 0
+}
+
+func (x *LoadStats) GetProcessedEvents() uint64 {
+	if x != nil {
+		return x.ProcessedEvents
+	}
+	return 0
+}
+
+func (x *LoadStats) GetDroppedEvents() uint64 {
+	if x != nil {
+		return x.DroppedEvents
+	}
+	return 0
+}
+
+func (x *LoadStats) GetDropRate() float64 {
+	if x != nil {
+		return x.DropRate
+	}
+	return 0
+}
+
+func (x *LoadStats) GetAdaptationCount() uint64 {
+	if x != nil {
+		return x.AdaptationCount
+	}
+	return 0
+}
+
+func (x *LoadStats) GetSystemLoad() *SystemLoad {
+	if x != nil {
+		return x.SystemLoad
+	}
+	return nil
+}
+
+func (x *LoadStats) GetWindows() []*LoadWindow {
+	if x != nil {
+		return x.Windows
+	}
+	return nil
+}
+
+func (x *LoadStats) GetBudget() *BudgetStats {
+	if x != nil {
+		return x.Budget
+	}
+	return nil
+}
+
+func (x *LoadStats) GetLevel() *LoadLevel {
+	if x != nil {
+		return x.Level
+	}
+	return nil
+}
+
+func (x *LoadStats) GetRelief() []string {
+	if x != nil {
+		return x.Relief
+	}
+	return nil
+}
+
+func (x *LoadStats) GetPromotedRows() uint32 {
+	if x != nil {
+		return x.PromotedRows
+	}
+	return 0
+}
+
+func (x *LoadStats) GetHost() *HostLoad {
+	if x != nil {
+		return x.Host
+	}
+	return nil
+}
+
+func (x *LoadStats) GetAlerts() []*LoadAlert {
+	if x != nil {
+		return x.Alerts
+	}
+	return nil
+}
+
+// SystemLoad is in percent of the host: of its CPUs, of its memory, of the busiest
+// interface's speed, and of the time of the busiest disk. Absent: not told.
+type SystemLoad struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CpuUsage      *float64               `protobuf:"fixed64,1,opt,name=cpu_usage,json=cpuUsage,proto3,oneof" json:"cpu_usage,omitempty"`
+	MemoryUsage   *float64               `protobuf:"fixed64,2,opt,name=memory_usage,json=memoryUsage,proto3,oneof" json:"memory_usage,omitempty"`
+	NetworkUsage  *float64               `protobuf:"fixed64,3,opt,name=network_usage,json=networkUsage,proto3,oneof" json:"network_usage,omitempty"`
+	DiskUsage     *float64               `protobuf:"fixed64,4,opt,name=disk_usage,json=diskUsage,proto3,oneof" json:"disk_usage,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SystemLoad) Reset() {
+	*x = SystemLoad{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SystemLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SystemLoad) ProtoMessage() {}
+
+func (x *SystemLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SystemLoad.ProtoReflect.Descriptor instead.
+func (*SystemLoad) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SystemLoad) GetCpuUsage() float64 {
+	if x != nil && x.CpuUsage != nil {
+		return *x.CpuUsage
+	}
+	return 0
+}
+
+func (x *SystemLoad) GetMemoryUsage() float64 {
+	if x != nil && x.MemoryUsage != nil {
+		return *x.MemoryUsage
+	}
+	return 0
+}
+
+func (x *SystemLoad) GetNetworkUsage() float64 {
+	if x != nil && x.NetworkUsage != nil {
+		return *x.NetworkUsage
+	}
+	return 0
+}
+
+func (x *SystemLoad) GetDiskUsage() float64 {
+	if x != nil && x.DiskUsage != nil {
+		return *x.DiskUsage
+	}
+	return 0
+}
+
+// LoadWindow is about events of the kernel and of programs, without those that feed the
+// daemon itself (cgroup.*).
+type LoadWindow struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Seconds           float64                `protobuf:"fixed64,1,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	SeenPerSecond     float64                `protobuf:"fixed64,2,opt,name=seen_per_second,json=seenPerSecond,proto3" json:"seen_per_second,omitempty"`
+	KeptPerSecond     float64                `protobuf:"fixed64,3,opt,name=kept_per_second,json=keptPerSecond,proto3" json:"kept_per_second,omitempty"`
+	FilteredPerSecond float64                `protobuf:"fixed64,4,opt,name=filtered_per_second,json=filteredPerSecond,proto3" json:"filtered_per_second,omitempty"`
+	SamplingRate      float64                `protobuf:"fixed64,5,opt,name=sampling_rate,json=samplingRate,proto3" json:"sampling_rate,omitempty"` // kept of what no filter left out; 1 when there was nothing
+	DropRate          float64                `protobuf:"fixed64,6,opt,name=drop_rate,json=dropRate,proto3" json:"drop_rate,omitempty"`             // the rest of it
+	Adaptations       uint64                 `protobuf:"varint,7,opt,name=adaptations,proto3" json:"adaptations,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *LoadWindow) Reset() {
+	*x = LoadWindow{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadWindow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadWindow) ProtoMessage() {}
+
+func (x *LoadWindow) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadWindow.ProtoReflect.Descriptor instead.
+func (*LoadWindow) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *LoadWindow) GetSeconds() float64 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
+func (x *LoadWindow) GetSeenPerSecond() float64 {
+	if x != nil {
+		return x.SeenPerSecond
+	}
+	return 0
+}
+
+func (x *LoadWindow) GetKeptPerSecond() float64 {
+	if x != nil {
+		return x.KeptPerSecond
+	}
+	return 0
+}
+
+func (x *LoadWindow) GetFilteredPerSecond() float64 {
+	if x != nil {
+		return x.FilteredPerSecond
+	}
+	return 0
+}
+
+func (x *LoadWindow) GetSamplingRate() float64 {
+	if x != nil {
+		return x.SamplingRate
+	}
+	return 0
+}
+
+func (x *LoadWindow) GetDropRate() float64 {
+	if x != nil {
+		return x.DropRate
+	}
+	return 0
+}
+
+func (x *LoadWindow) GetAdaptations() uint64 {
+	if x != nil {
+		return x.Adaptations
+	}
+	return 0
+}
+
+// BudgetStats says how well the bound holds: of each second, whether no more was kept
+// than 1.1 times the budget of that time. Events of programs have a budget of their own.
+type BudgetStats struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	EventsPerSecond float64                `protobuf:"fixed64,1,opt,name=events_per_second,json=eventsPerSecond,proto3" json:"events_per_second,omitempty"` // in force; 0: there is none
+	Use             float64                `protobuf:"fixed64,2,opt,name=use,proto3" json:"use,omitempty"`                                                  // what was kept in the last second, as a share of it
+	Seconds         uint64                 `protobuf:"varint,3,opt,name=seconds,proto3" json:"seconds,omitempty"`                                           // that were watched, with a budget, since the start
+	SecondsWithin   uint64                 `protobuf:"varint,4,opt,name=seconds_within,json=secondsWithin,proto3" json:"seconds_within,omitempty"`
+	WorstRatio      float64                `protobuf:"fixed64,5,opt,name=worst_ratio,json=worstRatio,proto3" json:"worst_ratio,omitempty"`           // the most that was kept in one, as a share of its budget
+	WorstUnixNano   int64                  `protobuf:"varint,6,opt,name=worst_unix_nano,json=worstUnixNano,proto3" json:"worst_unix_nano,omitempty"` // when that second ended
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *BudgetStats) Reset() {
+	*x = BudgetStats{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BudgetStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BudgetStats) ProtoMessage() {}
+
+func (x *BudgetStats) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BudgetStats.ProtoReflect.Descriptor instead.
+func (*BudgetStats) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *BudgetStats) GetEventsPerSecond() float64 {
+	if x != nil {
+		return x.EventsPerSecond
+	}
+	return 0
+}
+
+func (x *BudgetStats) GetUse() float64 {
+	if x != nil {
+		return x.Use
+	}
+	return 0
+}
+
+func (x *BudgetStats) GetSeconds() uint64 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
+func (x *BudgetStats) GetSecondsWithin() uint64 {
+	if x != nil {
+		return x.SecondsWithin
+	}
+	return 0
+}
+
+func (x *BudgetStats) GetWorstRatio() float64 {
+	if x != nil {
+		return x.WorstRatio
+	}
+	return 0
+}
+
+func (x *BudgetStats) GetWorstUnixNano() int64 {
+	if x != nil {
+		return x.WorstUnixNano
+	}
+	return 0
+}
+
+type LoadLevel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Level         string                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"`         // low, medium, high, critical; "": nothing was read yet
+	Resource      string                 `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`   // that decided: cpu, memory, cpu pressure, ...
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`           // of the interface, disk or queue that it is about
+	Share         *float64               `protobuf:"fixed64,4,opt,name=share,proto3,oneof" json:"share,omitempty"` // in use, 0 to 1
+	SinceUnixNano int64                  `protobuf:"varint,5,opt,name=since_unix_nano,json=sinceUnixNano,proto3" json:"since_unix_nano,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadLevel) Reset() {
+	*x = LoadLevel{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadLevel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadLevel) ProtoMessage() {}
+
+func (x *LoadLevel) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadLevel.ProtoReflect.Descriptor instead.
+func (*LoadLevel) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *LoadLevel) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *LoadLevel) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *LoadLevel) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LoadLevel) GetShare() float64 {
+	if x != nil && x.Share != nil {
+		return *x.Share
+	}
+	return 0
+}
+
+func (x *LoadLevel) GetSinceUnixNano() int64 {
+	if x != nil {
+		return x.SinceUnixNano
+	}
+	return 0
+}
+
+type LoadAlert struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // high_drop_rate, low_sampling_rate, frequent_adaptations, resource_exhaustion
+	Active        bool                   `protobuf:"varint,2,opt,name=active,proto3" json:"active,omitempty"`
+	SinceUnixNano int64                  `protobuf:"varint,3,opt,name=since_unix_nano,json=sinceUnixNano,proto3" json:"since_unix_nano,omitempty"` // when it last began or ended; 0: it never did
+	Times         uint64                 `protobuf:"varint,4,opt,name=times,proto3" json:"times,omitempty"`                                        // that it began
+	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`                                           // what was seen when it began last
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadAlert) Reset() {
+	*x = LoadAlert{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadAlert) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadAlert) ProtoMessage() {}
+
+func (x *LoadAlert) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadAlert.ProtoReflect.Descriptor instead.
+func (*LoadAlert) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *LoadAlert) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LoadAlert) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+func (x *LoadAlert) GetSinceUnixNano() int64 {
+	if x != nil {
+		return x.SinceUnixNano
+	}
+	return 0
+}
+
+func (x *LoadAlert) GetTimes() uint64 {
+	if x != nil {
+		return x.Times
+	}
+	return 0
+}
+
+func (x *LoadAlert) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// Estimate of what was seen, from the weights of the events that were released, to be
+// held against the exact count, which is seen - filtered.
+type Estimate struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Events uint64                 `protobuf:"varint,1,opt,name=events,proto3" json:"events,omitempty"` // released, that it is made of
+	Seen   float64                `protobuf:"fixed64,2,opt,name=seen,proto3" json:"seen,omitempty"`
+	Low    float64                `protobuf:"fixed64,3,opt,name=low,proto3" json:"low,omitempty"` // of the interval that holds the exact count 95 times of 100
+	High   float64                `protobuf:"fixed64,4,opt,name=high,proto3" json:"high,omitempty"`
+	// correction is what weights are to be multiplied with, since events were lost that
+	// were to be kept. It is in seen, low and high. 1: none were lost.
+	Correction float64 `protobuf:"fixed64,5,opt,name=correction,proto3" json:"correction,omitempty"`
+	// weight and variance are the sums of w and of w(w-1) over the weights w, both without
+	// the correction. The interval is of 1.96 times the square root of the variance.
+	Weight        float64 `protobuf:"fixed64,6,opt,name=weight,proto3" json:"weight,omitempty"`
+	Variance      float64 `protobuf:"fixed64,7,opt,name=variance,proto3" json:"variance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Estimate) Reset() {
+	*x = Estimate{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Estimate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Estimate) ProtoMessage() {}
+
+func (x *Estimate) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Estimate.ProtoReflect.Descriptor instead.
+func (*Estimate) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Estimate) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *Estimate) GetSeen() float64 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
+}
+
+func (x *Estimate) GetLow() float64 {
+	if x != nil {
+		return x.Low
+	}
+	return 0
+}
+
+func (x *Estimate) GetHigh() float64 {
+	if x != nil {
+		return x.High
+	}
+	return 0
+}
+
+func (x *Estimate) GetCorrection() float64 {
+	if x != nil {
+		return x.Correction
+	}
+	return 0
+}
+
+func (x *Estimate) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Estimate) GetVariance() float64 {
+	if x != nil {
+		return x.Variance
+	}
+	return 0
+}
+
+// UserStats is about the programs that ask.
+type UserStats struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Programs        uint32                 `protobuf:"varint,1,opt,name=programs,proto3" json:"programs,omitempty"`                                         // that have exchanged counts within the last half minute
+	EventsPerSecond float64                `protobuf:"fixed64,2,opt,name=events_per_second,json=eventsPerSecond,proto3" json:"events_per_second,omitempty"` // their budget, of all together; 0: there is no bound
+	Recorded        uint64                 `protobuf:"varint,3,opt,name=recorded,proto3" json:"recorded,omitempty"`                                         // RecordEvent
+	Dropped         uint64                 `protobuf:"varint,4,opt,name=dropped,proto3" json:"dropped,omitempty"`                                           // RecordDrop
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *UserStats) Reset() {
+	*x = UserStats{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserStats) ProtoMessage() {}
+
+func (x *UserStats) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserStats.ProtoReflect.Descriptor instead.
+func (*UserStats) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *UserStats) GetPrograms() uint32 {
+	if x != nil {
+		return x.Programs
+	}
+	return 0
+}
+
+func (x *UserStats) GetEventsPerSecond() float64 {
+	if x != nil {
+		return x.EventsPerSecond
+	}
+	return 0
+}
+
+func (x *UserStats) GetRecorded() uint64 {
+	if x != nil {
+		return x.Recorded
+	}
+	return 0
+}
+
+func (x *UserStats) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
 // Discovered is how much there is of what discoverers and detectors tell, now.
 type Discovered struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
@@ -2036,7 +2783,7 @@ type Discovered struct {
 
 func (x *Discovered) Reset() {
 	*x = Discovered{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[28]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +2795,7 @@ func (x *Discovered) String() string {
 func (*Discovered) ProtoMessage() {}
 
 func (x *Discovered) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[28]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +2808,7 @@ func (x *Discovered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Discovered.ProtoReflect.Descriptor instead.
 func (*Discovered) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Discovered) GetContainers() uint64 {
@@ -2128,13 +2875,14 @@ type LedgerRow struct {
 	Bytes         uint64                 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	Probability   float64                `protobuf:"fixed64,9,opt,name=probability,proto3" json:"probability,omitempty"`
 	Group         string                 `protobuf:"bytes,10,opt,name=group,proto3" json:"group,omitempty"`
+	Estimate      *Estimate              `protobuf:"bytes,11,opt,name=estimate,proto3" json:"estimate,omitempty"` // absent: no event that it could be made of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LedgerRow) Reset() {
 	*x = LedgerRow{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[29]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +2894,7 @@ func (x *LedgerRow) String() string {
 func (*LedgerRow) ProtoMessage() {}
 
 func (x *LedgerRow) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[29]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2159,7 +2907,7 @@ func (x *LedgerRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerRow.ProtoReflect.Descriptor instead.
 func (*LedgerRow) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LedgerRow) GetKind() string {
@@ -2232,6 +2980,13 @@ func (x *LedgerRow) GetGroup() string {
 	return ""
 }
 
+func (x *LedgerRow) GetEstimate() *Estimate {
+	if x != nil {
+		return x.Estimate
+	}
+	return nil
+}
+
 // Pipeline: kept = decoded + injected + malformed + in_ring, where in_ring is counted
 // in the ring itself; decoded + injected = released + held.
 type Pipeline struct {
@@ -2249,7 +3004,7 @@ type Pipeline struct {
 
 func (x *Pipeline) Reset() {
 	*x = Pipeline{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[30]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +3016,7 @@ func (x *Pipeline) String() string {
 func (*Pipeline) ProtoMessage() {}
 
 func (x *Pipeline) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[30]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +3029,7 @@ func (x *Pipeline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pipeline.ProtoReflect.Descriptor instead.
 func (*Pipeline) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Pipeline) GetDecoded() uint64 {
@@ -2345,7 +3100,7 @@ type ExporterStats struct {
 
 func (x *ExporterStats) Reset() {
 	*x = ExporterStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[31]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2357,7 +3112,7 @@ func (x *ExporterStats) String() string {
 func (*ExporterStats) ProtoMessage() {}
 
 func (x *ExporterStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[31]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2370,7 +3125,7 @@ func (x *ExporterStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExporterStats.ProtoReflect.Descriptor instead.
 func (*ExporterStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExporterStats) GetName() string {
@@ -2464,7 +3219,7 @@ type Attribution struct {
 
 func (x *Attribution) Reset() {
 	*x = Attribution{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[32]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +3231,7 @@ func (x *Attribution) String() string {
 func (*Attribution) ProtoMessage() {}
 
 func (x *Attribution) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[32]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +3244,7 @@ func (x *Attribution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attribution.ProtoReflect.Descriptor instead.
 func (*Attribution) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Attribution) GetHost() uint64 {
@@ -2617,7 +3372,7 @@ type Histogram struct {
 
 func (x *Histogram) Reset() {
 	*x = Histogram{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[33]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2629,7 +3384,7 @@ func (x *Histogram) String() string {
 func (*Histogram) ProtoMessage() {}
 
 func (x *Histogram) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[33]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2642,7 +3397,7 @@ func (x *Histogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
 func (*Histogram) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Histogram) GetBoundsSeconds() []float64 {
@@ -2680,7 +3435,7 @@ type PolicyStats struct {
 
 func (x *PolicyStats) Reset() {
 	*x = PolicyStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[34]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +3447,7 @@ func (x *PolicyStats) String() string {
 func (*PolicyStats) ProtoMessage() {}
 
 func (x *PolicyStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[34]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +3460,7 @@ func (x *PolicyStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStats.ProtoReflect.Descriptor instead.
 func (*PolicyStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PolicyStats) GetGeneration() uint32 {
@@ -2762,7 +3517,7 @@ type ProbeStats struct {
 
 func (x *ProbeStats) Reset() {
 	*x = ProbeStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[35]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +3529,7 @@ func (x *ProbeStats) String() string {
 func (*ProbeStats) ProtoMessage() {}
 
 func (x *ProbeStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[35]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +3542,7 @@ func (x *ProbeStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeStats.ProtoReflect.Descriptor instead.
 func (*ProbeStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ProbeStats) GetName() string {
@@ -2829,7 +3584,7 @@ type DaemonStats struct {
 
 func (x *DaemonStats) Reset() {
 	*x = DaemonStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[36]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2841,7 +3596,7 @@ func (x *DaemonStats) String() string {
 func (*DaemonStats) ProtoMessage() {}
 
 func (x *DaemonStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[36]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2854,7 +3609,7 @@ func (x *DaemonStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DaemonStats.ProtoReflect.Descriptor instead.
 func (*DaemonStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DaemonStats) GetPid() uint32 {
@@ -2888,7 +3643,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[37]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2900,7 +3655,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[37]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2913,7 +3668,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WatchEventsRequest) GetKinds() []string {
@@ -2940,7 +3695,7 @@ type EventLines struct {
 
 func (x *EventLines) Reset() {
 	*x = EventLines{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[38]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2952,7 +3707,7 @@ func (x *EventLines) String() string {
 func (*EventLines) ProtoMessage() {}
 
 func (x *EventLines) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[38]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2965,7 +3720,7 @@ func (x *EventLines) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventLines.ProtoReflect.Descriptor instead.
 func (*EventLines) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *EventLines) GetLines() []byte {
@@ -2978,6 +3733,410 @@ func (x *EventLines) GetLines() []byte {
 func (x *EventLines) GetDropped() uint64 {
 	if x != nil {
 		return x.Dropped
+	}
+	return 0
+}
+
+// ShouldSampleRequest: the event's attributes stay with the program.
+type ShouldSampleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`         // letters, digits, "_", "-" and "."; 64 at most
+	Priority      string                 `protobuf:"bytes,2,opt,name=priority,proto3" json:"priority,omitempty"` // debug, info, warning, error, critical
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShouldSampleRequest) Reset() {
+	*x = ShouldSampleRequest{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShouldSampleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShouldSampleRequest) ProtoMessage() {}
+
+func (x *ShouldSampleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShouldSampleRequest.ProtoReflect.Descriptor instead.
+func (*ShouldSampleRequest) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ShouldSampleRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ShouldSampleRequest) GetPriority() string {
+	if x != nil {
+		return x.Priority
+	}
+	return ""
+}
+
+type ShouldSampleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keep          bool                   `protobuf:"varint,1,opt,name=keep,proto3" json:"keep,omitempty"`
+	Weight        float64                `protobuf:"fixed64,2,opt,name=weight,proto3" json:"weight,omitempty"` // how many events this one stands for, when it is kept
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShouldSampleResponse) Reset() {
+	*x = ShouldSampleResponse{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShouldSampleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShouldSampleResponse) ProtoMessage() {}
+
+func (x *ShouldSampleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShouldSampleResponse.ProtoReflect.Descriptor instead.
+func (*ShouldSampleResponse) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ShouldSampleResponse) GetKeep() bool {
+	if x != nil {
+		return x.Keep
+	}
+	return false
+}
+
+func (x *ShouldSampleResponse) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+// UserReport is what a program has decided since its last report.
+type UserReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Program       uint64                 `protobuf:"fixed64,1,opt,name=program,proto3" json:"program,omitempty"`  // drawn by the program at its start
+	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"` // from 1; the same again when the answer did not come
+	Counts        []*UserCounts          `protobuf:"bytes,3,rep,name=counts,proto3" json:"counts,omitempty"`
+	Recorded      uint64                 `protobuf:"varint,4,opt,name=recorded,proto3" json:"recorded,omitempty"`
+	Dropped       uint64                 `protobuf:"varint,5,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Last          bool                   `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"` // it decides no more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserReport) Reset() {
+	*x = UserReport{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserReport) ProtoMessage() {}
+
+func (x *UserReport) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserReport.ProtoReflect.Descriptor instead.
+func (*UserReport) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *UserReport) GetProgram() uint64 {
+	if x != nil {
+		return x.Program
+	}
+	return 0
+}
+
+func (x *UserReport) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *UserReport) GetCounts() []*UserCounts {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *UserReport) GetRecorded() uint64 {
+	if x != nil {
+		return x.Recorded
+	}
+	return 0
+}
+
+func (x *UserReport) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+func (x *UserReport) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+// UserCounts of one name and priority.
+type UserCounts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Priority      string                 `protobuf:"bytes,2,opt,name=priority,proto3" json:"priority,omitempty"`
+	Kept          uint64                 `protobuf:"varint,3,opt,name=kept,proto3" json:"kept,omitempty"`
+	SampledOut    uint64                 `protobuf:"varint,4,opt,name=sampled_out,json=sampledOut,proto3" json:"sampled_out,omitempty"`
+	Weight        float64                `protobuf:"fixed64,5,opt,name=weight,proto3" json:"weight,omitempty"`     // of the kept, in all
+	Variance      float64                `protobuf:"fixed64,6,opt,name=variance,proto3" json:"variance,omitempty"` // of that: the sum of w(w-1)
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserCounts) Reset() {
+	*x = UserCounts{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserCounts) ProtoMessage() {}
+
+func (x *UserCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserCounts.ProtoReflect.Descriptor instead.
+func (*UserCounts) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *UserCounts) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UserCounts) GetPriority() string {
+	if x != nil {
+		return x.Priority
+	}
+	return ""
+}
+
+func (x *UserCounts) GetKept() uint64 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
+}
+
+func (x *UserCounts) GetSampledOut() uint64 {
+	if x != nil {
+		return x.SampledOut
+	}
+	return 0
+}
+
+func (x *UserCounts) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *UserCounts) GetVariance() float64 {
+	if x != nil {
+		return x.Variance
+	}
+	return 0
+}
+
+// UserTable is by what a program decides till the next one.
+type UserTable struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Rules           []*UserRule            `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`                                                // for a name and priority; else those without a name
+	EventsPerSecond float64                `protobuf:"fixed64,2,opt,name=events_per_second,json=eventsPerSecond,proto3" json:"events_per_second,omitempty"` // the program's part of the budget; 0: no bound
+	Reserve         float64                `protobuf:"fixed64,3,opt,name=reserve,proto3" json:"reserve,omitempty"`                                          // the part of that for critical events, 0 to 1
+	Load            *LoadStats             `protobuf:"bytes,4,opt,name=load,proto3" json:"load,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *UserTable) Reset() {
+	*x = UserTable{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserTable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserTable) ProtoMessage() {}
+
+func (x *UserTable) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserTable.ProtoReflect.Descriptor instead.
+func (*UserTable) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *UserTable) GetRules() []*UserRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *UserTable) GetEventsPerSecond() float64 {
+	if x != nil {
+		return x.EventsPerSecond
+	}
+	return 0
+}
+
+func (x *UserTable) GetReserve() float64 {
+	if x != nil {
+		return x.Reserve
+	}
+	return 0
+}
+
+func (x *UserTable) GetLoad() *LoadStats {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
+type UserRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // "": all names that have no rule
+	Priority      string                 `protobuf:"bytes,2,opt,name=priority,proto3" json:"priority,omitempty"`
+	Probability   float64                `protobuf:"fixed64,3,opt,name=probability,proto3" json:"probability,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserRule) Reset() {
+	*x = UserRule{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserRule) ProtoMessage() {}
+
+func (x *UserRule) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserRule.ProtoReflect.Descriptor instead.
+func (*UserRule) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *UserRule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UserRule) GetPriority() string {
+	if x != nil {
+		return x.Priority
+	}
+	return ""
+}
+
+func (x *UserRule) GetProbability() float64 {
+	if x != nil {
+		return x.Probability
 	}
 	return 0
 }
@@ -2995,7 +4154,7 @@ type ReloadResponse_Change struct {
 
 func (x *ReloadResponse_Change) Reset() {
 	*x = ReloadResponse_Change{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[40]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3007,7 +4166,7 @@ func (x *ReloadResponse_Change) String() string {
 func (*ReloadResponse_Change) ProtoMessage() {}
 
 func (x *ReloadResponse_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[40]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3254,7 +4413,7 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06failed\x18\x04 \x01(\bR\x06failed\"\x11\n" +
-	"\x0fGetStatsRequest\"\xa6\x05\n" +
+	"\x0fGetStatsRequest\"\xbd\x06\n" +
 	"\x05Stats\x12*\n" +
 	"\x11started_unix_nano\x18\x01 \x01(\x03R\x0fstartedUnixNano\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x120\n" +
@@ -3270,10 +4429,88 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x06faults\x18\v \x03(\v2 .ebpftracer.v1.Stats.FaultsEntryR\x06faults\x129\n" +
 	"\n" +
 	"discovered\x18\f \x01(\v2\x19.ebpftracer.v1.DiscoveredR\n" +
-	"discovered\x1a9\n" +
+	"discovered\x12,\n" +
+	"\x04load\x18\r \x01(\v2\x18.ebpftracer.v1.LoadStatsR\x04load\x12,\n" +
+	"\x04user\x18\x0e \x03(\v2\x18.ebpftracer.v1.LedgerRowR\x04user\x129\n" +
+	"\vuser_events\x18\x0f \x01(\v2\x18.ebpftracer.v1.UserStatsR\n" +
+	"userEvents\x1a9\n" +
 	"\vFaultsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x8e\x02\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xed\x04\n" +
+	"\tLoadStats\x12!\n" +
+	"\fcurrent_load\x18\x01 \x01(\x01R\vcurrentLoad\x122\n" +
+	"\x15current_sampling_rate\x18\x02 \x01(\x01R\x13currentSamplingRate\x12)\n" +
+	"\x10processed_events\x18\x03 \x01(\x04R\x0fprocessedEvents\x12%\n" +
+	"\x0edropped_events\x18\x04 \x01(\x04R\rdroppedEvents\x12\x1b\n" +
+	"\tdrop_rate\x18\x05 \x01(\x01R\bdropRate\x12)\n" +
+	"\x10adaptation_count\x18\x06 \x01(\x04R\x0fadaptationCount\x12:\n" +
+	"\vsystem_load\x18\a \x01(\v2\x19.ebpftracer.v1.SystemLoadR\n" +
+	"systemLoad\x123\n" +
+	"\awindows\x18\b \x03(\v2\x19.ebpftracer.v1.LoadWindowR\awindows\x122\n" +
+	"\x06budget\x18\t \x01(\v2\x1a.ebpftracer.v1.BudgetStatsR\x06budget\x12.\n" +
+	"\x05level\x18\n" +
+	" \x01(\v2\x18.ebpftracer.v1.LoadLevelR\x05level\x12\x16\n" +
+	"\x06relief\x18\v \x03(\tR\x06relief\x12#\n" +
+	"\rpromoted_rows\x18\f \x01(\rR\fpromotedRows\x12+\n" +
+	"\x04host\x18\r \x01(\v2\x17.ebpftracer.v1.HostLoadR\x04host\x120\n" +
+	"\x06alerts\x18\x0e \x03(\v2\x18.ebpftracer.v1.LoadAlertR\x06alerts\"\xe4\x01\n" +
+	"\n" +
+	"SystemLoad\x12 \n" +
+	"\tcpu_usage\x18\x01 \x01(\x01H\x00R\bcpuUsage\x88\x01\x01\x12&\n" +
+	"\fmemory_usage\x18\x02 \x01(\x01H\x01R\vmemoryUsage\x88\x01\x01\x12(\n" +
+	"\rnetwork_usage\x18\x03 \x01(\x01H\x02R\fnetworkUsage\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"disk_usage\x18\x04 \x01(\x01H\x03R\tdiskUsage\x88\x01\x01B\f\n" +
+	"\n" +
+	"_cpu_usageB\x0f\n" +
+	"\r_memory_usageB\x10\n" +
+	"\x0e_network_usageB\r\n" +
+	"\v_disk_usage\"\x8a\x02\n" +
+	"\n" +
+	"LoadWindow\x12\x18\n" +
+	"\aseconds\x18\x01 \x01(\x01R\aseconds\x12&\n" +
+	"\x0fseen_per_second\x18\x02 \x01(\x01R\rseenPerSecond\x12&\n" +
+	"\x0fkept_per_second\x18\x03 \x01(\x01R\rkeptPerSecond\x12.\n" +
+	"\x13filtered_per_second\x18\x04 \x01(\x01R\x11filteredPerSecond\x12#\n" +
+	"\rsampling_rate\x18\x05 \x01(\x01R\fsamplingRate\x12\x1b\n" +
+	"\tdrop_rate\x18\x06 \x01(\x01R\bdropRate\x12 \n" +
+	"\vadaptations\x18\a \x01(\x04R\vadaptations\"\xd5\x01\n" +
+	"\vBudgetStats\x12*\n" +
+	"\x11events_per_second\x18\x01 \x01(\x01R\x0feventsPerSecond\x12\x10\n" +
+	"\x03use\x18\x02 \x01(\x01R\x03use\x12\x18\n" +
+	"\aseconds\x18\x03 \x01(\x04R\aseconds\x12%\n" +
+	"\x0eseconds_within\x18\x04 \x01(\x04R\rsecondsWithin\x12\x1f\n" +
+	"\vworst_ratio\x18\x05 \x01(\x01R\n" +
+	"worstRatio\x12&\n" +
+	"\x0fworst_unix_nano\x18\x06 \x01(\x03R\rworstUnixNano\"\x9e\x01\n" +
+	"\tLoadLevel\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\tR\x05level\x12\x1a\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x19\n" +
+	"\x05share\x18\x04 \x01(\x01H\x00R\x05share\x88\x01\x01\x12&\n" +
+	"\x0fsince_unix_nano\x18\x05 \x01(\x03R\rsinceUnixNanoB\b\n" +
+	"\x06_share\"\x89\x01\n" +
+	"\tLoadAlert\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06active\x18\x02 \x01(\bR\x06active\x12&\n" +
+	"\x0fsince_unix_nano\x18\x03 \x01(\x03R\rsinceUnixNano\x12\x14\n" +
+	"\x05times\x18\x04 \x01(\x04R\x05times\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\"\xb0\x01\n" +
+	"\bEstimate\x12\x16\n" +
+	"\x06events\x18\x01 \x01(\x04R\x06events\x12\x12\n" +
+	"\x04seen\x18\x02 \x01(\x01R\x04seen\x12\x10\n" +
+	"\x03low\x18\x03 \x01(\x01R\x03low\x12\x12\n" +
+	"\x04high\x18\x04 \x01(\x01R\x04high\x12\x1e\n" +
+	"\n" +
+	"correction\x18\x05 \x01(\x01R\n" +
+	"correction\x12\x16\n" +
+	"\x06weight\x18\x06 \x01(\x01R\x06weight\x12\x1a\n" +
+	"\bvariance\x18\a \x01(\x01R\bvariance\"\x89\x01\n" +
+	"\tUserStats\x12\x1a\n" +
+	"\bprograms\x18\x01 \x01(\rR\bprograms\x12*\n" +
+	"\x11events_per_second\x18\x02 \x01(\x01R\x0feventsPerSecond\x12\x1a\n" +
+	"\brecorded\x18\x03 \x01(\x04R\brecorded\x12\x18\n" +
+	"\adropped\x18\x04 \x01(\x04R\adropped\"\x8e\x02\n" +
 	"\n" +
 	"Discovered\x12\x1e\n" +
 	"\n" +
@@ -3286,7 +4523,7 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\bservices\x18\x04 \x01(\x04R\bservices\x12-\n" +
 	"\x12kubernetes_enabled\x18\x05 \x01(\bR\x11kubernetesEnabled\x12/\n" +
 	"\x13namespace_isolation\x18\x06 \x01(\bR\x12namespaceIsolation\x120\n" +
-	"\x14service_mesh_support\x18\a \x01(\bR\x12serviceMeshSupport\"\x82\x02\n" +
+	"\x14service_mesh_support\x18\a \x01(\bR\x12serviceMeshSupport\"\xb7\x02\n" +
 	"\tLedgerRow\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1a\n" +
 	"\bpriority\x18\x02 \x01(\tR\bpriority\x12\x12\n" +
@@ -3299,7 +4536,8 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12 \n" +
 	"\vprobability\x18\t \x01(\x01R\vprobability\x12\x14\n" +
 	"\x05group\x18\n" +
-	" \x01(\tR\x05group\"\xca\x01\n" +
+	" \x01(\tR\x05group\x123\n" +
+	"\bestimate\x18\v \x01(\v2\x17.ebpftracer.v1.EstimateR\bestimate\"\xca\x01\n" +
 	"\bPipeline\x12\x18\n" +
 	"\adecoded\x18\x01 \x01(\x04R\adecoded\x12\x1c\n" +
 	"\tmalformed\x18\x02 \x01(\x04R\tmalformed\x12\x17\n" +
@@ -3373,7 +4611,39 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\n" +
 	"EventLines\x12\x14\n" +
 	"\x05lines\x18\x01 \x01(\fR\x05lines\x12\x18\n" +
-	"\adropped\x18\x02 \x01(\x04R\adropped2\xe5\x06\n" +
+	"\adropped\x18\x02 \x01(\x04R\adropped\"E\n" +
+	"\x13ShouldSampleRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bpriority\x18\x02 \x01(\tR\bpriority\"B\n" +
+	"\x14ShouldSampleResponse\x12\x12\n" +
+	"\x04keep\x18\x01 \x01(\bR\x04keep\x12\x16\n" +
+	"\x06weight\x18\x02 \x01(\x01R\x06weight\"\xbf\x01\n" +
+	"\n" +
+	"UserReport\x12\x18\n" +
+	"\aprogram\x18\x01 \x01(\x06R\aprogram\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x121\n" +
+	"\x06counts\x18\x03 \x03(\v2\x19.ebpftracer.v1.UserCountsR\x06counts\x12\x1a\n" +
+	"\brecorded\x18\x04 \x01(\x04R\brecorded\x12\x18\n" +
+	"\adropped\x18\x05 \x01(\x04R\adropped\x12\x12\n" +
+	"\x04last\x18\x06 \x01(\bR\x04last\"\xa5\x01\n" +
+	"\n" +
+	"UserCounts\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bpriority\x18\x02 \x01(\tR\bpriority\x12\x12\n" +
+	"\x04kept\x18\x03 \x01(\x04R\x04kept\x12\x1f\n" +
+	"\vsampled_out\x18\x04 \x01(\x04R\n" +
+	"sampledOut\x12\x16\n" +
+	"\x06weight\x18\x05 \x01(\x01R\x06weight\x12\x1a\n" +
+	"\bvariance\x18\x06 \x01(\x01R\bvariance\"\xae\x01\n" +
+	"\tUserTable\x12-\n" +
+	"\x05rules\x18\x01 \x03(\v2\x17.ebpftracer.v1.UserRuleR\x05rules\x12*\n" +
+	"\x11events_per_second\x18\x02 \x01(\x01R\x0feventsPerSecond\x12\x18\n" +
+	"\areserve\x18\x03 \x01(\x01R\areserve\x12,\n" +
+	"\x04load\x18\x04 \x01(\v2\x18.ebpftracer.v1.LoadStatsR\x04load\"\\\n" +
+	"\bUserRule\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bpriority\x18\x02 \x01(\tR\bpriority\x12 \n" +
+	"\vprobability\x18\x03 \x01(\x01R\vprobability2\x89\b\n" +
 	"\x06Tracer\x12Q\n" +
 	"\n" +
 	"GetVersion\x12 .ebpftracer.v1.GetVersionRequest\x1a!.ebpftracer.v1.GetVersionResponse\x12_\n" +
@@ -3385,7 +4655,9 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\vListPlugins\x12!.ebpftracer.v1.ListPluginsRequest\x1a\".ebpftracer.v1.ListPluginsResponse\x12@\n" +
 	"\bGetStats\x12\x1e.ebpftracer.v1.GetStatsRequest\x1a\x14.ebpftracer.v1.Stats\x12E\n" +
 	"\x06Reload\x12\x1c.ebpftracer.v1.ReloadRequest\x1a\x1d.ebpftracer.v1.ReloadResponse\x12M\n" +
-	"\vWatchEvents\x12!.ebpftracer.v1.WatchEventsRequest\x1a\x19.ebpftracer.v1.EventLines0\x01B9Z7github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1;protov1b\x06proto3"
+	"\vWatchEvents\x12!.ebpftracer.v1.WatchEventsRequest\x1a\x19.ebpftracer.v1.EventLines0\x01\x12W\n" +
+	"\fShouldSample\x12\".ebpftracer.v1.ShouldSampleRequest\x1a#.ebpftracer.v1.ShouldSampleResponse\x12I\n" +
+	"\x12ExchangeUserEvents\x12\x19.ebpftracer.v1.UserReport\x1a\x18.ebpftracer.v1.UserTableB9Z7github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1;protov1b\x06proto3"
 
 var (
 	file_sdk_proto_v1_api_proto_rawDescOnce sync.Once
@@ -3399,7 +4671,7 @@ func file_sdk_proto_v1_api_proto_rawDescGZIP() []byte {
 	return file_sdk_proto_v1_api_proto_rawDescData
 }
 
-var file_sdk_proto_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_sdk_proto_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_sdk_proto_v1_api_proto_goTypes = []any{
 	(*GetVersionRequest)(nil),         // 0: ebpftracer.v1.GetVersionRequest
 	(*GetVersionResponse)(nil),        // 1: ebpftracer.v1.GetVersionResponse
@@ -3429,33 +4701,48 @@ var file_sdk_proto_v1_api_proto_goTypes = []any{
 	(*ReloadResponse)(nil),            // 25: ebpftracer.v1.ReloadResponse
 	(*GetStatsRequest)(nil),           // 26: ebpftracer.v1.GetStatsRequest
 	(*Stats)(nil),                     // 27: ebpftracer.v1.Stats
-	(*Discovered)(nil),                // 28: ebpftracer.v1.Discovered
-	(*LedgerRow)(nil),                 // 29: ebpftracer.v1.LedgerRow
-	(*Pipeline)(nil),                  // 30: ebpftracer.v1.Pipeline
-	(*ExporterStats)(nil),             // 31: ebpftracer.v1.ExporterStats
-	(*Attribution)(nil),               // 32: ebpftracer.v1.Attribution
-	(*Histogram)(nil),                 // 33: ebpftracer.v1.Histogram
-	(*PolicyStats)(nil),               // 34: ebpftracer.v1.PolicyStats
-	(*ProbeStats)(nil),                // 35: ebpftracer.v1.ProbeStats
-	(*DaemonStats)(nil),               // 36: ebpftracer.v1.DaemonStats
-	(*WatchEventsRequest)(nil),        // 37: ebpftracer.v1.WatchEventsRequest
-	(*EventLines)(nil),                // 38: ebpftracer.v1.EventLines
-	nil,                               // 39: ebpftracer.v1.ContainerView.FieldsEntry
-	(*ReloadResponse_Change)(nil),     // 40: ebpftracer.v1.ReloadResponse.Change
-	nil,                               // 41: ebpftracer.v1.Stats.FaultsEntry
-	(*Container)(nil),                 // 42: ebpftracer.v1.Container
-	(*Pod)(nil),                       // 43: ebpftracer.v1.Pod
-	(*MeshFact)(nil),                  // 44: ebpftracer.v1.MeshFact
-	(*ContainerRef)(nil),              // 45: ebpftracer.v1.ContainerRef
-	(Kind)(0),                         // 46: ebpftracer.v1.Kind
-	(*QueueDepth)(nil),                // 47: ebpftracer.v1.QueueDepth
+	(*LoadStats)(nil),                 // 28: ebpftracer.v1.LoadStats
+	(*SystemLoad)(nil),                // 29: ebpftracer.v1.SystemLoad
+	(*LoadWindow)(nil),                // 30: ebpftracer.v1.LoadWindow
+	(*BudgetStats)(nil),               // 31: ebpftracer.v1.BudgetStats
+	(*LoadLevel)(nil),                 // 32: ebpftracer.v1.LoadLevel
+	(*LoadAlert)(nil),                 // 33: ebpftracer.v1.LoadAlert
+	(*Estimate)(nil),                  // 34: ebpftracer.v1.Estimate
+	(*UserStats)(nil),                 // 35: ebpftracer.v1.UserStats
+	(*Discovered)(nil),                // 36: ebpftracer.v1.Discovered
+	(*LedgerRow)(nil),                 // 37: ebpftracer.v1.LedgerRow
+	(*Pipeline)(nil),                  // 38: ebpftracer.v1.Pipeline
+	(*ExporterStats)(nil),             // 39: ebpftracer.v1.ExporterStats
+	(*Attribution)(nil),               // 40: ebpftracer.v1.Attribution
+	(*Histogram)(nil),                 // 41: ebpftracer.v1.Histogram
+	(*PolicyStats)(nil),               // 42: ebpftracer.v1.PolicyStats
+	(*ProbeStats)(nil),                // 43: ebpftracer.v1.ProbeStats
+	(*DaemonStats)(nil),               // 44: ebpftracer.v1.DaemonStats
+	(*WatchEventsRequest)(nil),        // 45: ebpftracer.v1.WatchEventsRequest
+	(*EventLines)(nil),                // 46: ebpftracer.v1.EventLines
+	(*ShouldSampleRequest)(nil),       // 47: ebpftracer.v1.ShouldSampleRequest
+	(*ShouldSampleResponse)(nil),      // 48: ebpftracer.v1.ShouldSampleResponse
+	(*UserReport)(nil),                // 49: ebpftracer.v1.UserReport
+	(*UserCounts)(nil),                // 50: ebpftracer.v1.UserCounts
+	(*UserTable)(nil),                 // 51: ebpftracer.v1.UserTable
+	(*UserRule)(nil),                  // 52: ebpftracer.v1.UserRule
+	nil,                               // 53: ebpftracer.v1.ContainerView.FieldsEntry
+	(*ReloadResponse_Change)(nil),     // 54: ebpftracer.v1.ReloadResponse.Change
+	nil,                               // 55: ebpftracer.v1.Stats.FaultsEntry
+	(*Container)(nil),                 // 56: ebpftracer.v1.Container
+	(*Pod)(nil),                       // 57: ebpftracer.v1.Pod
+	(*MeshFact)(nil),                  // 58: ebpftracer.v1.MeshFact
+	(*ContainerRef)(nil),              // 59: ebpftracer.v1.ContainerRef
+	(Kind)(0),                         // 60: ebpftracer.v1.Kind
+	(*QueueDepth)(nil),                // 61: ebpftracer.v1.QueueDepth
+	(*HostLoad)(nil),                  // 62: ebpftracer.v1.HostLoad
 }
 var file_sdk_proto_v1_api_proto_depIdxs = []int32{
 	4,  // 0: ebpftracer.v1.ListContainersResponse.containers:type_name -> ebpftracer.v1.ContainerView
-	42, // 1: ebpftracer.v1.ContainerView.container:type_name -> ebpftracer.v1.Container
-	43, // 2: ebpftracer.v1.ContainerView.pod:type_name -> ebpftracer.v1.Pod
-	44, // 3: ebpftracer.v1.ContainerView.mesh:type_name -> ebpftracer.v1.MeshFact
-	39, // 4: ebpftracer.v1.ContainerView.fields:type_name -> ebpftracer.v1.ContainerView.FieldsEntry
+	56, // 1: ebpftracer.v1.ContainerView.container:type_name -> ebpftracer.v1.Container
+	57, // 2: ebpftracer.v1.ContainerView.pod:type_name -> ebpftracer.v1.Pod
+	58, // 3: ebpftracer.v1.ContainerView.mesh:type_name -> ebpftracer.v1.MeshFact
+	53, // 4: ebpftracer.v1.ContainerView.fields:type_name -> ebpftracer.v1.ContainerView.FieldsEntry
 	10, // 5: ebpftracer.v1.ContainerView.namespaces:type_name -> ebpftracer.v1.NamespaceRef
 	18, // 6: ebpftracer.v1.ContainerView.usage:type_name -> ebpftracer.v1.Usage
 	4,  // 7: ebpftracer.v1.GetContainerByPIDResponse.container:type_name -> ebpftracer.v1.ContainerView
@@ -3468,48 +4755,65 @@ var file_sdk_proto_v1_api_proto_depIdxs = []int32{
 	16, // 14: ebpftracer.v1.Namespace.containers:type_name -> ebpftracer.v1.NamespaceMember
 	17, // 15: ebpftracer.v1.Namespace.uid_map:type_name -> ebpftracer.v1.IDMap
 	17, // 16: ebpftracer.v1.Namespace.gid_map:type_name -> ebpftracer.v1.IDMap
-	45, // 17: ebpftracer.v1.NamespaceMember.container:type_name -> ebpftracer.v1.ContainerRef
+	59, // 17: ebpftracer.v1.NamespaceMember.container:type_name -> ebpftracer.v1.ContainerRef
 	19, // 18: ebpftracer.v1.Usage.pressure:type_name -> ebpftracer.v1.UsagePressure
 	22, // 19: ebpftracer.v1.ListPluginsResponse.plugins:type_name -> ebpftracer.v1.PluginView
-	46, // 20: ebpftracer.v1.PluginView.kind:type_name -> ebpftracer.v1.Kind
+	60, // 20: ebpftracer.v1.PluginView.kind:type_name -> ebpftracer.v1.Kind
 	23, // 21: ebpftracer.v1.PluginView.sandbox:type_name -> ebpftracer.v1.Sandbox
-	40, // 22: ebpftracer.v1.ReloadResponse.changes:type_name -> ebpftracer.v1.ReloadResponse.Change
-	29, // 23: ebpftracer.v1.Stats.kernel:type_name -> ebpftracer.v1.LedgerRow
-	30, // 24: ebpftracer.v1.Stats.pipeline:type_name -> ebpftracer.v1.Pipeline
-	31, // 25: ebpftracer.v1.Stats.exporters:type_name -> ebpftracer.v1.ExporterStats
-	32, // 26: ebpftracer.v1.Stats.attribution:type_name -> ebpftracer.v1.Attribution
-	47, // 27: ebpftracer.v1.Stats.queues:type_name -> ebpftracer.v1.QueueDepth
-	34, // 28: ebpftracer.v1.Stats.policy:type_name -> ebpftracer.v1.PolicyStats
-	35, // 29: ebpftracer.v1.Stats.probes:type_name -> ebpftracer.v1.ProbeStats
-	36, // 30: ebpftracer.v1.Stats.daemon:type_name -> ebpftracer.v1.DaemonStats
-	41, // 31: ebpftracer.v1.Stats.faults:type_name -> ebpftracer.v1.Stats.FaultsEntry
-	28, // 32: ebpftracer.v1.Stats.discovered:type_name -> ebpftracer.v1.Discovered
-	33, // 33: ebpftracer.v1.Attribution.delay:type_name -> ebpftracer.v1.Histogram
-	0,  // 34: ebpftracer.v1.Tracer.GetVersion:input_type -> ebpftracer.v1.GetVersionRequest
-	2,  // 35: ebpftracer.v1.Tracer.ListContainers:input_type -> ebpftracer.v1.ListContainersRequest
-	5,  // 36: ebpftracer.v1.Tracer.GetContainerByPID:input_type -> ebpftracer.v1.GetContainerByPIDRequest
-	8,  // 37: ebpftracer.v1.Tracer.GetContainer:input_type -> ebpftracer.v1.GetContainerRequest
-	11, // 38: ebpftracer.v1.Tracer.ListNamespaces:input_type -> ebpftracer.v1.ListNamespacesRequest
-	13, // 39: ebpftracer.v1.Tracer.GetNamespace:input_type -> ebpftracer.v1.GetNamespaceRequest
-	20, // 40: ebpftracer.v1.Tracer.ListPlugins:input_type -> ebpftracer.v1.ListPluginsRequest
-	26, // 41: ebpftracer.v1.Tracer.GetStats:input_type -> ebpftracer.v1.GetStatsRequest
-	24, // 42: ebpftracer.v1.Tracer.Reload:input_type -> ebpftracer.v1.ReloadRequest
-	37, // 43: ebpftracer.v1.Tracer.WatchEvents:input_type -> ebpftracer.v1.WatchEventsRequest
-	1,  // 44: ebpftracer.v1.Tracer.GetVersion:output_type -> ebpftracer.v1.GetVersionResponse
-	3,  // 45: ebpftracer.v1.Tracer.ListContainers:output_type -> ebpftracer.v1.ListContainersResponse
-	6,  // 46: ebpftracer.v1.Tracer.GetContainerByPID:output_type -> ebpftracer.v1.GetContainerByPIDResponse
-	9,  // 47: ebpftracer.v1.Tracer.GetContainer:output_type -> ebpftracer.v1.GetContainerResponse
-	12, // 48: ebpftracer.v1.Tracer.ListNamespaces:output_type -> ebpftracer.v1.ListNamespacesResponse
-	14, // 49: ebpftracer.v1.Tracer.GetNamespace:output_type -> ebpftracer.v1.GetNamespaceResponse
-	21, // 50: ebpftracer.v1.Tracer.ListPlugins:output_type -> ebpftracer.v1.ListPluginsResponse
-	27, // 51: ebpftracer.v1.Tracer.GetStats:output_type -> ebpftracer.v1.Stats
-	25, // 52: ebpftracer.v1.Tracer.Reload:output_type -> ebpftracer.v1.ReloadResponse
-	38, // 53: ebpftracer.v1.Tracer.WatchEvents:output_type -> ebpftracer.v1.EventLines
-	44, // [44:54] is the sub-list for method output_type
-	34, // [34:44] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	54, // 22: ebpftracer.v1.ReloadResponse.changes:type_name -> ebpftracer.v1.ReloadResponse.Change
+	37, // 23: ebpftracer.v1.Stats.kernel:type_name -> ebpftracer.v1.LedgerRow
+	38, // 24: ebpftracer.v1.Stats.pipeline:type_name -> ebpftracer.v1.Pipeline
+	39, // 25: ebpftracer.v1.Stats.exporters:type_name -> ebpftracer.v1.ExporterStats
+	40, // 26: ebpftracer.v1.Stats.attribution:type_name -> ebpftracer.v1.Attribution
+	61, // 27: ebpftracer.v1.Stats.queues:type_name -> ebpftracer.v1.QueueDepth
+	42, // 28: ebpftracer.v1.Stats.policy:type_name -> ebpftracer.v1.PolicyStats
+	43, // 29: ebpftracer.v1.Stats.probes:type_name -> ebpftracer.v1.ProbeStats
+	44, // 30: ebpftracer.v1.Stats.daemon:type_name -> ebpftracer.v1.DaemonStats
+	55, // 31: ebpftracer.v1.Stats.faults:type_name -> ebpftracer.v1.Stats.FaultsEntry
+	36, // 32: ebpftracer.v1.Stats.discovered:type_name -> ebpftracer.v1.Discovered
+	28, // 33: ebpftracer.v1.Stats.load:type_name -> ebpftracer.v1.LoadStats
+	37, // 34: ebpftracer.v1.Stats.user:type_name -> ebpftracer.v1.LedgerRow
+	35, // 35: ebpftracer.v1.Stats.user_events:type_name -> ebpftracer.v1.UserStats
+	29, // 36: ebpftracer.v1.LoadStats.system_load:type_name -> ebpftracer.v1.SystemLoad
+	30, // 37: ebpftracer.v1.LoadStats.windows:type_name -> ebpftracer.v1.LoadWindow
+	31, // 38: ebpftracer.v1.LoadStats.budget:type_name -> ebpftracer.v1.BudgetStats
+	32, // 39: ebpftracer.v1.LoadStats.level:type_name -> ebpftracer.v1.LoadLevel
+	62, // 40: ebpftracer.v1.LoadStats.host:type_name -> ebpftracer.v1.HostLoad
+	33, // 41: ebpftracer.v1.LoadStats.alerts:type_name -> ebpftracer.v1.LoadAlert
+	34, // 42: ebpftracer.v1.LedgerRow.estimate:type_name -> ebpftracer.v1.Estimate
+	41, // 43: ebpftracer.v1.Attribution.delay:type_name -> ebpftracer.v1.Histogram
+	50, // 44: ebpftracer.v1.UserReport.counts:type_name -> ebpftracer.v1.UserCounts
+	52, // 45: ebpftracer.v1.UserTable.rules:type_name -> ebpftracer.v1.UserRule
+	28, // 46: ebpftracer.v1.UserTable.load:type_name -> ebpftracer.v1.LoadStats
+	0,  // 47: ebpftracer.v1.Tracer.GetVersion:input_type -> ebpftracer.v1.GetVersionRequest
+	2,  // 48: ebpftracer.v1.Tracer.ListContainers:input_type -> ebpftracer.v1.ListContainersRequest
+	5,  // 49: ebpftracer.v1.Tracer.GetContainerByPID:input_type -> ebpftracer.v1.GetContainerByPIDRequest
+	8,  // 50: ebpftracer.v1.Tracer.GetContainer:input_type -> ebpftracer.v1.GetContainerRequest
+	11, // 51: ebpftracer.v1.Tracer.ListNamespaces:input_type -> ebpftracer.v1.ListNamespacesRequest
+	13, // 52: ebpftracer.v1.Tracer.GetNamespace:input_type -> ebpftracer.v1.GetNamespaceRequest
+	20, // 53: ebpftracer.v1.Tracer.ListPlugins:input_type -> ebpftracer.v1.ListPluginsRequest
+	26, // 54: ebpftracer.v1.Tracer.GetStats:input_type -> ebpftracer.v1.GetStatsRequest
+	24, // 55: ebpftracer.v1.Tracer.Reload:input_type -> ebpftracer.v1.ReloadRequest
+	45, // 56: ebpftracer.v1.Tracer.WatchEvents:input_type -> ebpftracer.v1.WatchEventsRequest
+	47, // 57: ebpftracer.v1.Tracer.ShouldSample:input_type -> ebpftracer.v1.ShouldSampleRequest
+	49, // 58: ebpftracer.v1.Tracer.ExchangeUserEvents:input_type -> ebpftracer.v1.UserReport
+	1,  // 59: ebpftracer.v1.Tracer.GetVersion:output_type -> ebpftracer.v1.GetVersionResponse
+	3,  // 60: ebpftracer.v1.Tracer.ListContainers:output_type -> ebpftracer.v1.ListContainersResponse
+	6,  // 61: ebpftracer.v1.Tracer.GetContainerByPID:output_type -> ebpftracer.v1.GetContainerByPIDResponse
+	9,  // 62: ebpftracer.v1.Tracer.GetContainer:output_type -> ebpftracer.v1.GetContainerResponse
+	12, // 63: ebpftracer.v1.Tracer.ListNamespaces:output_type -> ebpftracer.v1.ListNamespacesResponse
+	14, // 64: ebpftracer.v1.Tracer.GetNamespace:output_type -> ebpftracer.v1.GetNamespaceResponse
+	21, // 65: ebpftracer.v1.Tracer.ListPlugins:output_type -> ebpftracer.v1.ListPluginsResponse
+	27, // 66: ebpftracer.v1.Tracer.GetStats:output_type -> ebpftracer.v1.Stats
+	25, // 67: ebpftracer.v1.Tracer.Reload:output_type -> ebpftracer.v1.ReloadResponse
+	46, // 68: ebpftracer.v1.Tracer.WatchEvents:output_type -> ebpftracer.v1.EventLines
+	48, // 69: ebpftracer.v1.Tracer.ShouldSample:output_type -> ebpftracer.v1.ShouldSampleResponse
+	51, // 70: ebpftracer.v1.Tracer.ExchangeUserEvents:output_type -> ebpftracer.v1.UserTable
+	59, // [59:71] is the sub-list for method output_type
+	47, // [47:59] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_sdk_proto_v1_api_proto_init() }
@@ -3523,13 +4827,15 @@ func file_sdk_proto_v1_api_proto_init() {
 	file_sdk_proto_v1_sampling_proto_init()
 	file_sdk_proto_v1_api_proto_msgTypes[7].OneofWrappers = []any{}
 	file_sdk_proto_v1_api_proto_msgTypes[18].OneofWrappers = []any{}
+	file_sdk_proto_v1_api_proto_msgTypes[29].OneofWrappers = []any{}
+	file_sdk_proto_v1_api_proto_msgTypes[32].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sdk_proto_v1_api_proto_rawDesc), len(file_sdk_proto_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,16 +21,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Tracer_GetVersion_FullMethodName        = "/ebpftracer.v1.Tracer/GetVersion"
-	Tracer_ListContainers_FullMethodName    = "/ebpftracer.v1.Tracer/ListContainers"
-	Tracer_GetContainerByPID_FullMethodName = "/ebpftracer.v1.Tracer/GetContainerByPID"
-	Tracer_GetContainer_FullMethodName      = "/ebpftracer.v1.Tracer/GetContainer"
-	Tracer_ListNamespaces_FullMethodName    = "/ebpftracer.v1.Tracer/ListNamespaces"
-	Tracer_GetNamespace_FullMethodName      = "/ebpftracer.v1.Tracer/GetNamespace"
-	Tracer_ListPlugins_FullMethodName       = "/ebpftracer.v1.Tracer/ListPlugins"
-	Tracer_GetStats_FullMethodName          = "/ebpftracer.v1.Tracer/GetStats"
-	Tracer_Reload_FullMethodName            = "/ebpftracer.v1.Tracer/Reload"
-	Tracer_WatchEvents_FullMethodName       = "/ebpftracer.v1.Tracer/WatchEvents"
+	Tracer_GetVersion_FullMethodName         = "/ebpftracer.v1.Tracer/GetVersion"
+	Tracer_ListContainers_FullMethodName     = "/ebpftracer.v1.Tracer/ListContainers"
+	Tracer_GetContainerByPID_FullMethodName  = "/ebpftracer.v1.Tracer/GetContainerByPID"
+	Tracer_GetContainer_FullMethodName       = "/ebpftracer.v1.Tracer/GetContainer"
+	Tracer_ListNamespaces_FullMethodName     = "/ebpftracer.v1.Tracer/ListNamespaces"
+	Tracer_GetNamespace_FullMethodName       = "/ebpftracer.v1.Tracer/GetNamespace"
+	Tracer_ListPlugins_FullMethodName        = "/ebpftracer.v1.Tracer/ListPlugins"
+	Tracer_GetStats_FullMethodName           = "/ebpftracer.v1.Tracer/GetStats"
+	Tracer_Reload_FullMethodName             = "/ebpftracer.v1.Tracer/Reload"
+	Tracer_WatchEvents_FullMethodName        = "/ebpftracer.v1.Tracer/WatchEvents"
+	Tracer_ShouldSample_FullMethodName       = "/ebpftracer.v1.Tracer/ShouldSample"
+	Tracer_ExchangeUserEvents_FullMethodName = "/ebpftracer.v1.Tracer/ExchangeUserEvents"
 )
 
 // TracerClient is the client API for Tracer service.
@@ -55,6 +57,11 @@ type TracerClient interface {
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
 	// WatchEvents sends released events as the JSON lines of the json exporter.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventLines], error)
+	// ShouldSample decides on one event of a program's own, and counts it.
+	ShouldSample(ctx context.Context, in *ShouldSampleRequest, opts ...grpc.CallOption) (*ShouldSampleResponse, error)
+	// ExchangeUserEvents takes what a program has decided itself, by the table of the
+	// last exchange, and gives the next one. To be called each second or so.
+	ExchangeUserEvents(ctx context.Context, in *UserReport, opts ...grpc.CallOption) (*UserTable, error)
 }
 
 type tracerClient struct {
@@ -192,6 +199,26 @@ func (c *tracerClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Tracer_WatchEventsClient = grpc.ServerStreamingClient[EventLines]
 
+func (c *tracerClient) ShouldSample(ctx context.Context, in *ShouldSampleRequest, opts ...grpc.CallOption) (*ShouldSampleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ShouldSampleResponse)
+	err := c.cc.Invoke(ctx, Tracer_ShouldSample_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *tracerClient) ExchangeUserEvents(ctx context.Context, in *UserReport, opts ...grpc.CallOption) (*UserTable, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UserTable)
+	err := c.cc.Invoke(ctx, Tracer_ExchangeUserEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TracerServer is the server API for Tracer service.
 // All implementations must embed UnimplementedTracerServer
 // for forward compatibility.
@@ -214,6 +241,11 @@ type TracerServer interface {
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
 	// WatchEvents sends released events as the JSON lines of the json exporter.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[EventLines]) error
+	// ShouldSample decides on one event of a program's own, and counts it.
+	ShouldSample(context.Context, *ShouldSampleRequest) (*ShouldSampleResponse, error)
+	// ExchangeUserEvents takes what a program has decided itself, by the table of the
+	// last exchange, and gives the next one. To be called each second or so.
+	ExchangeUserEvents(context.Context, *UserReport) (*UserTable, error)
 	mustEmbedUnimplementedTracerServer()
 }
 
@@ -253,6 +285,12 @@ func (UnimplementedTracerServer) Reload(context.Context, *ReloadRequest) (*Reloa
 }
 func (UnimplementedTracerServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[EventLines]) error {
 	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
+}
+func (UnimplementedTracerServer) ShouldSample(context.Context, *ShouldSampleRequest) (*ShouldSampleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ShouldSample not implemented")
+}
+func (UnimplementedTracerServer) ExchangeUserEvents(context.Context, *UserReport) (*UserTable, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExchangeUserEvents not implemented")
 }
 func (UnimplementedTracerServer) mustEmbedUnimplementedTracerServer() {}
 func (UnimplementedTracerServer) testEmbeddedByValue()                {}
@@ -434,6 +472,42 @@ func _Tracer_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) erro
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Tracer_WatchEventsServer = grpc.ServerStreamingServer[EventLines]
 
+func _Tracer_ShouldSample_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ShouldSampleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TracerServer).ShouldSample(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tracer_ShouldSample_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TracerServer).ShouldSample(ctx, req.(*ShouldSampleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Tracer_ExchangeUserEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UserReport)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TracerServer).ExchangeUserEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tracer_ExchangeUserEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TracerServer).ExchangeUserEvents(ctx, req.(*UserReport))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Tracer_ServiceDesc is the grpc.ServiceDesc for Tracer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -468,6 +542,14 @@ var Tracer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Reload",
 			Handler:    _Tracer_Reload_Handler,
+		},
+		{
+			MethodName: "ShouldSample",
+			Handler:    _Tracer_ShouldSample_Handler,
+		},
+		{
+			MethodName: "ExchangeUserEvents",
+			Handler:    _Tracer_ExchangeUserEvents_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

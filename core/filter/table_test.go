@@ -1,0 +1,183 @@
+package filter
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"context"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
+	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+// counting stands for the kernel: every filter in force has filtered as many events as
+// its place and one.
+type counting struct{ now kernel.Filters }
+
+func (k *counting) hits() (h kernel.Hits) {
+	for i := range k.now.Filters {
+		h.Filters = append(h.Filters, uint64(i)+1)
+	}
+	for i := range k.now.Quick {
+		h.Quick = append(h.Quick, uint64(i)+100)
+	}
+	return h
+}
+
+func (k *counting) SetFilters(f kernel.Filters) (kernel.Hits, error) {
+	ended := k.hits()
+	k.now = f
+	return ended, nil
+}
+
+func (k *counting) SetCgroupFilters(uint64, uint32) error { return nil }
+
+func (k *counting) FilterHits() (kernel.Hits, error) { return k.hits(), nil }
+
+// nowhere is a host without control groups.
+type nowhere struct{}
+
+func (nowhere) Cgroups() []*protov1.HostFact                          { return nil }
+func (nowhere) Lookup(uint64) *inventory.Cgroup                       { return nil }
+func (nowhere) Get(*protov1.ContainerRef) (v inventory.View, ok bool) { return v, false }
+func (nowhere) Observe(inventory.Observer) (stop func())              { return func() {} }
+
+func list(t *testing.T, table *Table) map[string]uint64 {
+	t.Helper()
+	all, err := table.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]uint64{}
+	for _, s := range all {
+		out[s.Source.String()+" "+s.Name] = s.Filtered
+	}
+	return out
+}
+
+func TestARuleThatGoesOnUnderItsNameGoesOnCounting(t *testing.T) {
+	k := &counting{}
+	table := New(k, nowhere{}, slog.New(slog.DiscardHandler))
+	a, b := Rule{Name: "a", Comms: []string{"x"}}, Rule{Name: "b", Ports: []uint16{80}}
+	if err := table.Set(Config, []Rule{a, b}); err != nil {
+		t.Fatal(err)
+	}
+	if got := list(t, table); got["config a"] != 1 || got["config b"] != 2 {
+		t.Errorf("%v", got)
+	}
+	if err := table.Put(API, Rule{Name: "a", PIDs: []uint32{7}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := list(t, table); got["config a"] != 2 || got["config b"] != 4 || got["api a"] != 100 {
+		t.Errorf("%v", got)
+	}
+	if len(k.now.Quick) != 1 || k.now.Quick[0].Number != (kernel.Number{Ask: kernel.AskPID, Value: 7}) {
+		t.Errorf("a rule by one value is quick: %+v", k.now)
+	}
+	if err := table.Set(Config, []Rule{b}); err != nil {
+		t.Fatal(err)
+	}
+	if got := list(t, table); len(got) != 2 || got["config b"] != 4+1 || got["api a"] != 200 {
+		t.Errorf("%v", got)
+	}
+	if there, err := table.Remove(API, "a"); !there || err != nil {
+		t.Error(there, err)
+	}
+	if there, err := table.Remove(API, "a"); there || err != nil {
+		t.Error(there, err)
+	}
+}
+
+func TestMoreRulesThanThereIsRoomForChangeNothing(t *testing.T) {
+	k := &counting{}
+	table := New(k, nowhere{}, slog.New(slog.DiscardHandler))
+	if err := table.Set(Config, []Rule{{Name: "a", Comms: []string{"x", "y"}}}); err != nil {
+		t.Fatal(err)
+	}
+	many := make([]Rule, kernel.MaxFilters)
+	for i := range many {
+		many[i] = Rule{Name: fmt.Sprint(i), Ports: []uint16{1, 2}}
+	}
+	if err := table.Set(API, many); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("%v", err)
+	}
+	if got := list(t, table); len(got) != 1 {
+		t.Errorf("in force are %v", got)
+	}
+	quick := make([]Rule, kernel.MaxQuick)
+	for i := range quick {
+		quick[i] = Rule{Name: fmt.Sprint(i), Peers: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32)}}
+	}
+	if err := table.Set(API, quick); err != nil {
+		t.Errorf("thousands of rules by one value: %v", err)
+	}
+}
+
+func TestARuleWithATimeEndsThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &counting{}
+		table := New(k, nowhere{}, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); table.Run(ctx) }()
+		for i, ttl := range []time.Duration{time.Minute, time.Second, 0} {
+			r := Rule{Name: fmt.Sprint(i), Comms: []string{"x"}}
+			if ttl > 0 {
+				r.Until = time.Now().Add(ttl)
+			}
+			if err := table.Put(API, r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, step := range []struct {
+			wait time.Duration
+			left int
+		}{{500 * time.Millisecond, 3}, {time.Second, 2}, {50 * time.Second, 2}, {10 * time.Second, 1}, {time.Hour, 1}} {
+			time.Sleep(step.wait)
+			synctest.Wait()
+			if got := list(t, table); len(got) != step.left {
+				t.Errorf("after %v more: %v", step.wait, got)
+			}
+		}
+		cancel()
+		<-done
+	})
+}
+
+func TestWhatARuleCoversFollowsContainersAndPaths(t *testing.T) {
+	w := &inventory.Workload{Container: &protov1.Container{
+		Id: "0123456789abcdef0123", Name: "shop-web-1", Image: &protov1.Image{Name: "nginx", Tag: "1.27"},
+		Labels: map[string]string{"app": "web", "tier": "front"},
+	}}
+	for _, test := range []struct {
+		name   string
+		rule   Rule
+		of, no bool // the container's, and the host's
+	}{
+		{"a name", Rule{Containers: []string{"shop-*"}}, true, false},
+		{"another name", Rule{Containers: []string{"shop"}}, false, false},
+		{"an id", Rule{Containers: []string{"0123456789ab"}}, true, false},
+		{"too little of an id", Rule{Containers: []string{"0123"}}, false, false},
+		{"an image", Rule{Images: []string{"nginx"}}, true, false},
+		{"an image with its tag", Rule{Images: []string{"nginx:1.*"}}, true, false},
+		{"labels, all of them", Rule{Labels: map[string]string{"app": "w*", "tier": "front"}}, true, false},
+		{"a label that is not there", Rule{Labels: map[string]string{"app": "*", "none": "*"}}, false, false},
+		{"a path", Rule{Cgroups: []string{"/system.slice/*"}}, true, true},
+		{"a path above", Rule{Cgroups: []string{"system.slice"}}, true, true},
+		{"another path", Rule{Cgroups: []string{"/user.slice"}}, false, false},
+		{"a path and a name", Rule{Cgroups: []string{"/system.slice"}, Containers: []string{"*"}}, true, false},
+	} {
+		if got := test.rule.covers("/system.slice/docker-1.scope", w); got != test.of {
+			t.Errorf("%s: the container's control group is covered: %v", test.name, got)
+		}
+		if got := test.rule.covers("/system.slice/docker-1.scope", nil); got != test.no {
+			t.Errorf("%s: one of no container is covered: %v", test.name, got)
+		}
+	}
+}

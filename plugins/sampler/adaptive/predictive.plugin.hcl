@@ -1,0 +1,4 @@
+plugin "sampler" "predictive" {
+  protocol = 1
+  command  = ["./adaptive", "predictive"]
+}
