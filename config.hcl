@@ -18,8 +18,11 @@ mesh "generic" {}
 # What containers use: CPU, memory, disk, tasks, stalls and network.
 resources {}
 
-# Which share of the events is kept, by load: all of them below 1,000 a second.
-sampler "threshold" {}
+# How many events a second are kept, whatever comes, ...
+budget { events_per_second = 100000 }
+
+# ... and which, when there are more.
+sampler "adaptive" {}
 
 # One event a line on standard output.
 exporter "json" { path = "-" }

@@ -140,10 +140,10 @@ enum {
  * rule and the counts of what was decided under it, so that each event is
  * charged to its own row and generation by construction.
  *
- * seen = offered + sampled_out + filtered, and kept = offered - lost. Every count
- * only rises. A row is read from its start, which gives the order: what was read
- * as an outcome has been seen, what was read as lost has been offered, and what
- * user space has decoded was offered before.
+ * What was seen is offered + sampled_out + filtered, and kept = offered - lost. Every
+ * count only rises, by one atomic addition an event: an event is seen when its outcome
+ * is. A row is read from its start, which gives the order: what was read as lost has
+ * been offered, and what user space has decoded was offered before.
  *
  * Rows 0 .. POOLED_ROWS-1 are pooled: kind * PRIORITIES + priority. Those of
  * promoted classes, named by the map `groups`, begin at PROMOTED_ROW, so that a new
@@ -155,7 +155,7 @@ struct policy_row {
 	__u64 sampled_out;
 	__u64 filtered;
 	__u64 bytes; /* of kept records */
-	__u64 seen;
+	__u64 arrived; /* for the ladder, and not exact */
 	/* the rule */
 	__u64 threshold; /* 56 bits: the plan's, before ladder and valve */
 	__u32 generation;
@@ -188,6 +188,7 @@ enum {
  */
 struct cgroup_state {
 	__u64 reserve_paid_ns; /* as in the valve, of its own part */
+	__u64 paid_ns;	       /* the same of an equal part of the budget */
 	__u64 filters;	       /* that name it: a bit each, as in filter_value */
 	__u32 group;	       /* its entry in `groups`; 0: none */
 	__u32 told;	       /* kinds of which it had an event, a bit each */
@@ -214,9 +215,10 @@ struct valve {
 	__u64 event_cost;   /* 1/budget, in 1/256 ns; 0: no budget */
 	__u64 reserve_cost; /* 1/reserve */
 	__u64 quantum;	    /* shares that are paid for together, in 2^-56: a power of 2 */
-	__u64 raise;	    /* how far shares may be raised: sixteenths of a doubling, at most 96 */
+	__u64 raise;	    /* how far shares may be raised: sixteenths of a doubling, at most 112 */
 	__u64 filters;	    /* the filters in force: their place in `filters` and 1; 0: none */
-	__u64 unused2[3];
+	__u64 sharers;	    /* cgroups that share the budget; 0: as if there were one */
+	__u64 unused2[2];
 };
 
 /*

@@ -14,7 +14,8 @@
  *		that a burst of one class is not paid for by the others
  *	valve	one for all: halves the share for each 4 ms of budget that are spent
  *		before their time, and raises it, where the policy lets it, while
- *		budget lies unused
+ *		budget lies unused; a cgroup that uses less than an equal part of it is
+ *		spared the most of that, so that a noisy one does not starve others
  *	reserve	critical events, and the first of a cgroup, are kept for sure until
  *		they have used up their part of the budget
  *
@@ -34,6 +35,7 @@ enum {
 	DEPTH_NS = 28 * 1000000, /* of credit: what a burst may have at once */
 	RESERVE_DEPTH_NS = 128 * 1000000,
 	RESERVE_SHARE = 4,	 /* a cgroup may use a fourth of the reserve */
+	SPARED = 5 * 16,	 /* who uses less than its part is spared 5 halvings at most */
 	COST_SHIFT = 8,		 /* costs are in 1/256 ns */
 };
 
@@ -55,7 +57,7 @@ static __always_inline __u64 shrink(__u64 share, __u64 n)
 	return share < RAREST ? RAREST : share;
 }
 
-/* raise gives share * 2^(n/16), of which n is at most 96. */
+/* raise gives share * 2^(n/16), of which n is at most 112. */
 static __always_inline __u64 raise(__u64 share, __u64 n)
 {
 	__u64 up = (n + 15) >> 4;
@@ -92,21 +94,35 @@ static __always_inline void spend(__u64 *paid_ns, __u64 now, __u64 depth, __u64 
 	__sync_fetch_and_add(paid_ns, cost);
 }
 
+/* fair gives how much of the budget's debt falls on a cgroup: all of it when it has used
+ * an equal part and a halving more, a fourth when it has not, down to SPARED. */
+static __always_inline __u64 fair(const struct cgroup_state *c, __u64 late, __u64 now)
+{
+	__u64 own = debt(c->paid_ns, now), spared = late - (late >> 2);
+
+	if (own >= 16)
+		return late;
+	if (spared > SPARED)
+		spared = SPARED;
+	return late - (spared * (16 - own) >> 4);
+}
+
 /* ladder counts the event that was just seen and gives the steps taken. */
 static __always_inline __u32 ladder(struct policy_row *row, __u64 now)
 {
 	__u32 epoch = now >> EPOCH_SHIFT;
 
+	row->arrived++;
 	if (!row->ref)
 		return 0;
 	if (row->epoch != epoch) {
 		row->epoch = epoch;
 		row->steps = 0;
 		row->span = row->ref;
-		row->next = row->seen + row->ref;
-	} else if (row->seen >= row->next && row->steps < 24) {
+		row->next = row->arrived + row->ref;
+	} else if (row->arrived >= row->next && row->steps < 24) {
 		row->steps++;
-		row->next = row->seen + row->span;
+		row->next = row->arrived + row->span;
 		row->span <<= 1;
 	}
 	return row->steps;
@@ -156,6 +172,8 @@ static __always_inline __u64 share_of(struct policy_row *row, struct valve *v,
 	} else {
 		share = shrink(share, 16 * ladder(row, now));
 		late = debt(v->paid_ns, now);
+		if (late && c)
+			late = fair(c, late, now);
 		if (late)
 			share = shrink(share, late);
 		else if (v->raise && now > v->paid_ns) {
@@ -168,8 +186,12 @@ static __always_inline __u64 share_of(struct policy_row *row, struct valve *v,
 	if (due >= v->quantum) {
 		now = clock_ns();
 		*(volatile __u64 *)&v->now_ns = now;
-		spend(&v->paid_ns, now, DEPTH_NS,
-		      ((due & -v->quantum) >> 40) * v->event_cost >> (16 + COST_SHIFT));
+		late = ((due & -v->quantum) >> 40) * v->event_cost >> (16 + COST_SHIFT);
+		spend(&v->paid_ns, now, DEPTH_NS, late);
+		/* All of it is put down to this event's cgroup, though others have had a part:
+		 * it comes to whom it comes as often as it is due. */
+		if (c)
+			spend(&c->paid_ns, now, DEPTH_NS, late * v->sharers);
 		due &= v->quantum - 1;
 	}
 	row->charged = due;

@@ -119,7 +119,6 @@ static long decide(__u32 i, void *unused)
 	row = bpf_map_lookup_percpu_elem(table, &index, e->cpu);
 	if (!row)
 		return 1;
-	__sync_fetch_and_add(&row->seen, 1);
 	e->kept = keep(row, v, c, e->kind, e->number, &e->threshold, &random);
 	e->row = index;
 	return 0;

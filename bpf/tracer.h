@@ -193,7 +193,6 @@ static __always_inline bool decide(struct decision *d, __u16 kind, __u8 priority
 		fault(FAULT_NO_POLICY);
 		return false;
 	}
-	__sync_fetch_and_add(&row->seen, 1);
 	if (unwanted) {
 		__sync_fetch_and_add(&row->filtered, 1);
 		return false;

@@ -56,8 +56,8 @@ type Options struct {
 }
 
 const (
-	maxRequest = 64 << 10 // bytes; requests are small
-	maxStreams = 64       // of one connection at a time
+	maxRequest = 1 << 20 // bytes; the largest are of thousands of filters
+	maxStreams = 64      // of one connection at a time
 	handshake  = 5 * time.Second
 )
 

@@ -261,7 +261,8 @@ func TestOtherUsersAreTurnedAwayWithASentence(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it takes another user's id")
 	}
-	r := run(t, &answers{})
+	f := &filterer{answers: &answers{}}
+	r := run(t, f)
 	const nobody = 65534
 	for dir := filepath.Dir(r.socket); dir != os.TempDir(); dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {
@@ -295,6 +296,25 @@ func TestOtherUsersAreTurnedAwayWithASentence(t *testing.T) {
 			_, err := tracer.GetStats(t.Context(), &protov1.GetStatsRequest{})
 			return err
 		},
+		"Reload": func() error {
+			_, err := tracer.Reload(t.Context(), &protov1.ReloadRequest{})
+			return err
+		},
+		"AddFilters": func() error {
+			_, err := tracer.AddFilters(t.Context(), &protov1.AddFiltersRequest{Filters: []*protov1.Filter{{Name: "a", Comm: []string{"sh"}}}})
+			return err
+		},
+		"RemoveFilter": func() error {
+			_, err := tracer.RemoveFilter(t.Context(), &protov1.RemoveFilterRequest{Name: "a"})
+			return err
+		},
+		"ListFilters": func() error {
+			s, err := tracer.ListFilters(t.Context(), &protov1.ListFiltersRequest{})
+			if err == nil {
+				_, err = s.Recv()
+			}
+			return err
+		},
 		"ListContainers": func() error {
 			s, err := tracer.ListContainers(t.Context(), &protov1.ListContainersRequest{})
 			if err == nil {
@@ -316,6 +336,9 @@ func TestOtherUsersAreTurnedAwayWithASentence(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+	if len(f.views) > 0 {
+		t.Errorf("another user has changed the filters: %v", f.views)
 	}
 }
 

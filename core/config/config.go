@@ -85,6 +85,7 @@ type Load struct {
 	MemoryThreshold  int64         `json:"memory_threshold"`  // bytes of the daemon
 	NetworkThreshold float64       `json:"network_threshold"` // share of the busiest interface
 	DiskThreshold    float64       `json:"disk_threshold"`    // share of time of the busiest disk
+	Shed             []string      `json:"shed"`              // probes that are detached under critical load, in this order
 }
 
 // Budget bounds what is kept.

@@ -39,6 +39,7 @@ load {
   memory_threshold  = "2GiB"
   network_threshold = 0.7
   disk_threshold    = 0
+  shed              = ["file", "network"]
 }
 budget {
   events_per_second = 5000
@@ -102,7 +103,7 @@ const fullJSON = `{
   "probe": {"process": {"args": false}, "file": {}},
   "kernel": {"ring_size": "1MiB", "rings": 2},
   "attribution": {"hold": "0s", "hold_per_cgroup": 1, "hold_total": 2},
-  "load": {"interval": "1m", "cpu_threshold": 0.9, "memory_threshold": "2GiB", "network_threshold": 0.7, "disk_threshold": 0},
+  "load": {"interval": "1m", "cpu_threshold": 0.9, "memory_threshold": "2GiB", "network_threshold": 0.7, "disk_threshold": 0, "shed": ["file", "network"]},
   "budget": {"events_per_second": 5000, "reserve": 0.25},
   "resources": {"interval": "30s", "max_containers": 3, "max_exported": 4, "warn_at": 0.75, "network": false},
   "exporter": {
@@ -127,7 +128,7 @@ func TestEverySettingReachesTheTypedConfigurationInBothSyntaxes(t *testing.T) {
 		Probes:      config.Probes{Process: &config.ProcessProbe{}, File: &config.FileProbe{}},
 		Kernel:      config.Kernel{RingSize: 1 << 20, Rings: 2},
 		Attribution: config.Attribution{HoldPerCgroup: 1, HoldTotal: 2},
-		Load:        config.Load{Interval: time.Minute, CPUThreshold: 0.9, MemoryThreshold: 2 << 30, NetworkThreshold: 0.7},
+		Load:        config.Load{Interval: time.Minute, CPUThreshold: 0.9, MemoryThreshold: 2 << 30, NetworkThreshold: 0.7, Shed: []string{"file", "network"}},
 		Budget:      config.Budget{EventsPerSecond: 5000, Reserve: 0.25},
 		Resources:   &config.Resources{Interval: 30 * time.Second, MaxContainers: 3, MaxExported: 4, WarnAt: 0.75},
 		Exporters: config.Exporters{
@@ -179,7 +180,7 @@ func TestAnEmptyFileIsTheDefaults(t *testing.T) {
 		Probes:      config.Probes{Process: &config.ProcessProbe{Args: true}, Network: &config.NetworkProbe{}},
 		Kernel:      config.Kernel{RingSize: 8 << 20},
 		Attribution: config.Attribution{Hold: 500 * time.Millisecond, HoldPerCgroup: 64, HoldTotal: 4096},
-		Load:        config.Load{Interval: 500 * time.Millisecond, CPUThreshold: 0.8, MemoryThreshold: 1 << 30, NetworkThreshold: 0.8, DiskThreshold: 0.8},
+		Load:        config.Load{Interval: 500 * time.Millisecond, CPUThreshold: 0.8, MemoryThreshold: 1 << 30, NetworkThreshold: 0.8, DiskThreshold: 0.8, Shed: []string{}},
 		Budget:      config.Budget{EventsPerSecond: 100_000, Reserve: 0.5},
 		API:         config.API{Socket: "/run/ebpf-tracer/api.sock"},
 		Log:         config.Log{Level: "info", Format: "text"},

@@ -130,6 +130,7 @@ func coreBlocks() []coreBlock {
 				{Name: "memory_threshold", Type: schema.Size, Default: int64(1 << 30), Min: schema.Bound(0)},
 				{Name: "network_threshold", Type: schema.Number, Default: 0.8, Min: schema.Bound(0), Max: schema.Bound(1)},
 				{Name: "disk_threshold", Type: schema.Number, Default: 0.8, Min: schema.Bound(0), Max: schema.Bound(1)},
+				{Name: "shed", Type: schema.String, Shape: schema.List, Default: []string{}, Enum: []string{"process", "network", "file"}},
 			}},
 			set: place(func(c *Config) *Load { return &c.Load }, nil),
 		},

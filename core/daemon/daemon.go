@@ -74,6 +74,7 @@ type daemon struct {
 	tally     *load.Tally
 	filters   *filter.Table
 	labels    filter.Labels
+	shedding  shed
 	outputs   outputs
 	live      *exporter.Live // one of them
 	clock     *exporter.Clock
@@ -240,9 +241,11 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 // start starts what serves the pipeline and those who ask about it.
 func (d *daemon) start(ctx context.Context) error {
 	d.working = ctx
+	host := d.monitor()
 	d.governor = load.New(load.Options{
 		Kernel: d.kernel, Sampler: d.sampler(), Budget: budgetOf(d.config.Budget), Tally: d.tally,
-		Queues: d.queues, Ring: d.kernel.RingFill, Monitor: d.monitor(), Log: d.log,
+		Queues: d.queues, Ring: d.kernel.RingFill, Monitor: host, Log: d.log,
+		Filters: d.filterForSampler,
 	})
 	d.filters = filter.New(d.kernel, d.inventory, d.log)
 	if err := d.filters.Set(filter.Config, filterRules(d.config)); err != nil {
@@ -252,6 +255,9 @@ func (d *daemon) start(ctx context.Context) error {
 	d.goes(func() { d.filters.Run(ctx) })
 	d.goes(func() { d.namespaces.Run(ctx) })
 	d.goes(func() { d.governor.Run(ctx) })
+	if len(d.config.Load.Shed) > 0 {
+		d.goes(func() { d.keepShedding(ctx, host) })
+	}
 	d.goes(func() { d.keepScanning(ctx) })
 	d.runResources(ctx)
 	if err := d.runPlugins(ctx); err != nil {

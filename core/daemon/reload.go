@@ -193,6 +193,11 @@ func (r *reload) takeProbes(next config.Probes) {
 		}
 	}
 	r.applied.Probes = next
+	// What the file says now is what is there: what was shed comes back, and goes again
+	// if it must.
+	r.shedding.Lock()
+	defer r.shedding.Unlock()
+	r.shedding.away = nil
 	var there []string
 	for _, p := range r.kernel.Probes() {
 		there = append(there, p.Name)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
@@ -60,8 +61,19 @@ func (d *daemon) runResources(ctx context.Context) {
 	}
 }
 
-// moreMetrics writes the metrics of containers, nil where nothing is measured.
+// moreMetrics writes the metrics of filters, and of containers where they are measured.
 func (d *daemon) moreMetrics() exporter.MoreMetrics {
+	containers := d.containerMetrics()
+	if containers == nil {
+		return d.writeFilterMetrics
+	}
+	return func(w io.Writer, wanted func(name string) bool) error {
+		return errors.Join(d.writeFilterMetrics(w, wanted), containers(w, wanted))
+	}
+}
+
+// containerMetrics writes the metrics of containers, nil where nothing is measured.
+func (d *daemon) containerMetrics() exporter.MoreMetrics {
 	if d.config.Resources == nil || d.resources.monitor == nil {
 		return nil
 	}

@@ -50,7 +50,7 @@ func TestWithoutAccountingTheRestIsMeasuredAndTheReasonIsTold(t *testing.T) {
 	if !strings.Contains(log.String(), "traffic of containers is not accounted") {
 		t.Errorf("the log has %s", log)
 	}
-	if d.moreMetrics() == nil {
+	if d.containerMetrics() == nil {
 		t.Error("there are no metrics")
 	}
 	if err := d.inventory.Apply("x", []*protov1.InventoryChange{{Change: &protov1.InventoryChange_Container{
@@ -67,7 +67,7 @@ func TestWithoutAccountingTheRestIsMeasuredAndTheReasonIsTold(t *testing.T) {
 	without.Network = false
 	for _, r := range []*config.Resources{&without, nil} {
 		d, log := measuring(t, root, r)
-		if p := d.resources.probe(); p != nil || log.Len() > 0 || (d.moreMetrics() == nil) != (r == nil) {
+		if p := d.resources.probe(); p != nil || log.Len() > 0 || (d.containerMetrics() == nil) != (r == nil) {
 			t.Errorf("with %+v there is %v, and the log has %s", r, p, log)
 		}
 		if _, ok := d.usage.Of(&protov1.ContainerRef{Id: "x"}); ok {
@@ -77,7 +77,7 @@ func TestWithoutAccountingTheRestIsMeasuredAndTheReasonIsTold(t *testing.T) {
 
 	// Nothing can be measured.
 	d, log = measuring(t, t.TempDir(), wanted)
-	if !strings.Contains(log.String(), "can't be measured") || d.resources.monitor != nil || d.moreMetrics() != nil {
+	if !strings.Contains(log.String(), "can't be measured") || d.resources.monitor != nil || d.containerMetrics() != nil {
 		t.Errorf("the log has %s", log)
 	}
 	if _, ok := d.usage.Of(&protov1.ContainerRef{Id: "x"}); ok {

@@ -151,6 +151,7 @@ func (s source) Stats() (*protov1.Stats, error) {
 			Name: probe.Name, State: probe.State(), Reason: probe.Reason(), Programs: probe.Programs,
 		})
 	}
+	out.Probes = append(out.Probes, s.shedProbes()...)
 	if p := s.resources.probe(); p != nil {
 		out.Probes = append(out.Probes, p)
 	}

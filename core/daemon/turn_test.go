@@ -24,6 +24,8 @@ func (c *counts) SetPolicy(kernel.Policy) (uint32, error) {
 
 func (*counts) SetBudget(kernel.Budget) {}
 
+func (*counts) SetSharers(int) {}
+
 func (*counts) SetGroup(uint64, uint32) error { return nil }
 
 func (*counts) Capacity() (rows, groups int) { return 0, 0 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -47,7 +48,7 @@ func (s Source) String() string { return [...]string{"config", "api", "sampler"}
 type Status struct {
 	Rule
 	Source   Source
-	Filtered uint64 // events, in all
+	Filtered uint64 // events, in all; of kernel.Rank those that got another priority
 	Cgroups  int    // that it names now, where it asks for some
 }
 
@@ -66,6 +67,10 @@ type Table struct {
 	filters []*entry          // in force, by place
 	quick   []*entry          // the same of those by one value
 	named   map[uint64]uint32 // control groups, by the filters that name them
+	gone    map[uint64]bool   // control groups that the inventory may still know
+	most    int               // of those, before it is looked which it has forgotten
+	alone   int               // entries with a count of their own
+	ended   [sources]uint64   // what those without one have filtered that have ended
 }
 
 // entry is a rule and what it has filtered under earlier sets.
@@ -73,11 +78,13 @@ type entry struct {
 	Rule
 	source Source
 	before uint64
+	alone  bool // Counts tells of it by its name
 }
 
 // change of what the inventory knows: one of the two.
 type change struct {
 	cgroup    uint64
+	removed   bool // the cgroup
 	container *protov1.ContainerRef
 }
 
@@ -88,7 +95,7 @@ const queueSize = 1024
 func New(k Kernel, i Inventory, log *slog.Logger) *Table {
 	return &Table{
 		kernel: k, inventory: i, log: log, now: time.Now, changed: make(chan struct{}, 1),
-		cgroups: make(chan change, queueSize), named: map[uint64]uint32{},
+		cgroups: make(chan change, queueSize), named: map[uint64]uint32{}, gone: map[uint64]bool{},
 	}
 }
 
@@ -100,6 +107,11 @@ var ErrNoRoom = errors.New("there is no room for more filters")
 func (t *Table) Set(s Source, rules []Rule) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.set(s, rules)
+}
+
+// set is Set with mu.
+func (t *Table) set(s Source, rules []Rule) error {
 	before := t.rules[s]
 	next := make([]*entry, len(rules))
 	for i, r := range rules {
@@ -110,44 +122,87 @@ func (t *Table) Set(s Source, rules []Rule) error {
 		t.rules[s] = before
 		return err
 	}
+	was := make(map[string]*entry, len(before))
+	for _, e := range before {
+		was[e.Name] = e
+	}
+	var fresh []*entry
 	for _, e := range next {
-		if i := slices.IndexFunc(before, func(b *entry) bool { return b.Name == e.Name }); i >= 0 {
-			e.before += before[i].before
+		b := was[e.Name]
+		if b == nil {
+			fresh = append(fresh, e)
+			continue
+		}
+		e.before, e.alone = e.before+b.before, b.alone
+		delete(was, e.Name)
+	}
+	for _, e := range was { // has ended
+		if e.alone {
+			t.alone--
+		} else {
+			t.ended[s] += e.before
+		}
+	}
+	for _, e := range fresh {
+		if s != Sampler && t.alone < MaxCounts {
+			e.alone = true
+			t.alone++
 		}
 	}
 	return nil
 }
 
-// Put adds a rule of a source, or replaces the one of that name.
-func (t *Table) Put(s Source, r Rule) error {
+// Put adds rules of a source, all or none; one replaces another of its name, and takes
+// its place. It gives the names that there were before.
+func (t *Table) Put(s Source, add ...Rule) (replaced []string, err error) {
 	t.mu.Lock()
-	rules := make([]Rule, 0, len(t.rules[s])+1)
+	defer t.mu.Unlock()
+	rules := make([]Rule, 0, len(t.rules[s])+len(add))
+	at := make(map[string]int, cap(rules))
 	for _, e := range t.rules[s] {
-		if e.Name != r.Name {
-			rules = append(rules, e.Rule)
-		}
-	}
-	t.mu.Unlock()
-	return t.Set(s, append(rules, r))
-}
-
-// Remove takes a rule of a source out, and tells whether it was there.
-func (t *Table) Remove(s Source, name string) (bool, error) {
-	t.mu.Lock()
-	var rules []Rule
-	found := false
-	for _, e := range t.rules[s] {
-		if e.Name == name {
-			found = true
-			continue
-		}
+		at[e.Name] = len(rules)
 		rules = append(rules, e.Rule)
 	}
-	t.mu.Unlock()
-	if !found {
-		return false, nil
+	for _, r := range add {
+		if i, there := at[r.Name]; there {
+			replaced, rules[i] = append(replaced, r.Name), r
+			continue
+		}
+		at[r.Name] = len(rules)
+		rules = append(rules, r)
 	}
-	return true, t.Set(s, rules)
+	return replaced, t.set(s, rules)
+}
+
+// Remove takes a rule of a source out, and tells whether it was there and how many
+// events it has filtered.
+func (t *Table) Remove(s Source, name string) (filtered uint64, found bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := t.rules[s]
+	i := slices.IndexFunc(before, func(e *entry) bool { return e.Name == name })
+	if i < 0 {
+		return 0, false, nil
+	}
+	if err := t.set(s, rulesOf(slices.Delete(slices.Clone(before), i, i+1))); err != nil {
+		return 0, true, err
+	}
+	return before[i].before, true, nil
+}
+
+// Has tells whether a source has a rule of a name.
+func (t *Table) Has(s Source, name string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.ContainsFunc(t.rules[s], func(e *entry) bool { return e.Name == name })
+}
+
+func rulesOf(entries []*entry) []Rule {
+	out := make([]Rule, len(entries))
+	for i, e := range entries {
+		out[i] = e.Rule
+	}
+	return out
 }
 
 // apply compiles all rules into the kernel. With mu.
@@ -174,11 +229,13 @@ func (t *Table) apply() error {
 		next.Cgroups[id] = mask
 	}
 	ended, err := t.kernel.SetFilters(next)
-	for i, n := range ended.Filters {
-		t.filters[i].before += n
-	}
-	for i, n := range ended.Quick {
-		t.quick[i].before += n
+	if len(ended.Filters) == len(t.filters) && len(ended.Quick) == len(t.quick) {
+		for i, n := range ended.Filters {
+			t.filters[i].before += n
+		}
+		for i, n := range ended.Quick {
+			t.quick[i].before += n
+		}
 	}
 	if err != nil {
 		return err
@@ -210,7 +267,7 @@ func (t *Table) names(filters []*entry) map[uint64]uint32 {
 // mask of the filters that name a control group.
 func (t *Table) mask(filters []*entry, id uint64) (mask uint32) {
 	g := t.inventory.Lookup(id)
-	if g == nil {
+	if g == nil || t.gone[id] {
 		return 0
 	}
 	w := g.Workload()
@@ -237,7 +294,8 @@ func (t *Table) Run(ctx context.Context) {
 			if t.missed.Swap(false) {
 				t.lookAtAll()
 			}
-		case <-timer.C:
+		case <-timer.C: // a rule's time is up, or an hour has passed
+			t.lookAtAll()
 		case c := <-t.cgroups:
 			t.look(c)
 		}
@@ -251,7 +309,10 @@ func (t *Table) hearContainer(c *protov1.InventoryChange) {
 	}
 }
 
-func (t *Table) hearCgroup(f *protov1.HostFact) { t.queue(change{cgroup: f.GetCgroup().GetId()}) }
+func (t *Table) hearCgroup(f *protov1.HostFact) {
+	g := f.GetCgroup()
+	t.queue(change{cgroup: g.GetId(), removed: g.GetChange() == protov1.CgroupFact_CHANGE_REMOVED})
+}
 
 func (t *Table) queue(c change) {
 	select {
@@ -265,10 +326,19 @@ func (t *Table) queue(c change) {
 	}
 }
 
-// lookAtAll looks at every control group.
+// lookAtAll looks at every control group, and forgets those that are gone.
 func (t *Table) lookAtAll() {
-	for _, fact := range t.inventory.Cgroups() {
-		t.look(change{cgroup: fact.GetCgroup().GetId()})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweep()
+	next := t.names(t.filters)
+	for id := range t.named {
+		if _, still := next[id]; !still {
+			t.name(id, 0)
+		}
+	}
+	for id, mask := range next {
+		t.name(id, mask)
 	}
 }
 
@@ -276,6 +346,12 @@ func (t *Table) lookAtAll() {
 func (t *Table) look(c change) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if c.removed {
+		// A change of its container may yet come, and would name it again.
+		if t.gone[c.cgroup] = true; len(t.gone) > t.most {
+			t.sweep()
+		}
+	}
 	if !slices.ContainsFunc(t.filters, func(e *entry) bool { return e.selects() }) {
 		return
 	}
@@ -288,18 +364,32 @@ func (t *Table) look(c change) {
 		ids = v.CgroupIDs
 	}
 	for _, id := range ids {
-		mask := t.mask(t.filters, id)
-		if mask == t.named[id] {
-			continue
-		}
-		if err := t.kernel.SetCgroupFilters(id, mask); err != nil && !errors.Is(err, kernel.ErrNoCgroup) {
-			t.log.Warn("filter a control group", "cgroup", id, "error", err)
-			continue
-		}
-		if t.named[id] = mask; mask == 0 {
-			delete(t.named, id)
+		t.name(id, t.mask(t.filters, id))
+	}
+}
+
+// name says which filters name a control group. With mu.
+func (t *Table) name(id uint64, mask uint32) {
+	if mask == t.named[id] {
+		return
+	}
+	if err := t.kernel.SetCgroupFilters(id, mask); err != nil && !errors.Is(err, kernel.ErrNoCgroup) {
+		t.log.Warn("filter a control group", "cgroup", id, "error", err)
+		return
+	}
+	if t.named[id] = mask; mask == 0 {
+		delete(t.named, id)
+	}
+}
+
+// sweep forgets control groups that the inventory has forgotten. With mu.
+func (t *Table) sweep() {
+	for id := range t.gone {
+		if t.inventory.Lookup(id) == nil {
+			delete(t.gone, id)
 		}
 	}
+	t.most = 2*len(t.gone) + queueSize
 }
 
 // expire takes out the rules whose time is up, and gives the time until the next is.
@@ -307,46 +397,112 @@ func (t *Table) expire() time.Duration {
 	const longest = time.Hour
 	wait := longest
 	for s := range sources {
-		t.mu.Lock()
-		var rest []Rule
-		now, over := t.now(), false
-		for _, e := range t.rules[s] {
-			switch {
-			case e.Until.IsZero():
-			case !now.Before(e.Until):
-				over = true
-				continue
-			default:
-				wait = min(wait, e.Until.Sub(now))
-			}
-			rest = append(rest, e.Rule)
-		}
-		t.mu.Unlock()
-		if !over {
-			continue
-		}
-		if err := t.Set(s, rest); err != nil {
+		next, err := t.expireOf(s)
+		if err != nil {
 			t.log.Error("end filters whose time is up", "error", err)
-			wait = min(wait, time.Second) // try again
+			next = time.Second // try again
 		}
+		wait = min(wait, next)
 	}
 	return wait
+}
+
+// expireOf does so for one source.
+func (t *Table) expireOf(s Source) (next time.Duration, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next = math.MaxInt64
+	now := t.now()
+	rest := make([]Rule, 0, len(t.rules[s]))
+	for _, e := range t.rules[s] {
+		switch {
+		case e.Until.IsZero():
+		case !now.Before(e.Until):
+			continue
+		default:
+			next = min(next, e.Until.Sub(now))
+		}
+		rest = append(rest, e.Rule)
+	}
+	if len(rest) < len(t.rules[s]) {
+		err = t.set(s, rest)
+	}
+	return next, err
+}
+
+// MaxCounts is of how many rules Counts tells by their names.
+const MaxCounts = 256
+
+// Count is how many events a rule has filtered, or given another priority.
+type Count struct {
+	Source   Source
+	Name     string // "": all other rules of the source together
+	Filtered uint64
+}
+
+// Counts tells of the first MaxCounts rules of the configuration and of callers by their
+// names, as long as they are there, and of all others in a sum for each source, which
+// goes on when they end.
+func (t *Table) Counts() ([]Count, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	hits, err := t.hits()
+	if err != nil {
+		return nil, err
+	}
+	var out []Count
+	rest := t.ended
+	var some [sources]bool
+	add := func(e *entry, n uint64) {
+		if e.alone {
+			out = append(out, Count{e.source, e.Name, e.before + n})
+			return
+		}
+		some[e.source] = true
+		rest[e.source] += e.before + n
+	}
+	for i, e := range t.filters {
+		add(e, hits.Filters[i])
+	}
+	for i, e := range t.quick {
+		add(e, hits.Quick[i])
+	}
+	for s, n := range rest {
+		if some[s] || n > 0 {
+			out = append(out, Count{Source: Source(s), Filtered: n})
+		}
+	}
+	return out, nil
+}
+
+// errTorn says that setting filters went wrong after they had come into force.
+var errTorn = errors.New("the kernel's filters are not those that were set last: add or remove one, or reload, to set them again")
+
+// hits of the rules in force, by place. With mu.
+func (t *Table) hits() (kernel.Hits, error) {
+	hits, err := t.kernel.FilterHits()
+	if err == nil && (len(hits.Filters) != len(t.filters) || len(hits.Quick) != len(t.quick)) {
+		err = errTorn
+	}
+	return hits, err
 }
 
 // List gives all rules, in the order in which they decide.
 func (t *Table) List() ([]Status, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	hits, err := t.kernel.FilterHits()
+	hits, err := t.hits()
 	if err != nil {
 		return nil, err
 	}
 	var out []Status
 	add := func(e *entry, place int, n uint64) {
 		s := Status{Rule: e.Rule, Source: e.source, Filtered: e.before + n}
-		for _, mask := range t.named {
-			if place >= 0 && mask&(1<<place) != 0 {
-				s.Cgroups++
+		if place >= 0 && e.selects() {
+			for _, mask := range t.named {
+				if mask&(1<<place) != 0 {
+					s.Cgroups++
+				}
 			}
 		}
 		out = append(out, s)

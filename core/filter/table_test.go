@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,8 +74,8 @@ func TestARuleThatGoesOnUnderItsNameGoesOnCounting(t *testing.T) {
 	if got := list(t, table); got["config a"] != 1 || got["config b"] != 2 {
 		t.Errorf("%v", got)
 	}
-	if err := table.Put(API, Rule{Name: "a", PIDs: []uint32{7}}); err != nil {
-		t.Fatal(err)
+	if replaced, err := table.Put(API, Rule{Name: "a", PIDs: []uint32{7}}); err != nil || len(replaced) > 0 {
+		t.Fatal(replaced, err)
 	}
 	if got := list(t, table); got["config a"] != 2 || got["config b"] != 4 || got["api a"] != 100 {
 		t.Errorf("%v", got)
@@ -86,10 +89,10 @@ func TestARuleThatGoesOnUnderItsNameGoesOnCounting(t *testing.T) {
 	if got := list(t, table); len(got) != 2 || got["config b"] != 4+1 || got["api a"] != 200 {
 		t.Errorf("%v", got)
 	}
-	if there, err := table.Remove(API, "a"); !there || err != nil {
-		t.Error(there, err)
+	if n, there, err := table.Remove(API, "a"); !there || err != nil || n != 200 {
+		t.Error(n, there, err)
 	}
-	if there, err := table.Remove(API, "a"); there || err != nil {
+	if _, there, err := table.Remove(API, "a"); there || err != nil {
 		t.Error(there, err)
 	}
 }
@@ -119,6 +122,133 @@ func TestMoreRulesThanThereIsRoomForChangeNothing(t *testing.T) {
 	}
 }
 
+func TestRulesAreAddedAllOrNoneAndTakeThePlacesOfTheirNames(t *testing.T) {
+	k := &counting{}
+	table := New(k, nowhere{}, slog.New(slog.DiscardHandler))
+	names := func() (out []string) {
+		all, err := table.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range all {
+			out = append(out, s.Name+" "+strings.Join(s.Comms, ","))
+		}
+		return out
+	}
+	two := func(name string) Rule { return Rule{Name: name, Comms: []string{name, "x"}} }
+	if replaced, err := table.Put(API, two("a"), two("b"), two("c")); err != nil || len(replaced) > 0 {
+		t.Fatal(replaced, err)
+	}
+	replaced, err := table.Put(API, Rule{Name: "b", Comms: []string{"y", "z"}}, two("d"))
+	if err != nil || !slices.Equal(replaced, []string{"b"}) || !slices.Equal(names(), []string{"a a,x", "b y,z", "c c,x", "d d,x"}) {
+		t.Errorf("%v %v: %v", replaced, err, names())
+	}
+	var many []Rule
+	for i := range kernel.MaxFilters - 3 {
+		many = append(many, two(fmt.Sprint(i)))
+	}
+	if _, err := table.Put(API, many...); !errors.Is(err, ErrNoRoom) || len(names()) != 4 {
+		t.Errorf("%v: %v", err, names())
+	}
+	if !table.Has(API, "a") || table.Has(Config, "a") || table.Has(API, "0") {
+		t.Error("rules are of one source")
+	}
+}
+
+func TestRulesThatAreAddedAtOneTimeAreAllThere(t *testing.T) {
+	table := New(&counting{}, nowhere{}, slog.New(slog.DiscardHandler))
+	var all sync.WaitGroup
+	for i := range 50 {
+		all.Go(func() {
+			if _, err := table.Put(API, Rule{Name: fmt.Sprint(i), PIDs: []uint32{uint32(i)}}); err != nil {
+				t.Error(err)
+			}
+			if _, _, err := table.Remove(API, fmt.Sprint(i-1)); err != nil {
+				t.Error(err)
+			}
+			if _, err := table.Put(API, Rule{Name: fmt.Sprint(i, " stays"), UIDs: []uint32{uint32(i)}}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	stay := 0
+	for name := range list(t, table) {
+		if strings.HasSuffix(name, "stays") {
+			stay++
+		}
+	}
+	if stay != 50 {
+		t.Errorf("%d of 50 are left", stay)
+	}
+}
+
+func TestCountsNeverFallButWhereARuleEndsThatHasOneOfItsOwn(t *testing.T) {
+	k := &counting{}
+	table := New(k, nowhere{}, slog.New(slog.DiscardHandler))
+	counts := func() map[Count]bool {
+		all, err := table.Counts()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[Count]bool{}
+		for _, c := range all {
+			out[c] = true
+		}
+		return out
+	}
+	if got := counts(); len(got) != 0 {
+		t.Errorf("without rules: %v", got)
+	}
+	many := make([]Rule, MaxCounts+1)
+	for i := range many {
+		many[i] = Rule{Name: fmt.Sprint(i), PIDs: []uint32{uint32(i)}}
+	}
+	if err := table.Set(API, many); err != nil {
+		t.Fatal(err)
+	}
+	got := counts()
+	if len(got) != MaxCounts+1 || !got[Count{API, "0", 100}] || !got[Count{API, "", 100 + MaxCounts}] {
+		t.Errorf("%d counts: %v", len(got), got)
+	}
+	// One without a count of its own ends: the sum has what it had. The next one has
+	// no count of its own before one of those that have ends.
+	if _, _, err := table.Remove(API, fmt.Sprint(MaxCounts)); err != nil {
+		t.Fatal(err)
+	}
+	if got := counts(); !got[Count{API, "", 100 + MaxCounts}] {
+		t.Errorf("the sum forgot: %v", got)
+	}
+	if _, _, err := table.Remove(API, "0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := table.Put(API, Rule{Name: "new", PIDs: []uint32{9999}}, Rule{Name: "newer", PIDs: []uint32{9998}}); err != nil {
+		t.Fatal(err)
+	}
+	got = counts()
+	own := 0
+	for c := range got {
+		if c.Name != "" {
+			own++
+		}
+		if c.Name == "newer" || c.Name == "0" {
+			t.Errorf("%v has a count of its own", c)
+		}
+	}
+	if own != MaxCounts {
+		t.Errorf("%d have counts of their own", own)
+	}
+	// Those of samplers never have one.
+	if err := table.Set(Sampler, []Rule{{Name: "s", PIDs: []uint32{5}}}); err != nil {
+		t.Fatal(err)
+	}
+	for c := range counts() {
+		if c.Source == Sampler && c.Name != "" {
+			t.Errorf("%v", c)
+		}
+	}
+}
+
 func TestARuleWithATimeEndsThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &counting{}
@@ -131,7 +261,7 @@ func TestARuleWithATimeEndsThen(t *testing.T) {
 			if ttl > 0 {
 				r.Until = time.Now().Add(ttl)
 			}
-			if err := table.Put(API, r); err != nil {
+			if _, err := table.Put(API, r); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -180,4 +310,59 @@ func TestWhatARuleCoversFollowsContainersAndPaths(t *testing.T) {
 			t.Errorf("%s: one of no container is covered: %v", test.name, got)
 		}
 	}
+}
+
+func TestAControlGroupThatIsGoneIsNamedNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := inventory.New(inventory.Options{})
+		k := &counting{}
+		table := New(k, i, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go i.Run(ctx)
+		go table.Run(ctx)
+		synctest.Wait()
+		if _, err := table.Put(API, Rule{Name: "a", Cgroups: []string{"/a/*"}}); err != nil {
+			t.Fatal(err)
+		}
+		wait := func() {
+			time.Sleep(10 * time.Millisecond)
+			synctest.Wait()
+		}
+		named := func() int {
+			wait()
+			all, err := table.List()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return all[0].Cgroups
+		}
+		const n = 50
+		for round := range 100 {
+			for id := range n {
+				i.CgroupCreated(uint64(2+round*n+id), fmt.Sprintf("/a/%d-%d", round, id))
+			}
+			if got := named(); got != n {
+				t.Fatalf("round %d: %d are named", round, got)
+			}
+			for id := range n {
+				i.CgroupRemoved(uint64(2 + round*n + id))
+			}
+			if got := named(); got != 0 {
+				t.Fatalf("round %d: of those that are gone %d are named", round, got)
+			}
+			table.look(change{cgroup: uint64(2 + round*n)}) // as of its container
+			if got := named(); got != 0 {
+				t.Fatalf("round %d: one is named again", round)
+			}
+		}
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		table.mu.Lock()
+		left := len(table.gone)
+		table.mu.Unlock()
+		if left > 0 {
+			t.Errorf("%d that are gone are remembered", left)
+		}
+	})
 }

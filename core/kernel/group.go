@@ -58,9 +58,9 @@ func (g *groupRows) set(places map[Class]uint32) error {
 
 // cgroupState is struct cgroup_state of bpf/abi.h.
 type cgroupState struct {
-	_                      structs.HostLayout
-	ReservePaidNS, Filters uint64
-	Group, Told            uint32
+	_                              structs.HostLayout
+	ReservePaidNS, PaidNS, Filters uint64
+	Group, Told                    uint32
 }
 
 // cgroupStates is what the programs know of each cgroup: in its own storage, or, on

@@ -107,11 +107,11 @@ const (
 
 // policyRow is struct policy_row of bpf/abi.h.
 type policyRow struct {
-	Lost, Offered, SampledOut, Filtered, Bytes, Seen uint64
-	Threshold                                        uint64
-	Generation, Flags, Ref                           uint32
-	Epoch, Steps, Reserved                           uint32
-	Span, Next, Random, Charged                      uint64
+	Lost, Offered, SampledOut, Filtered, Bytes, Arrived uint64
+	Threshold                                           uint64
+	Generation, Flags, Ref                              uint32
+	Epoch, Steps, Reserved                              uint32
+	Span, Next, Random, Charged                         uint64
 }
 
 // rule is a row of a table as user space knows it.
@@ -148,6 +148,7 @@ type policyMaps struct {
 	free    []uint32
 	resting []uint32 // given back with the last swap: free from the next one on
 
+	rows  []policyRow // see buffer
 	past  [event.PooledRows]Counts
 	ended []Period // generations that ended since the last call of Since
 	swaps uint64
@@ -333,10 +334,8 @@ func (p *policyMaps) ref(r Rule) uint32 {
 
 // write fills a table that no program uses.
 func (p *policyMaps) write(t *table) error {
-	indexes := make([]uint32, len(t.rules))
-	rows := make([]policyRow, len(t.rules)*p.cpus)
+	rows := p.buffer(len(t.rules))
 	for i, r := range t.rules {
-		indexes[i] = uint32(i)
 		row := policyRow{Threshold: event.Threshold(r.probability), Generation: t.generation, Ref: r.ref}
 		switch {
 		case r.class.Kind.Internal():
@@ -352,15 +351,7 @@ func (p *policyMaps) write(t *table) error {
 			rows[i*p.cpus+cpu] = row
 		}
 	}
-	_, err := t.m.BatchUpdate(indexes, rows, nil)
-	if errors.Is(err, ebpf.ErrNotSupported) { // before 5.13
-		for i, index := range indexes {
-			if err = t.m.Put(index, rows[i*p.cpus:(i+1)*p.cpus]); err != nil {
-				break
-			}
-		}
-	}
-	if err != nil {
+	if err := writeRows(t.m, rows, p.cpus); err != nil {
 		return fmt.Errorf("fill a policy table: %w", err)
 	}
 	return nil
@@ -400,36 +391,28 @@ func (p *policyMaps) read(t *table) ([]Counts, error) {
 	if len(t.rules) == 0 { // never in force
 		return nil, nil
 	}
-	var cursor ebpf.MapBatchCursor
 	out := make([]Counts, len(t.rules))
-	indexes := make([]uint32, len(out))
-	rows := make([]policyRow, len(out)*p.cpus)
-	n, err := t.m.BatchLookup(&cursor, indexes, rows, nil)
-	if errors.Is(err, ebpf.ErrNotSupported) { // before 5.13
-		for n = 0; n < len(indexes); n++ {
-			var perCPU []policyRow
-			indexes[n] = uint32(n)
-			if err = t.m.Lookup(uint32(n), &perCPU); err != nil {
-				break
-			}
-			copy(rows[n*p.cpus:], perCPU)
-		}
-	}
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) { // at the end
+	rows := p.buffer(len(out))
+	if err := readRows(t.m, rows, p.cpus); err != nil {
 		return out, fmt.Errorf("read the policy table: %w", err)
 	}
-	if n != len(indexes) {
-		return out, fmt.Errorf("read the policy table: %d of %d rows", n, len(indexes))
-	}
-	for i, index := range indexes {
+	for i := range out {
 		for _, r := range rows[i*p.cpus : (i+1)*p.cpus] {
-			out[index].add(Counts{
+			out[i].add(Counts{
 				Kept: r.Offered - r.Lost, SampledOut: r.SampledOut, Filtered: r.Filtered,
-				Lost: r.Lost, Bytes: r.Bytes, Seen: r.Seen,
+				Lost: r.Lost, Bytes: r.Bytes, Seen: r.Offered + r.SampledOut + r.Filtered,
 			})
 		}
 	}
 	return out, nil
+}
+
+// buffer is room for so many rows of all CPUs, until it is asked for again. With mu.
+func (p *policyMaps) buffer(n int) []policyRow {
+	if cap(p.rows) < n*p.cpus {
+		p.rows = make([]policyRow, n*p.cpus)
+	}
+	return p.rows[:n*p.cpus]
 }
 
 // settle returns when no program that ran when it was called runs any more.

@@ -132,6 +132,9 @@ func (s *Simulator) SetPolicy(p Policy) (uint32, error) { return s.policy.set(p)
 // SetBudget holds from the next event on.
 func (s *Simulator) SetBudget(b Budget) { s.valve.set(b) }
 
+// SetSharers says how many cgroups share the budget.
+func (s *Simulator) SetSharers(n int) { s.valve.share(n) }
+
 // SetGroup says which group a cgroup is of.
 func (s *Simulator) SetGroup(cgroup uint64, group uint32) error {
 	return s.states.change(cgroup, func(c *cgroupState) { c.Group = group })

@@ -92,6 +92,42 @@ func TestTheValveHoldsTheBudgetWithoutASampler(t *testing.T) {
 	}
 }
 
+func TestANoisyCgroupDoesNotStarveTheOthers(t *testing.T) {
+	const quiet, noisy = 9, 10
+	for _, test := range []struct {
+		sharers int
+		least   float64 // of what the quiet ones do, kept
+	}{{0, 0}, {noisy, 0.2}} {
+		s := simulated(t)
+		s.SetSharers(test.sharers)
+		random := rand.New(rand.NewPCG(3, 3))
+		var all sums
+		seen, kept := map[uint64]float64{}, map[uint64]float64{}
+		arrive(t, s, 0, 5*time.Second, 1_000_000, func(e *Trial) {
+			if e.CgroupID = noisy; random.Float64() < 0.001 {
+				e.CgroupID = random.Uint64N(quiet) + 1
+			}
+		}, func(e *Trial) {
+			all.add(e)
+			seen[e.CgroupID]++
+			kept[e.CgroupID] += float64(e.Kept)
+		})
+		var of, few float64
+		for id := range uint64(quiet) {
+			of, few = of+kept[id+1], few+seen[id+1]
+		}
+		bias := all.weight/float64(all.seen) - 1
+		t.Logf("%d sharers: of %d quiet cgroups %.1f %% is kept, of the noisy one %.2f %%; %d in all, bias %+.4f",
+			test.sharers, quiet, 100*of/few, 100*kept[noisy]/seen[noisy], all.kept, bias)
+		if of/few < test.least {
+			t.Errorf("of quiet cgroups %.1f %% is kept", 100*of/few)
+		}
+		if all.kept > 55_000 || math.Abs(bias) > 0.03 {
+			t.Errorf("kept %d of a budget of 50,000, bias %v", all.kept, bias)
+		}
+	}
+}
+
 func BenchmarkDecide(b *testing.B) {
 	s := simulated(b)
 	trials := s.Trials()

@@ -18,7 +18,7 @@ type Budget struct {
 	// Reserve is the part of it, 0 to 1, up to which critical events and the first
 	// of a cgroup are kept for sure. 0: DefaultReserve.
 	Reserve float64
-	// Raise lets probabilities be raised above the policy's, up to 64 times, while the
+	// Raise lets probabilities be raised above the policy's, up to 128 times, while the
 	// budget is not used.
 	Raise bool
 }
@@ -31,8 +31,8 @@ type valveWords struct {
 	PaidNS, ReservePaidNS, NowNS, Tick uint64
 	_                                  [4]uint64
 	EventCost, ReserveCost, Quantum    uint64
-	Raise, Filters                     uint64
-	_                                  [3]uint64
+	Raise, Filters, Sharers            uint64
+	_                                  [2]uint64
 }
 
 // valve is the budget's place in the kernel.
@@ -54,6 +54,12 @@ func newValve(m *ebpf.Map) (*valve, error) {
 // SetBudget holds from the next event on.
 func (k *Kernel) SetBudget(b Budget) { k.valve.set(b) }
 
+// SetSharers says how many cgroups share the budget: one that uses less than an equal
+// part is thinned out less than the others when it is overspent.
+func (k *Kernel) SetSharers(n int) { k.valve.share(n) }
+
+func (v *valve) share(n int) { atomic.StoreUint64(&v.words.Sharers, uint64(min(max(n, 0), 1<<16))) }
+
 func (v *valve) set(b Budget) {
 	const (
 		unit  = 256e9 // of costs in a second: 1 << COST_SHIFT a nanosecond
@@ -72,7 +78,7 @@ func (v *valve) set(b Budget) {
 		quantum = min(max(56+int(math.Log2(b.EventsPerSecond*flush)), least), most)
 	}
 	if b.Raise {
-		raise = 96
+		raise = 112
 	}
 	atomic.StoreUint64(&v.words.Quantum, 1<<quantum)
 	atomic.StoreUint64(&v.words.ReserveCost, reserve)

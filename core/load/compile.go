@@ -16,6 +16,8 @@ const (
 	// maxPatterns is how many of them may leave out the kind, the priority or the
 	// group: each of those is held against every class.
 	maxPatterns = 256
+	// maxFilters is how many a sampler may have, if there is room.
+	maxFilters = 1024
 )
 
 // Why policies are refused.
@@ -28,6 +30,7 @@ var (
 	errExpected      = errors.New("an expected_events_per_second is not a number")
 	errBudget        = errors.New("the budget is not a number, or not above 0")
 	errRules         = fmt.Errorf("more than %d rules", maxRules)
+	errFilters       = fmt.Errorf("more than %d filters", maxFilters)
 	errPatterns      = fmt.Errorf("more than %d rules that leave out the kind, the priority or the group", maxPatterns)
 )
 
@@ -68,6 +71,9 @@ func compile(p *protov1.Policy) (*plan, error) {
 	if len(p.GetRules()) > maxRules {
 		return nil, errRules
 	}
+	if err := checkFilters(p.GetFilters()); err != nil {
+		return nil, err
+	}
 	c := &compiler{exact: map[groupClass]int{}, named: map[string]bool{}}
 	c.plan.promoted = map[groupClass]kernel.Rule{}
 	c.plan.fill = p.GetFillBudget()
@@ -88,6 +94,20 @@ func compile(p *protov1.Policy) (*plan, error) {
 	}
 	c.resolve(rest)
 	return &c.plan, nil
+}
+
+// checkFilters checks what a sampler may ask for; whether each can be meant is checked
+// by who puts them into force.
+func checkFilters(filters []*protov1.Filter) error {
+	if len(filters) > maxFilters {
+		return errFilters
+	}
+	for i, f := range filters {
+		if a := f.GetAction(); a != "" && a != "drop" {
+			return fmt.Errorf("filters[%d]: action is %.40q: a sampler's filters drop, and do nothing else", i, a)
+		}
+	}
+	return nil
 }
 
 // add takes the next rule.

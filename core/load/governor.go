@@ -9,11 +9,15 @@ package load
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/event"
 	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
@@ -39,6 +43,7 @@ type Kernel interface {
 	Since() ([]kernel.Period, error)
 	SetPolicy(kernel.Policy) (generation uint32, err error)
 	SetBudget(kernel.Budget)
+	SetSharers(cgroups int)
 	// SetGroup gives kernel.ErrNoCgroup for a cgroup that is gone.
 	SetGroup(cgroup uint64, group uint32) error
 	Capacity() (rows, groups int)
@@ -61,6 +66,11 @@ type Options struct {
 	// nil: one of this host, by the defaults.
 	Monitor *monitor.Monitor
 	Ring    func() float64 // the share in use of the fullest ring; nil: 0
+	// Filters puts the filters of a policy into force, in place of those of the one
+	// before; nil ends them. The error says what is wrong with them, and then those
+	// before go on. Called one at a time. Nil itself: nothing filters, and policies hold
+	// without theirs.
+	Filters func([]*protov1.Filter) error
 	Log     *slog.Logger
 	Now     func() time.Time // nil: time.Now
 }
@@ -80,8 +90,9 @@ type Policy struct {
 // accepted is a policy that a sampler may keep.
 type accepted struct {
 	*plan
-	reason string
-	user   userPolicy
+	reason  string
+	user    userPolicy
+	filters []*protov1.Filter
 }
 
 // Governor is safe for use by several goroutines.
@@ -96,7 +107,8 @@ type Governor struct {
 	plan    *plan           // in force
 	relief  monitor.Factors // in force
 
-	userPolicy userPolicy // in force
+	userPolicy userPolicy        // in force
+	filters    []*protov1.Filter // in force
 	groups     *groups
 	ttl        time.Duration
 	accepted   *accepted               // the sampler's last policy; nil: none yet
@@ -200,28 +212,45 @@ func (g *Governor) Expire() {
 	}
 	reason := fmt.Sprintf("sampler %q has not answered for %s: every event is kept that the budget has room for", g.sampler, g.ttl)
 	g.options.Log.Warn(reason)
-	if err := g.put(keepAll(), userPolicy{rest: builtin}, Policy{Source: builtinSource, Reason: reason}); err != nil {
+	if err := g.put(&accepted{plan: keepAll(), user: userPolicy{rest: builtin}}, Policy{Source: builtinSource, Reason: reason}); err != nil {
 		g.options.Log.Error("put the built-in policy into force", "error", err)
 		g.now.Expires = g.options.Now().Add(minTTL) // try again
 	}
 }
 
-// put puts a plan into force. With mu.
-func (g *Governor) put(next *plan, user userPolicy, p Policy) error {
+// put puts a policy into force. With mu.
+func (g *Governor) put(next *accepted, p Policy) error {
+	filters := g.filters
+	if err := g.filter(next.filters); err != nil {
+		return err
+	}
 	p.Generation, p.Refused = g.now.Generation, g.now.Refused
 	p.Promoted, p.Budget, p.Relief = g.now.Promoted, g.now.Budget, g.now.Relief
 	before := g.now
 	g.now = p
-	if err := g.compile(next); err != nil {
+	if err := g.compile(next.plan); err != nil {
 		g.now = before
-		return err
+		return errors.Join(err, g.filter(filters))
 	}
-	g.userPolicy = user
+	g.userPolicy = next.user
 	g.tellUser()
 	select {
 	case g.changed <- struct{}{}:
 	default:
 	}
+	return nil
+}
+
+// filter puts filters into force, unless they are. With mu.
+func (g *Governor) filter(next []*protov1.Filter) error {
+	same := slices.EqualFunc(g.filters, next, func(a, b *protov1.Filter) bool { return proto.Equal(a, b) })
+	if g.options.Filters == nil || same {
+		return nil
+	}
+	if err := g.options.Filters(next); err != nil {
+		return err
+	}
+	g.filters = next
 	return nil
 }
 
@@ -276,12 +305,15 @@ func (g *Governor) numbered(next *plan, relief monitor.Relief) (kernel.Policy, m
 		policy.Pooled[row].Probability *= relief.Of(event.RowClass(row))
 	}
 	used := map[string]bool{}
+	for class := range next.promoted {
+		used[class.group] = true
+	}
+	g.groups.admit(used)
 	for class, rule := range next.promoted {
-		n := g.groups.number(class.group)
+		n := g.groups.numbers[class.group]
 		if n == 0 {
 			continue
 		}
-		used[class.group] = true
 		kind, priority := event.RowClass(class.row)
 		rule.Probability *= relief.Of(kind, priority)
 		policy.Promoted[kernel.Class{Kind: kind, Priority: priority, Group: n}] = rule
@@ -350,13 +382,14 @@ func (g *Governor) relieve(now time.Time, f monitor.Flow) monitor.Observation {
 // tallied adds what is estimated of classes that have no row of their own, and puts
 // new cgroups of groups that have one into them. With mu.
 func (g *Governor) tallied(r *protov1.Report) {
-	classes, cgroups := g.options.Tally.take()
+	// What has a row is counted there.
+	classes, cgroups, busy := g.options.Tally.take(func(c groupClass) bool {
+		_, own := g.plan.promoted[c]
+		return own && g.groups.numbers[c.group] != 0
+	})
 	for _, c := range classes {
 		if len(r.PooledClasses) == mostTold {
 			break
-		}
-		if _, own := g.plan.promoted[c.groupClass]; own && g.groups.numbers[c.group] != 0 {
-			continue
 		}
 		kind, priority := event.RowClass(c.row)
 		r.PooledClasses = append(r.PooledClasses, &protov1.ClassLoad{
@@ -364,6 +397,7 @@ func (g *Governor) tallied(r *protov1.Report) {
 			Seen:  uint64(math.Round(c.seen)), Kept: c.kept,
 		})
 	}
+	g.options.Kernel.SetSharers(busy)
 	g.groups.reported(cgroups)
 }
 
@@ -413,14 +447,29 @@ func (g *Governor) accept(p *protov1.Policy, result *protov1.PolicyResult) error
 		ttl = defaultTTL
 	}
 	ttl = min(max(ttl, minTTL), maxTTL)
-	g.ttl = ttl
-	g.accepted = &accepted{plan: next, reason: p.GetReason(), user: userPolicyOf(p)}
-	return g.enforce()
+	if len(p.GetFilters()) > 0 && g.options.Filters == nil {
+		result.Reason = joined(result.Reason, "nothing filters here: its filters are left out")
+	}
+	before, was := g.accepted, g.ttl
+	g.accepted, g.ttl = &accepted{plan: next, reason: p.GetReason(), user: userPolicyOf(p), filters: p.GetFilters()}, ttl
+	if err := g.enforce(); err != nil {
+		g.accepted, g.ttl = before, was // which may still be kept
+		return err
+	}
+	return nil
+}
+
+// joined are two sentences of which one may be "".
+func joined(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
 }
 
 // enforce puts the accepted policy into force, or keeps it there, for its TTL.
 func (g *Governor) enforce() error {
-	return g.put(g.accepted.plan, g.accepted.user, Policy{
+	return g.put(g.accepted, Policy{
 		Source: g.sampler, Reason: g.accepted.reason, Expires: g.options.Now().Add(g.ttl),
 	})
 }

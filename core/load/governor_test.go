@@ -31,6 +31,8 @@ func (k *table) SetPolicy(p kernel.Policy) (uint32, error) {
 
 func (k *table) SetBudget(b kernel.Budget) { k.budget = b }
 
+func (k *table) SetSharers(int) {}
+
 func (k *table) SetGroup(cgroup uint64, group uint32) error {
 	if k.groups == nil {
 		k.groups = map[uint64]uint32{}

@@ -3,6 +3,7 @@ package load
 import (
 	"errors"
 	"log/slog"
+	"slices"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
 )
@@ -32,19 +33,21 @@ func newGroups(k Kernel, log *slog.Logger) *groups {
 	return g
 }
 
-// number of a group that has one or gets one; 0: there is no room, or it has no
-// cgroup.
-func (g *groups) number(name string) uint32 {
-	if n, ok := g.numbers[name]; ok {
-		return n
+// admit gives numbers to groups that have none, as far as there is room and they have a
+// cgroup, in the order of their names.
+func (g *groups) admit(names map[string]bool) {
+	var news []string
+	for name := range names {
+		if g.numbers[name] == 0 && len(g.cgroups[name]) > 0 {
+			news = append(news, name)
+		}
 	}
-	if len(g.free) == 0 || len(g.cgroups[name]) == 0 {
-		return 0
+	slices.Sort(news)
+	for _, name := range news[:min(len(news), len(g.free))] {
+		n := g.free[len(g.free)-1]
+		g.free = g.free[:len(g.free)-1]
+		g.numbers[name], g.names[n] = n, name
 	}
-	n := g.free[len(g.free)-1]
-	g.free = g.free[:len(g.free)-1]
-	g.numbers[name], g.names[n] = n, name
-	return n
 }
 
 // retain ends the groups that are not among those used. Their numbers are used again
@@ -68,6 +71,7 @@ func (g *groups) reported(cgroups map[string][]uint64) {
 	for _, n := range g.ended {
 		delete(g.names, n)
 	}
+	slices.Sort(g.ended)
 	g.free = append(g.free, g.ended...)
 	g.ended = nil
 	g.cgroups = cgroups

@@ -110,15 +110,19 @@ type groupClass struct {
 }
 
 // take gives what was counted since it was last called, by class, the busiest first,
-// and the cgroups of each group, and begins anew.
-func (t *Tally) take() (classes []classEstimate, cgroups map[string][]uint64) {
+// the cgroups of each group and how many had events at all, and begins anew.
+func (t *Tally) take(own func(groupClass) bool) (classes []classEstimate, cgroups map[string][]uint64, busy int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	sums := map[groupClass]*classEstimate{}
-	cgroups = map[string][]uint64{}
+	cgroups = make(map[string][]uint64, len(t.cgroups))
+	idlest := idleReports
+	if len(t.cgroups) > mostCgroups/2 { // they come and go: make room
+		idlest /= 10
+	}
 	for id, m := range t.cgroups {
 		if len(m.classes) == 0 {
-			if m.idle++; m.idle > idleReports {
+			if m.idle++; m.idle > idlest {
 				delete(t.cgroups, id)
 				if t.last == m {
 					t.last = nil
@@ -127,6 +131,7 @@ func (t *Tally) take() (classes []classEstimate, cgroups map[string][]uint64) {
 			}
 		} else {
 			m.idle = 0
+			busy++
 		}
 		if m.group == "" { // what is not known can't be told apart
 			m.classes = m.classes[:0]
@@ -135,6 +140,9 @@ func (t *Tally) take() (classes []classEstimate, cgroups map[string][]uint64) {
 		cgroups[m.group] = append(cgroups[m.group], id)
 		for _, c := range m.classes {
 			key := groupClass{m.group, int(c.row)}
+			if own(key) {
+				continue
+			}
 			s := sums[key]
 			if s == nil {
 				s = &classEstimate{groupClass: key}
@@ -152,7 +160,7 @@ func (t *Tally) take() (classes []classEstimate, cgroups map[string][]uint64) {
 	slices.SortFunc(classes, func(a, b classEstimate) int {
 		return cmp.Or(cmp.Compare(b.seen, a.seen), cmp.Compare(a.group, b.group), cmp.Compare(a.row, b.row))
 	})
-	return classes, cgroups
+	return classes, cgroups, busy
 }
 
 type classEstimate struct {

@@ -28,8 +28,12 @@
 //		load.RecordEvent()
 //	}
 //
+// And it may say what is not wanted, for a time:
+//
+//	_, err := c.AddFilters(ctx, time.Hour, &protov1.Filter{Name: "scan", Peer: []string{"10.9.0.0/16"}})
+//
 // The daemon answers root and the user that it runs as itself. Errors are
-// sentences for the user; ErrNotRunning, ErrPermission, ErrNoContainer, ErrNoProcess and
-// ErrNoNamespace tell them apart. This package owns its connection and nothing else,
+// sentences for the user; ErrNotRunning, ErrPermission, ErrNoContainer, ErrNoProcess,
+// ErrNoNamespace, ErrNoFilter and ErrNoRoom tell them apart. This package owns its connection and nothing else,
 // prints nothing and never starts a daemon.
 package client

@@ -26,6 +26,10 @@ var (
 	ErrNoProcess = errors.New("no such process")
 	// ErrNoNamespace says that no known container is in a namespace.
 	ErrNoNamespace = errors.New("no container that is known is in it")
+	// ErrNoFilter says that none of a name was added.
+	ErrNoFilter = errors.New("no filter of this name was added")
+	// ErrNoRoom says that there are as many filters as the daemon takes.
+	ErrNoRoom = errors.New("there is no room for more filters")
 )
 
 // Error is an error for the user, with its kind and its cause.

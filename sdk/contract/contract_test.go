@@ -147,6 +147,11 @@ func TestAnswersAreHeldAgainstTheContract(t *testing.T) {
 		"a rule without a rate": {policy(&protov1.Policy{DefaultProbability: one, Rules: []*protov1.Rule{rule(&protov1.ClassPattern{}, nil)}}), []string{"no probability"}},
 		"too many rules":        {policy(&protov1.Policy{DefaultProbability: one, Rules: slices.Repeat([]*protov1.Rule{rule(&protov1.ClassPattern{}, one)}, 8193)}), []string{"8193 rules"}},
 		"a ttl of the past":     {policy(&protov1.Policy{DefaultProbability: one, TtlNano: -1}), []string{"ttl"}},
+		"filters":               {policy(&protov1.Policy{DefaultProbability: one, Filters: []*protov1.Filter{{Comm: []string{"a"}}, {Action: "drop", Comm: []string{"a"}}, {Name: "c", Kinds: []string{"file.open"}}}}), nil},
+		"a filter that keeps":   {policy(&protov1.Policy{DefaultProbability: one, Filters: []*protov1.Filter{{Action: "keep", Comm: []string{"a"}}}}), []string{`action "keep"`}},
+		"a filter of all":       {policy(&protov1.Policy{DefaultProbability: one, Filters: []*protov1.Filter{{Comm: []string{"a"}}, {Name: "b"}}}), []string{"filter 1 asks for nothing"}},
+		"filters of one name":   {policy(&protov1.Policy{DefaultProbability: one, Filters: []*protov1.Filter{{Name: "a", Comm: []string{"a"}}, {Name: "a", Port: []uint32{1}}}}), []string{`named "a"`}},
+		"too many filters":      {policy(&protov1.Policy{DefaultProbability: one, Filters: slices.Repeat([]*protov1.Filter{{Comm: []string{"a"}}}, 1025)}), []string{"1025 filters"}},
 		"a budget of less":      {policy(&protov1.Policy{DefaultProbability: one, BudgetEventsPerSecond: proto.Float64(-1)}), []string{"budget"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,6 +10,9 @@ import (
 // maxRules is how many rules a policy has at most.
 const maxRules = 8192
 
+// maxFilters is how many filters a policy has at most.
+const maxFilters = 1024
+
 // Sampling judges the answers of one stream of a sampler. The zero value is at the
 // beginning of a stream. It is not safe for concurrent use.
 type Sampling struct {
@@ -64,11 +67,36 @@ func policy(p *protov1.Policy, add func(string, ...any)) {
 		}
 		probability(n, fmt.Sprintf("rule %d", i), r.GetProbability(), add)
 	}
+	filters(p, add)
 	if p.GetTtlNano() < 0 {
 		add("policy %d has a ttl of %d ns: it is positive, or 0 for the daemon's own", n, p.GetTtlNano())
 	}
 	if b := p.GetBudgetEventsPerSecond(); b < 0 || math.IsNaN(b) {
 		add("policy %d has a budget of %v events a second", n, b)
+	}
+}
+
+// filters judges what of a policy's filters can be judged without a host.
+func filters(p *protov1.Policy, add func(string, ...any)) {
+	n := p.GetSequence()
+	if len(p.GetFilters()) > maxFilters {
+		add("policy %d is refused: it has %d filters, and may have %d", n, len(p.GetFilters()), maxFilters)
+	}
+	names := map[string]bool{}
+	for i, f := range p.GetFilters() {
+		if a := f.GetAction(); a != "" && a != "drop" {
+			add("policy %d is refused: filter %d has the action %q, and a sampler's filters drop", n, i, a)
+		}
+		if len(f.GetKinds())+len(f.GetComm())+len(f.GetPid())+len(f.GetUid())+len(f.GetContainer())+len(f.GetImage())+len(f.GetLabel())+
+			len(f.GetCgroup())+len(f.GetPeer())+len(f.GetPort())+len(f.GetError())+len(f.GetSyscall()) == 0 {
+			add("policy %d is refused: filter %d asks for nothing, and would match every event", n, i)
+		}
+		if name := f.GetName(); name != "" {
+			if names[name] {
+				add("policy %d is refused: two filters are named %q", n, name)
+			}
+			names[name] = true
+		}
 	}
 }
 

@@ -29,6 +29,17 @@ import (
 //
 // Sequences of policies rise. A policy without default_probability, or with a rule
 // without match or probability, is refused.
+//
+// What is not wanted at all a policy names in its filters: each drops what has one of the
+// values of all its lists, as the block "filter" of a configuration does, whatever the
+// budget. Filters hold with their policy, and end with its TTL or with the next policy
+// that does not have them, so each policy has them all. They come after those of the
+// operator, who may keep what a sampler would drop. What they drop is "filtered" in
+// reports, and in seen. There may be 1,024, as far as there is room: up to 32 in all
+// beside the operator's, and up to 4,096 that are by one value alone. A policy is refused
+// as a whole when one of its filters is malformed or has no room; the one before goes on.
+// To change filters takes the daemon some milliseconds: change them when the load does,
+// not with each report. A daemon of an earlier version does not know of them.
 type Sampler interface {
 	Start(ctx context.Context) (*protov1.Policy, error)
 	Plan(ctx context.Context, report *protov1.Report) (*protov1.Policy, error)

@@ -54,6 +54,7 @@ var experiments = []struct {
 	{"plugins", (*bench).plugins},
 	{"containers", (*bench).containers},
 	{"auto", (*bench).auto},
+	{"budget", (*bench).budget},
 }
 
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -63,7 +64,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	flags.BoolVar(&o.Quick, "quick", false, "one short round: for the counts, not the times")
 	flags.IntVar(&o.Containers, "containers", 1000, "how many containers a host of many has")
 	flags.IntVar(&o.Rounds, "rounds", 3, "how often each load runs untraced and traced")
-	only := flags.String("only", "", "comma-separated: exec, open, tcp, idle, plugins, containers, auto (all)")
+	only := flags.String("only", "", "comma-separated: exec, open, tcp, idle, plugins, containers, auto, budget (all)")
 	format := flags.String("o", "text", "text or json")
 	if err := flags.Parse(args); err != nil {
 		return err

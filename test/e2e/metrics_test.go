@@ -24,7 +24,7 @@ import (
 func TestThePageOfMetricsListsEachThatADaemonServes(t *testing.T) {
 	address := freeAddress(t)
 	d := dockerd(t)
-	tr := harness.Start(t, withDocker(d, fmt.Sprintf("mesh \"generic\" {}\nresources { interval = \"1s\" }\nexporter \"prometheus\" { listen = %q }\n", address)))
+	tr := harness.Start(t, withDocker(d, fmt.Sprintf("mesh \"generic\" {}\nfilter \"nobody\" { comm = [\"nobody-at-all\"] }\nresources { interval = \"1s\" }\nexporter \"prometheus\" { listen = %q }\n", address)))
 	// A plugin that has an error to tell of.
 	mesh := func(as func(*protov1.PluginView) bool) *protov1.PluginView {
 		return tr.WaitPlugin("mesh", "generic", as)

@@ -27,17 +27,7 @@ func bounds() []target {
 	}
 }
 
-// targetsOf a scenario hold with the sampler at work. What is played of a recording is
-// held to the bounds alone: it comes in bursts, and in lulls that leave room for them,
-// long before and after its steps.
-func targetsOf(scenario string) []target {
-	if scenario == "S4" {
-		return bounds()
-	}
-	return targets()
-}
-
-// targets hold with the sampler at work on a load that is steady but for its steps.
+// targets hold with the sampler at work.
 func targets() []target {
 	return append(bounds(),
 		target{"after a step no more than 0.2 s are above 1.25 of the budget", func(s *simulation.Score) float64 { return s.Above.Seconds() }, 0, 0.2},
@@ -70,7 +60,7 @@ func TestAdaptiveMeetsItsTargetsOnEveryScenario(t *testing.T) {
 		if r.candidate != all[0].Name() {
 			continue
 		}
-		t.Run("targets of "+r.scenario, func(t *testing.T) { meet(t, r.scenario, &r.score, targetsOf(r.scenario)) })
+		t.Run("targets of "+r.scenario, func(t *testing.T) { meet(t, r.scenario, &r.score, targets()) })
 		const enough = 200
 		if r.score.Intervals >= enough {
 			intervals += r.score.Intervals
@@ -85,7 +75,7 @@ func TestAdaptiveMeetsItsTargetsOnEveryScenario(t *testing.T) {
 		}
 	})
 	if *peers {
-		for _, name := range []string{"S2", "S2b"} {
+		for _, name := range []string{"S2", "S2b", "S4"} {
 			t.Run("no peer's error is as small on "+name, func(t *testing.T) { best(t, name, results) })
 		}
 	}

@@ -85,7 +85,7 @@ to. 'run' is the daemon; the other commands check its configuration and ask it.`
 		SilenceUsage: true, SilenceErrors: true,
 	})
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.AddCommand(newRun(), newValidate(), newPlan(), newReload(), newGet(), newPlugin(), newRecord(), newSampler(), newVersion())
+	root.AddCommand(newRun(), newValidate(), newPlan(), newReload(), newGet(), newFilter(), newPlugin(), newRecord(), newSampler(), newVersion())
 	return root
 }
 

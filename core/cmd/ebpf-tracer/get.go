@@ -17,11 +17,12 @@ daemon runs as.`,
   ebpf-tracer get pid 4242
   ebpf-tracer get namespaces --type net
   ebpf-tracer get plugins -o json
+  ebpf-tracer get filters
   ebpf-tracer get stats --socket /run/other/api.sock
   ebpf-tracer get events --container web-1`,
 	})
 	cmd.AddCommand(newContainers(), newContainer(), newProcess(), newNamespaces(), newNamespace(),
-		newPlugins(), newStats(), newEvents())
+		newPlugins(), newStats(), newEvents(), newFilters())
 	return cmd
 }
 
@@ -33,10 +34,15 @@ type asking struct {
 }
 
 func (a *asking) flags(cmd *cobra.Command, formats ...string) {
-	cmd.Flags().StringVar(&a.socket, "socket", client.DefaultSocket, "the daemon's unix `socket`, as api { socket = ... } has it")
+	a.socketFlag(cmd)
 	outputFlag(cmd, &a.output, formats...)
 	cmd.Flags().BoolVar(&a.asJSON, "json", false, "the same as --output json")
 	cmd.MarkFlagsMutuallyExclusive("output", "json")
+}
+
+// socketFlag is that of a command that has one kind of output.
+func (a *asking) socketFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&a.socket, "socket", client.DefaultSocket, "the daemon's unix `socket`, as api { socket = ... } has it")
 }
 
 func (a *asking) json() bool { return a.asJSON || a.output.is == "json" }

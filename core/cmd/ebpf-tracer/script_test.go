@@ -152,7 +152,10 @@ func emit(live *exporter.Live, stop <-chan struct{}) {
 }
 
 // figures is an api.Source of fixed numbers.
-type figures struct{ reloads atomic.Int64 }
+type figures struct {
+	reloads atomic.Int64
+	added   added
+}
 
 func (*figures) Version() *protov1.GetVersionResponse {
 	return &protov1.GetVersionResponse{Version: "v1.2.3", Revision: "abc", GoVersion: "go1", Kernel: "6.1.0"}

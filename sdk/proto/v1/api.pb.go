@@ -4141,6 +4141,398 @@ func (x *UserRule) GetProbability() float64 {
 	return 0
 }
 
+type ListFiltersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFiltersRequest) Reset() {
+	*x = ListFiltersRequest{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFiltersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFiltersRequest) ProtoMessage() {}
+
+func (x *ListFiltersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFiltersRequest.ProtoReflect.Descriptor instead.
+func (*ListFiltersRequest) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{53}
+}
+
+type ListFiltersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Filters       []*FilterView          `protobuf:"bytes,1,rep,name=filters,proto3" json:"filters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFiltersResponse) Reset() {
+	*x = ListFiltersResponse{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFiltersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFiltersResponse) ProtoMessage() {}
+
+func (x *ListFiltersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFiltersResponse.ProtoReflect.Descriptor instead.
+func (*ListFiltersResponse) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *ListFiltersResponse) GetFilters() []*FilterView {
+	if x != nil {
+		return x.Filters
+	}
+	return nil
+}
+
+// FilterView is a filter, or a priority block, in force.
+type FilterView struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Source string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"` // config, api, sampler
+	Filter *Filter                `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	// priorities that an event must come with; empty: any. Of priority blocks alone.
+	Priorities []string `protobuf:"bytes,3,rep,name=priorities,proto3" json:"priorities,omitempty"`
+	LooksAt    []string `protobuf:"bytes,4,rep,name=looks_at,json=looksAt,proto3" json:"looks_at,omitempty"` // kinds that can have all that it asks for
+	// cgroups is how many control groups it names now; absent: it asks for none.
+	Cgroups *uint32 `protobuf:"varint,5,opt,name=cgroups,proto3,oneof" json:"cgroups,omitempty"`
+	// events that it filtered, or gave another priority; keep counts none.
+	Events        uint64 `protobuf:"varint,6,opt,name=events,proto3" json:"events,omitempty"`
+	UntilUnixNano int64  `protobuf:"varint,7,opt,name=until_unix_nano,json=untilUnixNano,proto3" json:"until_unix_nano,omitempty"` // when it ends; 0: not by itself
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FilterView) Reset() {
+	*x = FilterView{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FilterView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FilterView) ProtoMessage() {}
+
+func (x *FilterView) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FilterView.ProtoReflect.Descriptor instead.
+func (*FilterView) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *FilterView) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *FilterView) GetFilter() *Filter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *FilterView) GetPriorities() []string {
+	if x != nil {
+		return x.Priorities
+	}
+	return nil
+}
+
+func (x *FilterView) GetLooksAt() []string {
+	if x != nil {
+		return x.LooksAt
+	}
+	return nil
+}
+
+func (x *FilterView) GetCgroups() uint32 {
+	if x != nil && x.Cgroups != nil {
+		return *x.Cgroups
+	}
+	return 0
+}
+
+func (x *FilterView) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *FilterView) GetUntilUnixNano() int64 {
+	if x != nil {
+		return x.UntilUnixNano
+	}
+	return 0
+}
+
+type AddFiltersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Filters       []*Filter              `protobuf:"bytes,1,rep,name=filters,proto3" json:"filters,omitempty"`
+	TtlNano       int64                  `protobuf:"varint,2,opt,name=ttl_nano,json=ttlNano,proto3" json:"ttl_nano,omitempty"` // after which they end, at most 30 days; 0: never
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddFiltersRequest) Reset() {
+	*x = AddFiltersRequest{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddFiltersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddFiltersRequest) ProtoMessage() {}
+
+func (x *AddFiltersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddFiltersRequest.ProtoReflect.Descriptor instead.
+func (*AddFiltersRequest) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *AddFiltersRequest) GetFilters() []*Filter {
+	if x != nil {
+		return x.Filters
+	}
+	return nil
+}
+
+func (x *AddFiltersRequest) GetTtlNano() int64 {
+	if x != nil {
+		return x.TtlNano
+	}
+	return 0
+}
+
+type AddFiltersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replaced      []string               `protobuf:"bytes,1,rep,name=replaced,proto3" json:"replaced,omitempty"`                                   // names that there were before
+	Unseen        []string               `protobuf:"bytes,2,rep,name=unseen,proto3" json:"unseen,omitempty"`                                       // what the filters can't know, in sentences
+	UntilUnixNano int64                  `protobuf:"varint,3,opt,name=until_unix_nano,json=untilUnixNano,proto3" json:"until_unix_nano,omitempty"` // when they end; 0: not by themselves
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddFiltersResponse) Reset() {
+	*x = AddFiltersResponse{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddFiltersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddFiltersResponse) ProtoMessage() {}
+
+func (x *AddFiltersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddFiltersResponse.ProtoReflect.Descriptor instead.
+func (*AddFiltersResponse) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *AddFiltersResponse) GetReplaced() []string {
+	if x != nil {
+		return x.Replaced
+	}
+	return nil
+}
+
+func (x *AddFiltersResponse) GetUnseen() []string {
+	if x != nil {
+		return x.Unseen
+	}
+	return nil
+}
+
+func (x *AddFiltersResponse) GetUntilUnixNano() int64 {
+	if x != nil {
+		return x.UntilUnixNano
+	}
+	return 0
+}
+
+type RemoveFilterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveFilterRequest) Reset() {
+	*x = RemoveFilterRequest{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveFilterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveFilterRequest) ProtoMessage() {}
+
+func (x *RemoveFilterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveFilterRequest.ProtoReflect.Descriptor instead.
+func (*RemoveFilterRequest) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *RemoveFilterRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveFilterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Found         bool                   `protobuf:"varint,1,opt,name=found,proto3" json:"found,omitempty"`
+	Events        uint64                 `protobuf:"varint,2,opt,name=events,proto3" json:"events,omitempty"` // that it filtered, or gave another priority, in the end
+	Source        string                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`  // config or sampler, which alone has one of that name; "": none has
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveFilterResponse) Reset() {
+	*x = RemoveFilterResponse{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveFilterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveFilterResponse) ProtoMessage() {}
+
+func (x *RemoveFilterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveFilterResponse.ProtoReflect.Descriptor instead.
+func (*RemoveFilterResponse) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *RemoveFilterResponse) GetFound() bool {
+	if x != nil {
+		return x.Found
+	}
+	return false
+}
+
+func (x *RemoveFilterResponse) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *RemoveFilterResponse) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
 // Change is one thing that was taken over, or was not.
 type ReloadResponse_Change struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4154,7 +4546,7 @@ type ReloadResponse_Change struct {
 
 func (x *ReloadResponse_Change) Reset() {
 	*x = ReloadResponse_Change{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[54]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4166,7 +4558,7 @@ func (x *ReloadResponse_Change) String() string {
 func (*ReloadResponse_Change) ProtoMessage() {}
 
 func (x *ReloadResponse_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[54]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4643,7 +5035,37 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\bUserRule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bpriority\x18\x02 \x01(\tR\bpriority\x12 \n" +
-	"\vprobability\x18\x03 \x01(\x01R\vprobability2\x89\b\n" +
+	"\vprobability\x18\x03 \x01(\x01R\vprobability\"\x14\n" +
+	"\x12ListFiltersRequest\"J\n" +
+	"\x13ListFiltersResponse\x123\n" +
+	"\afilters\x18\x01 \x03(\v2\x19.ebpftracer.v1.FilterViewR\afilters\"\xf9\x01\n" +
+	"\n" +
+	"FilterView\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12-\n" +
+	"\x06filter\x18\x02 \x01(\v2\x15.ebpftracer.v1.FilterR\x06filter\x12\x1e\n" +
+	"\n" +
+	"priorities\x18\x03 \x03(\tR\n" +
+	"priorities\x12\x19\n" +
+	"\blooks_at\x18\x04 \x03(\tR\alooksAt\x12\x1d\n" +
+	"\acgroups\x18\x05 \x01(\rH\x00R\acgroups\x88\x01\x01\x12\x16\n" +
+	"\x06events\x18\x06 \x01(\x04R\x06events\x12&\n" +
+	"\x0funtil_unix_nano\x18\a \x01(\x03R\runtilUnixNanoB\n" +
+	"\n" +
+	"\b_cgroups\"_\n" +
+	"\x11AddFiltersRequest\x12/\n" +
+	"\afilters\x18\x01 \x03(\v2\x15.ebpftracer.v1.FilterR\afilters\x12\x19\n" +
+	"\bttl_nano\x18\x02 \x01(\x03R\attlNano\"p\n" +
+	"\x12AddFiltersResponse\x12\x1a\n" +
+	"\breplaced\x18\x01 \x03(\tR\breplaced\x12\x16\n" +
+	"\x06unseen\x18\x02 \x03(\tR\x06unseen\x12&\n" +
+	"\x0funtil_unix_nano\x18\x03 \x01(\x03R\runtilUnixNano\")\n" +
+	"\x13RemoveFilterRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\\\n" +
+	"\x14RemoveFilterResponse\x12\x14\n" +
+	"\x05found\x18\x01 \x01(\bR\x05found\x12\x16\n" +
+	"\x06events\x18\x02 \x01(\x04R\x06events\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source2\x8d\n" +
+	"\n" +
 	"\x06Tracer\x12Q\n" +
 	"\n" +
 	"GetVersion\x12 .ebpftracer.v1.GetVersionRequest\x1a!.ebpftracer.v1.GetVersionResponse\x12_\n" +
@@ -4657,7 +5079,11 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x06Reload\x12\x1c.ebpftracer.v1.ReloadRequest\x1a\x1d.ebpftracer.v1.ReloadResponse\x12M\n" +
 	"\vWatchEvents\x12!.ebpftracer.v1.WatchEventsRequest\x1a\x19.ebpftracer.v1.EventLines0\x01\x12W\n" +
 	"\fShouldSample\x12\".ebpftracer.v1.ShouldSampleRequest\x1a#.ebpftracer.v1.ShouldSampleResponse\x12I\n" +
-	"\x12ExchangeUserEvents\x12\x19.ebpftracer.v1.UserReport\x1a\x18.ebpftracer.v1.UserTableB9Z7github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1;protov1b\x06proto3"
+	"\x12ExchangeUserEvents\x12\x19.ebpftracer.v1.UserReport\x1a\x18.ebpftracer.v1.UserTable\x12V\n" +
+	"\vListFilters\x12!.ebpftracer.v1.ListFiltersRequest\x1a\".ebpftracer.v1.ListFiltersResponse0\x01\x12Q\n" +
+	"\n" +
+	"AddFilters\x12 .ebpftracer.v1.AddFiltersRequest\x1a!.ebpftracer.v1.AddFiltersResponse\x12W\n" +
+	"\fRemoveFilter\x12\".ebpftracer.v1.RemoveFilterRequest\x1a#.ebpftracer.v1.RemoveFilterResponseB9Z7github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1;protov1b\x06proto3"
 
 var (
 	file_sdk_proto_v1_api_proto_rawDescOnce sync.Once
@@ -4671,7 +5097,7 @@ func file_sdk_proto_v1_api_proto_rawDescGZIP() []byte {
 	return file_sdk_proto_v1_api_proto_rawDescData
 }
 
-var file_sdk_proto_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_sdk_proto_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_sdk_proto_v1_api_proto_goTypes = []any{
 	(*GetVersionRequest)(nil),         // 0: ebpftracer.v1.GetVersionRequest
 	(*GetVersionResponse)(nil),        // 1: ebpftracer.v1.GetVersionResponse
@@ -4726,23 +5152,31 @@ var file_sdk_proto_v1_api_proto_goTypes = []any{
 	(*UserCounts)(nil),                // 50: ebpftracer.v1.UserCounts
 	(*UserTable)(nil),                 // 51: ebpftracer.v1.UserTable
 	(*UserRule)(nil),                  // 52: ebpftracer.v1.UserRule
-	nil,                               // 53: ebpftracer.v1.ContainerView.FieldsEntry
-	(*ReloadResponse_Change)(nil),     // 54: ebpftracer.v1.ReloadResponse.Change
-	nil,                               // 55: ebpftracer.v1.Stats.FaultsEntry
-	(*Container)(nil),                 // 56: ebpftracer.v1.Container
-	(*Pod)(nil),                       // 57: ebpftracer.v1.Pod
-	(*MeshFact)(nil),                  // 58: ebpftracer.v1.MeshFact
-	(*ContainerRef)(nil),              // 59: ebpftracer.v1.ContainerRef
-	(Kind)(0),                         // 60: ebpftracer.v1.Kind
-	(*QueueDepth)(nil),                // 61: ebpftracer.v1.QueueDepth
-	(*HostLoad)(nil),                  // 62: ebpftracer.v1.HostLoad
+	(*ListFiltersRequest)(nil),        // 53: ebpftracer.v1.ListFiltersRequest
+	(*ListFiltersResponse)(nil),       // 54: ebpftracer.v1.ListFiltersResponse
+	(*FilterView)(nil),                // 55: ebpftracer.v1.FilterView
+	(*AddFiltersRequest)(nil),         // 56: ebpftracer.v1.AddFiltersRequest
+	(*AddFiltersResponse)(nil),        // 57: ebpftracer.v1.AddFiltersResponse
+	(*RemoveFilterRequest)(nil),       // 58: ebpftracer.v1.RemoveFilterRequest
+	(*RemoveFilterResponse)(nil),      // 59: ebpftracer.v1.RemoveFilterResponse
+	nil,                               // 60: ebpftracer.v1.ContainerView.FieldsEntry
+	(*ReloadResponse_Change)(nil),     // 61: ebpftracer.v1.ReloadResponse.Change
+	nil,                               // 62: ebpftracer.v1.Stats.FaultsEntry
+	(*Container)(nil),                 // 63: ebpftracer.v1.Container
+	(*Pod)(nil),                       // 64: ebpftracer.v1.Pod
+	(*MeshFact)(nil),                  // 65: ebpftracer.v1.MeshFact
+	(*ContainerRef)(nil),              // 66: ebpftracer.v1.ContainerRef
+	(Kind)(0),                         // 67: ebpftracer.v1.Kind
+	(*QueueDepth)(nil),                // 68: ebpftracer.v1.QueueDepth
+	(*HostLoad)(nil),                  // 69: ebpftracer.v1.HostLoad
+	(*Filter)(nil),                    // 70: ebpftracer.v1.Filter
 }
 var file_sdk_proto_v1_api_proto_depIdxs = []int32{
 	4,  // 0: ebpftracer.v1.ListContainersResponse.containers:type_name -> ebpftracer.v1.ContainerView
-	56, // 1: ebpftracer.v1.ContainerView.container:type_name -> ebpftracer.v1.Container
-	57, // 2: ebpftracer.v1.ContainerView.pod:type_name -> ebpftracer.v1.Pod
-	58, // 3: ebpftracer.v1.ContainerView.mesh:type_name -> ebpftracer.v1.MeshFact
-	53, // 4: ebpftracer.v1.ContainerView.fields:type_name -> ebpftracer.v1.ContainerView.FieldsEntry
+	63, // 1: ebpftracer.v1.ContainerView.container:type_name -> ebpftracer.v1.Container
+	64, // 2: ebpftracer.v1.ContainerView.pod:type_name -> ebpftracer.v1.Pod
+	65, // 3: ebpftracer.v1.ContainerView.mesh:type_name -> ebpftracer.v1.MeshFact
+	60, // 4: ebpftracer.v1.ContainerView.fields:type_name -> ebpftracer.v1.ContainerView.FieldsEntry
 	10, // 5: ebpftracer.v1.ContainerView.namespaces:type_name -> ebpftracer.v1.NamespaceRef
 	18, // 6: ebpftracer.v1.ContainerView.usage:type_name -> ebpftracer.v1.Usage
 	4,  // 7: ebpftracer.v1.GetContainerByPIDResponse.container:type_name -> ebpftracer.v1.ContainerView
@@ -4755,21 +5189,21 @@ var file_sdk_proto_v1_api_proto_depIdxs = []int32{
 	16, // 14: ebpftracer.v1.Namespace.containers:type_name -> ebpftracer.v1.NamespaceMember
 	17, // 15: ebpftracer.v1.Namespace.uid_map:type_name -> ebpftracer.v1.IDMap
 	17, // 16: ebpftracer.v1.Namespace.gid_map:type_name -> ebpftracer.v1.IDMap
-	59, // 17: ebpftracer.v1.NamespaceMember.container:type_name -> ebpftracer.v1.ContainerRef
+	66, // 17: ebpftracer.v1.NamespaceMember.container:type_name -> ebpftracer.v1.ContainerRef
 	19, // 18: ebpftracer.v1.Usage.pressure:type_name -> ebpftracer.v1.UsagePressure
 	22, // 19: ebpftracer.v1.ListPluginsResponse.plugins:type_name -> ebpftracer.v1.PluginView
-	60, // 20: ebpftracer.v1.PluginView.kind:type_name -> ebpftracer.v1.Kind
+	67, // 20: ebpftracer.v1.PluginView.kind:type_name -> ebpftracer.v1.Kind
 	23, // 21: ebpftracer.v1.PluginView.sandbox:type_name -> ebpftracer.v1.Sandbox
-	54, // 22: ebpftracer.v1.ReloadResponse.changes:type_name -> ebpftracer.v1.ReloadResponse.Change
+	61, // 22: ebpftracer.v1.ReloadResponse.changes:type_name -> ebpftracer.v1.ReloadResponse.Change
 	37, // 23: ebpftracer.v1.Stats.kernel:type_name -> ebpftracer.v1.LedgerRow
 	38, // 24: ebpftracer.v1.Stats.pipeline:type_name -> ebpftracer.v1.Pipeline
 	39, // 25: ebpftracer.v1.Stats.exporters:type_name -> ebpftracer.v1.ExporterStats
 	40, // 26: ebpftracer.v1.Stats.attribution:type_name -> ebpftracer.v1.Attribution
-	61, // 27: ebpftracer.v1.Stats.queues:type_name -> ebpftracer.v1.QueueDepth
+	68, // 27: ebpftracer.v1.Stats.queues:type_name -> ebpftracer.v1.QueueDepth
 	42, // 28: ebpftracer.v1.Stats.policy:type_name -> ebpftracer.v1.PolicyStats
 	43, // 29: ebpftracer.v1.Stats.probes:type_name -> ebpftracer.v1.ProbeStats
 	44, // 30: ebpftracer.v1.Stats.daemon:type_name -> ebpftracer.v1.DaemonStats
-	55, // 31: ebpftracer.v1.Stats.faults:type_name -> ebpftracer.v1.Stats.FaultsEntry
+	62, // 31: ebpftracer.v1.Stats.faults:type_name -> ebpftracer.v1.Stats.FaultsEntry
 	36, // 32: ebpftracer.v1.Stats.discovered:type_name -> ebpftracer.v1.Discovered
 	28, // 33: ebpftracer.v1.Stats.load:type_name -> ebpftracer.v1.LoadStats
 	37, // 34: ebpftracer.v1.Stats.user:type_name -> ebpftracer.v1.LedgerRow
@@ -4778,42 +5212,51 @@ var file_sdk_proto_v1_api_proto_depIdxs = []int32{
 	30, // 37: ebpftracer.v1.LoadStats.windows:type_name -> ebpftracer.v1.LoadWindow
 	31, // 38: ebpftracer.v1.LoadStats.budget:type_name -> ebpftracer.v1.BudgetStats
 	32, // 39: ebpftracer.v1.LoadStats.level:type_name -> ebpftracer.v1.LoadLevel
-	62, // 40: ebpftracer.v1.LoadStats.host:type_name -> ebpftracer.v1.HostLoad
+	69, // 40: ebpftracer.v1.LoadStats.host:type_name -> ebpftracer.v1.HostLoad
 	33, // 41: ebpftracer.v1.LoadStats.alerts:type_name -> ebpftracer.v1.LoadAlert
 	34, // 42: ebpftracer.v1.LedgerRow.estimate:type_name -> ebpftracer.v1.Estimate
 	41, // 43: ebpftracer.v1.Attribution.delay:type_name -> ebpftracer.v1.Histogram
 	50, // 44: ebpftracer.v1.UserReport.counts:type_name -> ebpftracer.v1.UserCounts
 	52, // 45: ebpftracer.v1.UserTable.rules:type_name -> ebpftracer.v1.UserRule
 	28, // 46: ebpftracer.v1.UserTable.load:type_name -> ebpftracer.v1.LoadStats
-	0,  // 47: ebpftracer.v1.Tracer.GetVersion:input_type -> ebpftracer.v1.GetVersionRequest
-	2,  // 48: ebpftracer.v1.Tracer.ListContainers:input_type -> ebpftracer.v1.ListContainersRequest
-	5,  // 49: ebpftracer.v1.Tracer.GetContainerByPID:input_type -> ebpftracer.v1.GetContainerByPIDRequest
-	8,  // 50: ebpftracer.v1.Tracer.GetContainer:input_type -> ebpftracer.v1.GetContainerRequest
-	11, // 51: ebpftracer.v1.Tracer.ListNamespaces:input_type -> ebpftracer.v1.ListNamespacesRequest
-	13, // 52: ebpftracer.v1.Tracer.GetNamespace:input_type -> ebpftracer.v1.GetNamespaceRequest
-	20, // 53: ebpftracer.v1.Tracer.ListPlugins:input_type -> ebpftracer.v1.ListPluginsRequest
-	26, // 54: ebpftracer.v1.Tracer.GetStats:input_type -> ebpftracer.v1.GetStatsRequest
-	24, // 55: ebpftracer.v1.Tracer.Reload:input_type -> ebpftracer.v1.ReloadRequest
-	45, // 56: ebpftracer.v1.Tracer.WatchEvents:input_type -> ebpftracer.v1.WatchEventsRequest
-	47, // 57: ebpftracer.v1.Tracer.ShouldSample:input_type -> ebpftracer.v1.ShouldSampleRequest
-	49, // 58: ebpftracer.v1.Tracer.ExchangeUserEvents:input_type -> ebpftracer.v1.UserReport
-	1,  // 59: ebpftracer.v1.Tracer.GetVersion:output_type -> ebpftracer.v1.GetVersionResponse
-	3,  // 60: ebpftracer.v1.Tracer.ListContainers:output_type -> ebpftracer.v1.ListContainersResponse
-	6,  // 61: ebpftracer.v1.Tracer.GetContainerByPID:output_type -> ebpftracer.v1.GetContainerByPIDResponse
-	9,  // 62: ebpftracer.v1.Tracer.GetContainer:output_type -> ebpftracer.v1.GetContainerResponse
-	12, // 63: ebpftracer.v1.Tracer.ListNamespaces:output_type -> ebpftracer.v1.ListNamespacesResponse
-	14, // 64: ebpftracer.v1.Tracer.GetNamespace:output_type -> ebpftracer.v1.GetNamespaceResponse
-	21, // 65: ebpftracer.v1.Tracer.ListPlugins:output_type -> ebpftracer.v1.ListPluginsResponse
-	27, // 66: ebpftracer.v1.Tracer.GetStats:output_type -> ebpftracer.v1.Stats
-	25, // 67: ebpftracer.v1.Tracer.Reload:output_type -> ebpftracer.v1.ReloadResponse
-	46, // 68: ebpftracer.v1.Tracer.WatchEvents:output_type -> ebpftracer.v1.EventLines
-	48, // 69: ebpftracer.v1.Tracer.ShouldSample:output_type -> ebpftracer.v1.ShouldSampleResponse
-	51, // 70: ebpftracer.v1.Tracer.ExchangeUserEvents:output_type -> ebpftracer.v1.UserTable
-	59, // [59:71] is the sub-list for method output_type
-	47, // [47:59] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	55, // 47: ebpftracer.v1.ListFiltersResponse.filters:type_name -> ebpftracer.v1.FilterView
+	70, // 48: ebpftracer.v1.FilterView.filter:type_name -> ebpftracer.v1.Filter
+	70, // 49: ebpftracer.v1.AddFiltersRequest.filters:type_name -> ebpftracer.v1.Filter
+	0,  // 50: ebpftracer.v1.Tracer.GetVersion:input_type -> ebpftracer.v1.GetVersionRequest
+	2,  // 51: ebpftracer.v1.Tracer.ListContainers:input_type -> ebpftracer.v1.ListContainersRequest
+	5,  // 52: ebpftracer.v1.Tracer.GetContainerByPID:input_type -> ebpftracer.v1.GetContainerByPIDRequest
+	8,  // 53: ebpftracer.v1.Tracer.GetContainer:input_type -> ebpftracer.v1.GetContainerRequest
+	11, // 54: ebpftracer.v1.Tracer.ListNamespaces:input_type -> ebpftracer.v1.ListNamespacesRequest
+	13, // 55: ebpftracer.v1.Tracer.GetNamespace:input_type -> ebpftracer.v1.GetNamespaceRequest
+	20, // 56: ebpftracer.v1.Tracer.ListPlugins:input_type -> ebpftracer.v1.ListPluginsRequest
+	26, // 57: ebpftracer.v1.Tracer.GetStats:input_type -> ebpftracer.v1.GetStatsRequest
+	24, // 58: ebpftracer.v1.Tracer.Reload:input_type -> ebpftracer.v1.ReloadRequest
+	45, // 59: ebpftracer.v1.Tracer.WatchEvents:input_type -> ebpftracer.v1.WatchEventsRequest
+	47, // 60: ebpftracer.v1.Tracer.ShouldSample:input_type -> ebpftracer.v1.ShouldSampleRequest
+	49, // 61: ebpftracer.v1.Tracer.ExchangeUserEvents:input_type -> ebpftracer.v1.UserReport
+	53, // 62: ebpftracer.v1.Tracer.ListFilters:input_type -> ebpftracer.v1.ListFiltersRequest
+	56, // 63: ebpftracer.v1.Tracer.AddFilters:input_type -> ebpftracer.v1.AddFiltersRequest
+	58, // 64: ebpftracer.v1.Tracer.RemoveFilter:input_type -> ebpftracer.v1.RemoveFilterRequest
+	1,  // 65: ebpftracer.v1.Tracer.GetVersion:output_type -> ebpftracer.v1.GetVersionResponse
+	3,  // 66: ebpftracer.v1.Tracer.ListContainers:output_type -> ebpftracer.v1.ListContainersResponse
+	6,  // 67: ebpftracer.v1.Tracer.GetContainerByPID:output_type -> ebpftracer.v1.GetContainerByPIDResponse
+	9,  // 68: ebpftracer.v1.Tracer.GetContainer:output_type -> ebpftracer.v1.GetContainerResponse
+	12, // 69: ebpftracer.v1.Tracer.ListNamespaces:output_type -> ebpftracer.v1.ListNamespacesResponse
+	14, // 70: ebpftracer.v1.Tracer.GetNamespace:output_type -> ebpftracer.v1.GetNamespaceResponse
+	21, // 71: ebpftracer.v1.Tracer.ListPlugins:output_type -> ebpftracer.v1.ListPluginsResponse
+	27, // 72: ebpftracer.v1.Tracer.GetStats:output_type -> ebpftracer.v1.Stats
+	25, // 73: ebpftracer.v1.Tracer.Reload:output_type -> ebpftracer.v1.ReloadResponse
+	46, // 74: ebpftracer.v1.Tracer.WatchEvents:output_type -> ebpftracer.v1.EventLines
+	48, // 75: ebpftracer.v1.Tracer.ShouldSample:output_type -> ebpftracer.v1.ShouldSampleResponse
+	51, // 76: ebpftracer.v1.Tracer.ExchangeUserEvents:output_type -> ebpftracer.v1.UserTable
+	54, // 77: ebpftracer.v1.Tracer.ListFilters:output_type -> ebpftracer.v1.ListFiltersResponse
+	57, // 78: ebpftracer.v1.Tracer.AddFilters:output_type -> ebpftracer.v1.AddFiltersResponse
+	59, // 79: ebpftracer.v1.Tracer.RemoveFilter:output_type -> ebpftracer.v1.RemoveFilterResponse
+	65, // [65:80] is the sub-list for method output_type
+	50, // [50:65] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_sdk_proto_v1_api_proto_init() }
@@ -4829,13 +5272,14 @@ func file_sdk_proto_v1_api_proto_init() {
 	file_sdk_proto_v1_api_proto_msgTypes[18].OneofWrappers = []any{}
 	file_sdk_proto_v1_api_proto_msgTypes[29].OneofWrappers = []any{}
 	file_sdk_proto_v1_api_proto_msgTypes[32].OneofWrappers = []any{}
+	file_sdk_proto_v1_api_proto_msgTypes[55].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sdk_proto_v1_api_proto_rawDesc), len(file_sdk_proto_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   56,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

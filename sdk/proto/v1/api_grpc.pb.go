@@ -33,6 +33,9 @@ const (
 	Tracer_WatchEvents_FullMethodName        = "/ebpftracer.v1.Tracer/WatchEvents"
 	Tracer_ShouldSample_FullMethodName       = "/ebpftracer.v1.Tracer/ShouldSample"
 	Tracer_ExchangeUserEvents_FullMethodName = "/ebpftracer.v1.Tracer/ExchangeUserEvents"
+	Tracer_ListFilters_FullMethodName        = "/ebpftracer.v1.Tracer/ListFilters"
+	Tracer_AddFilters_FullMethodName         = "/ebpftracer.v1.Tracer/AddFilters"
+	Tracer_RemoveFilter_FullMethodName       = "/ebpftracer.v1.Tracer/RemoveFilter"
 )
 
 // TracerClient is the client API for Tracer service.
@@ -62,6 +65,17 @@ type TracerClient interface {
 	// ExchangeUserEvents takes what a program has decided itself, by the table of the
 	// last exchange, and gives the next one. To be called each second or so.
 	ExchangeUserEvents(ctx context.Context, in *UserReport, opts ...grpc.CallOption) (*UserTable, error)
+	// ListFilters sends the filters in force, of all sources, in the order in which they
+	// decide, in pages of about 1 MiB.
+	ListFilters(ctx context.Context, in *ListFiltersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListFiltersResponse], error)
+	// AddFilters adds filters, all or none; one whose name another has that was added
+	// before takes its place, and goes on with its count. They come after those of the
+	// configuration, and are gone when the daemon ends. It is for the administrator of the
+	// host only, as Reload is.
+	AddFilters(ctx context.Context, in *AddFiltersRequest, opts ...grpc.CallOption) (*AddFiltersResponse, error)
+	// RemoveFilter takes out a filter that AddFilters has added. It is for the
+	// administrator of the host only.
+	RemoveFilter(ctx context.Context, in *RemoveFilterRequest, opts ...grpc.CallOption) (*RemoveFilterResponse, error)
 }
 
 type tracerClient struct {
@@ -219,6 +233,45 @@ func (c *tracerClient) ExchangeUserEvents(ctx context.Context, in *UserReport, o
 	return out, nil
 }
 
+func (c *tracerClient) ListFilters(ctx context.Context, in *ListFiltersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListFiltersResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Tracer_ServiceDesc.Streams[3], Tracer_ListFilters_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListFiltersRequest, ListFiltersResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Tracer_ListFiltersClient = grpc.ServerStreamingClient[ListFiltersResponse]
+
+func (c *tracerClient) AddFilters(ctx context.Context, in *AddFiltersRequest, opts ...grpc.CallOption) (*AddFiltersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddFiltersResponse)
+	err := c.cc.Invoke(ctx, Tracer_AddFilters_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *tracerClient) RemoveFilter(ctx context.Context, in *RemoveFilterRequest, opts ...grpc.CallOption) (*RemoveFilterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveFilterResponse)
+	err := c.cc.Invoke(ctx, Tracer_RemoveFilter_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TracerServer is the server API for Tracer service.
 // All implementations must embed UnimplementedTracerServer
 // for forward compatibility.
@@ -246,6 +299,17 @@ type TracerServer interface {
 	// ExchangeUserEvents takes what a program has decided itself, by the table of the
 	// last exchange, and gives the next one. To be called each second or so.
 	ExchangeUserEvents(context.Context, *UserReport) (*UserTable, error)
+	// ListFilters sends the filters in force, of all sources, in the order in which they
+	// decide, in pages of about 1 MiB.
+	ListFilters(*ListFiltersRequest, grpc.ServerStreamingServer[ListFiltersResponse]) error
+	// AddFilters adds filters, all or none; one whose name another has that was added
+	// before takes its place, and goes on with its count. They come after those of the
+	// configuration, and are gone when the daemon ends. It is for the administrator of the
+	// host only, as Reload is.
+	AddFilters(context.Context, *AddFiltersRequest) (*AddFiltersResponse, error)
+	// RemoveFilter takes out a filter that AddFilters has added. It is for the
+	// administrator of the host only.
+	RemoveFilter(context.Context, *RemoveFilterRequest) (*RemoveFilterResponse, error)
 	mustEmbedUnimplementedTracerServer()
 }
 
@@ -291,6 +355,15 @@ func (UnimplementedTracerServer) ShouldSample(context.Context, *ShouldSampleRequ
 }
 func (UnimplementedTracerServer) ExchangeUserEvents(context.Context, *UserReport) (*UserTable, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExchangeUserEvents not implemented")
+}
+func (UnimplementedTracerServer) ListFilters(*ListFiltersRequest, grpc.ServerStreamingServer[ListFiltersResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListFilters not implemented")
+}
+func (UnimplementedTracerServer) AddFilters(context.Context, *AddFiltersRequest) (*AddFiltersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddFilters not implemented")
+}
+func (UnimplementedTracerServer) RemoveFilter(context.Context, *RemoveFilterRequest) (*RemoveFilterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveFilter not implemented")
 }
 func (UnimplementedTracerServer) mustEmbedUnimplementedTracerServer() {}
 func (UnimplementedTracerServer) testEmbeddedByValue()                {}
@@ -508,6 +581,53 @@ func _Tracer_ExchangeUserEvents_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Tracer_ListFilters_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListFiltersRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TracerServer).ListFilters(m, &grpc.GenericServerStream[ListFiltersRequest, ListFiltersResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Tracer_ListFiltersServer = grpc.ServerStreamingServer[ListFiltersResponse]
+
+func _Tracer_AddFilters_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddFiltersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TracerServer).AddFilters(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tracer_AddFilters_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TracerServer).AddFilters(ctx, req.(*AddFiltersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Tracer_RemoveFilter_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveFilterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TracerServer).RemoveFilter(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tracer_RemoveFilter_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TracerServer).RemoveFilter(ctx, req.(*RemoveFilterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Tracer_ServiceDesc is the grpc.ServiceDesc for Tracer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -551,6 +671,14 @@ var Tracer_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ExchangeUserEvents",
 			Handler:    _Tracer_ExchangeUserEvents_Handler,
 		},
+		{
+			MethodName: "AddFilters",
+			Handler:    _Tracer_AddFilters_Handler,
+		},
+		{
+			MethodName: "RemoveFilter",
+			Handler:    _Tracer_RemoveFilter_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -566,6 +694,11 @@ var Tracer_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchEvents",
 			Handler:       _Tracer_WatchEvents_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListFilters",
+			Handler:       _Tracer_ListFilters_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -947,7 +947,15 @@ type Policy struct {
 	BudgetEventsPerSecond *float64 `protobuf:"fixed64,7,opt,name=budget_events_per_second,json=budgetEventsPerSecond,proto3,oneof" json:"budget_events_per_second,omitempty"`
 	// fill_budget lets the kernel raise probabilities above the rules', up to 64
 	// times, while the budget is not used. Weights tell of it.
-	FillBudget    bool `protobuf:"varint,8,opt,name=fill_budget,json=fillBudget,proto3" json:"fill_budget,omitempty"`
+	FillBudget bool `protobuf:"varint,8,opt,name=fill_budget,json=fillBudget,proto3" json:"fill_budget,omitempty"`
+	// filters are what the sampler does not want at all, whatever the budget: of action
+	// drop alone, 1024 at most. They hold as long as the policy does, and the next one
+	// has to say them again. They come after those of the configuration and of the API,
+	// and find room only beside them: 32 in all, and 4096 by one value (a name, an
+	// address or prefix, a pid, uid, port, error or call, and nothing else). The policy
+	// is refused when one is malformed, or when there is no room. A daemon that does
+	// not know of them keeps these events by the rules.
+	Filters       []*Filter `protobuf:"bytes,9,rep,name=filters,proto3" json:"filters,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1031,6 +1039,167 @@ func (x *Policy) GetFillBudget() bool {
 	return false
 }
 
+func (x *Policy) GetFilters() []*Filter {
+	if x != nil {
+		return x.Filters
+	}
+	return nil
+}
+
+// Filter matches an event that has, of each list that is not empty, one of the values:
+// the block "filter" of a configuration.
+type Filter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name: letters, digits, ".", "_" and "-", 64 at most, beginning with a letter or a
+	// digit. Of a sampler: may be empty, and is its place then, from 0.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// action: drop (or empty), keep, only, or the priority that what matches gets: debug,
+	// info, warning, error, critical.
+	Action        string            `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	Kinds         []string          `protobuf:"bytes,3,rep,name=kinds,proto3" json:"kinds,omitempty"`                                                                           // process.exec, ...; empty: all that can have what is asked for
+	Comm          []string          `protobuf:"bytes,4,rep,name=comm,proto3" json:"comm,omitempty"`                                                                             // names of processes, of at most 15 bytes
+	Pid           []uint32          `protobuf:"varint,5,rep,packed,name=pid,proto3" json:"pid,omitempty"`                                                                       // of processes, as the host numbers them
+	Uid           []uint32          `protobuf:"varint,6,rep,packed,name=uid,proto3" json:"uid,omitempty"`                                                                       // as the host numbers them
+	Container     []string          `protobuf:"bytes,7,rep,name=container,proto3" json:"container,omitempty"`                                                                   // patterns of names, or ids
+	Image         []string          `protobuf:"bytes,8,rep,name=image,proto3" json:"image,omitempty"`                                                                           // patterns of names, with or without a tag
+	Label         map[string]string `protobuf:"bytes,9,rep,name=label,proto3" json:"label,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // patterns, all of which a container must match
+	Cgroup        []string          `protobuf:"bytes,10,rep,name=cgroup,proto3" json:"cgroup,omitempty"`                                                                        // patterns of paths from the hierarchy's root
+	Peer          []string          `protobuf:"bytes,11,rep,name=peer,proto3" json:"peer,omitempty"`                                                                            // addresses or prefixes
+	Port          []uint32          `protobuf:"varint,12,rep,packed,name=port,proto3" json:"port,omitempty"`                                                                    // of either end
+	Error         []string          `protobuf:"bytes,13,rep,name=error,proto3" json:"error,omitempty"`                                                                          // names, such as ENOENT
+	Syscall       []string          `protobuf:"bytes,14,rep,name=syscall,proto3" json:"syscall,omitempty"`                                                                      // open, openat, openat2, creat, connect, accept, accept4
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Filter) Reset() {
+	*x = Filter{}
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Filter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Filter) ProtoMessage() {}
+
+func (x *Filter) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Filter.ProtoReflect.Descriptor instead.
+func (*Filter) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Filter) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Filter) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Filter) GetKinds() []string {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *Filter) GetComm() []string {
+	if x != nil {
+		return x.Comm
+	}
+	return nil
+}
+
+func (x *Filter) GetPid() []uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return nil
+}
+
+func (x *Filter) GetUid() []uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return nil
+}
+
+func (x *Filter) GetContainer() []string {
+	if x != nil {
+		return x.Container
+	}
+	return nil
+}
+
+func (x *Filter) GetImage() []string {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
+func (x *Filter) GetLabel() map[string]string {
+	if x != nil {
+		return x.Label
+	}
+	return nil
+}
+
+func (x *Filter) GetCgroup() []string {
+	if x != nil {
+		return x.Cgroup
+	}
+	return nil
+}
+
+func (x *Filter) GetPeer() []string {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *Filter) GetPort() []uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return nil
+}
+
+func (x *Filter) GetError() []string {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *Filter) GetSyscall() []string {
+	if x != nil {
+		return x.Syscall
+	}
+	return nil
+}
+
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Match *ClassPattern          `protobuf:"bytes,1,opt,name=match,proto3" json:"match,omitempty"` // absent: the policy is refused
@@ -1048,7 +1217,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[12]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1229,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[12]
+	mi := &file_sdk_proto_v1_sampling_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1242,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{12}
+	return file_sdk_proto_v1_sampling_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Rule) GetMatch() *ClassPattern {
@@ -1192,7 +1361,7 @@ const file_sdk_proto_v1_sampling_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x03 \x01(\rR\n" +
 	"generation\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xcc\x02\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xfd\x02\n" +
 	"\x06Policy\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12)\n" +
 	"\x05rules\x18\x02 \x03(\v2\x13.ebpftracer.v1.RuleR\x05rules\x124\n" +
@@ -1201,9 +1370,30 @@ const file_sdk_proto_v1_sampling_proto_rawDesc = "" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12<\n" +
 	"\x18budget_events_per_second\x18\a \x01(\x01H\x01R\x15budgetEventsPerSecond\x88\x01\x01\x12\x1f\n" +
 	"\vfill_budget\x18\b \x01(\bR\n" +
-	"fillBudgetB\x16\n" +
+	"fillBudget\x12/\n" +
+	"\afilters\x18\t \x03(\v2\x15.ebpftracer.v1.FilterR\afiltersB\x16\n" +
 	"\x14_default_probabilityB\x1b\n" +
-	"\x19_budget_events_per_second\"\xd1\x01\n" +
+	"\x19_budget_events_per_second\"\x98\x03\n" +
+	"\x06Filter\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x14\n" +
+	"\x05kinds\x18\x03 \x03(\tR\x05kinds\x12\x12\n" +
+	"\x04comm\x18\x04 \x03(\tR\x04comm\x12\x10\n" +
+	"\x03pid\x18\x05 \x03(\rR\x03pid\x12\x10\n" +
+	"\x03uid\x18\x06 \x03(\rR\x03uid\x12\x1c\n" +
+	"\tcontainer\x18\a \x03(\tR\tcontainer\x12\x14\n" +
+	"\x05image\x18\b \x03(\tR\x05image\x126\n" +
+	"\x05label\x18\t \x03(\v2 .ebpftracer.v1.Filter.LabelEntryR\x05label\x12\x16\n" +
+	"\x06cgroup\x18\n" +
+	" \x03(\tR\x06cgroup\x12\x12\n" +
+	"\x04peer\x18\v \x03(\tR\x04peer\x12\x12\n" +
+	"\x04port\x18\f \x03(\rR\x04port\x12\x14\n" +
+	"\x05error\x18\r \x03(\tR\x05error\x12\x18\n" +
+	"\asyscall\x18\x0e \x03(\tR\asyscall\x1a8\n" +
+	"\n" +
+	"LabelEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd1\x01\n" +
 	"\x04Rule\x121\n" +
 	"\x05match\x18\x01 \x01(\v2\x1b.ebpftracer.v1.ClassPatternR\x05match\x12%\n" +
 	"\vprobability\x18\x02 \x01(\x01H\x00R\vprobability\x88\x01\x01\x12@\n" +
@@ -1225,7 +1415,7 @@ func file_sdk_proto_v1_sampling_proto_rawDescGZIP() []byte {
 	return file_sdk_proto_v1_sampling_proto_rawDescData
 }
 
-var file_sdk_proto_v1_sampling_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_sdk_proto_v1_sampling_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_sdk_proto_v1_sampling_proto_goTypes = []any{
 	(*Answer)(nil),       // 0: ebpftracer.v1.Answer
 	(*Keep)(nil),         // 1: ebpftracer.v1.Keep
@@ -1239,8 +1429,10 @@ var file_sdk_proto_v1_sampling_proto_goTypes = []any{
 	(*QueueDepth)(nil),   // 9: ebpftracer.v1.QueueDepth
 	(*PolicyResult)(nil), // 10: ebpftracer.v1.PolicyResult
 	(*Policy)(nil),       // 11: ebpftracer.v1.Policy
-	(*Rule)(nil),         // 12: ebpftracer.v1.Rule
-	(*ContainerRef)(nil), // 13: ebpftracer.v1.ContainerRef
+	(*Filter)(nil),       // 12: ebpftracer.v1.Filter
+	(*Rule)(nil),         // 13: ebpftracer.v1.Rule
+	nil,                  // 14: ebpftracer.v1.Filter.LabelEntry
+	(*ContainerRef)(nil), // 15: ebpftracer.v1.ContainerRef
 }
 var file_sdk_proto_v1_sampling_proto_depIdxs = []int32{
 	11, // 0: ebpftracer.v1.Answer.policy:type_name -> ebpftracer.v1.Policy
@@ -1255,16 +1447,18 @@ var file_sdk_proto_v1_sampling_proto_depIdxs = []int32{
 	7,  // 9: ebpftracer.v1.HostLoad.pressure_cpu:type_name -> ebpftracer.v1.Pressure
 	7,  // 10: ebpftracer.v1.HostLoad.pressure_memory:type_name -> ebpftracer.v1.Pressure
 	7,  // 11: ebpftracer.v1.HostLoad.pressure_io:type_name -> ebpftracer.v1.Pressure
-	13, // 12: ebpftracer.v1.WorkloadLoad.container:type_name -> ebpftracer.v1.ContainerRef
-	12, // 13: ebpftracer.v1.Policy.rules:type_name -> ebpftracer.v1.Rule
-	3,  // 14: ebpftracer.v1.Rule.match:type_name -> ebpftracer.v1.ClassPattern
-	4,  // 15: ebpftracer.v1.Sampler.Sample:input_type -> ebpftracer.v1.Report
-	0,  // 16: ebpftracer.v1.Sampler.Sample:output_type -> ebpftracer.v1.Answer
-	16, // [16:17] is the sub-list for method output_type
-	15, // [15:16] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	15, // 12: ebpftracer.v1.WorkloadLoad.container:type_name -> ebpftracer.v1.ContainerRef
+	13, // 13: ebpftracer.v1.Policy.rules:type_name -> ebpftracer.v1.Rule
+	12, // 14: ebpftracer.v1.Policy.filters:type_name -> ebpftracer.v1.Filter
+	14, // 15: ebpftracer.v1.Filter.label:type_name -> ebpftracer.v1.Filter.LabelEntry
+	3,  // 16: ebpftracer.v1.Rule.match:type_name -> ebpftracer.v1.ClassPattern
+	4,  // 17: ebpftracer.v1.Sampler.Sample:input_type -> ebpftracer.v1.Report
+	0,  // 18: ebpftracer.v1.Sampler.Sample:output_type -> ebpftracer.v1.Answer
+	18, // [18:19] is the sub-list for method output_type
+	17, // [17:18] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_sdk_proto_v1_sampling_proto_init() }
@@ -1280,14 +1474,14 @@ func file_sdk_proto_v1_sampling_proto_init() {
 	file_sdk_proto_v1_sampling_proto_msgTypes[3].OneofWrappers = []any{}
 	file_sdk_proto_v1_sampling_proto_msgTypes[6].OneofWrappers = []any{}
 	file_sdk_proto_v1_sampling_proto_msgTypes[11].OneofWrappers = []any{}
-	file_sdk_proto_v1_sampling_proto_msgTypes[12].OneofWrappers = []any{}
+	file_sdk_proto_v1_sampling_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sdk_proto_v1_sampling_proto_rawDesc), len(file_sdk_proto_v1_sampling_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
