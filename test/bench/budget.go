@@ -77,6 +77,12 @@ func (b *bench) keep(ctx context.Context, k *kept, event string, args []string, 
 	if err := d.isReady(ctx); err != nil {
 		return errors.Join(err, d.kill())
 	}
+	// The sampler is there a moment later.
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if found, err := b.groups.plugins(d.pid()); err == nil && len(found) > 0 {
+			break
+		}
+	}
 	var counts load.OpenCounts
 	spent, err := b.costOf(ctx, d, func() (err error) {
 		counts, err = inContainer[load.OpenCounts](ctx, b, b.loads.Open, args...)
