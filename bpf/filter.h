@@ -9,7 +9,8 @@ struct owner {
 	char comm[16];
 };
 
-/* Two, of which the valve names the one in force. */
+/* Two, of which the valve names the one in force. The maps of values have room for those
+ * of both: the next set's stand beside the last one's while it is taken over. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 2);
@@ -19,7 +20,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 8192);
+	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(key_size, 16);
 	__type(value, struct filter_value);
@@ -27,7 +28,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 32768);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct filter_number);
 	__type(value, struct filter_value);
@@ -35,7 +36,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, 8192);
+	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct filter_prefix);
 	__type(value, struct filter_value);

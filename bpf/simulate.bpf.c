@@ -22,35 +22,7 @@ static __always_inline __u64 clock_ns(void) { return now_ns; }
 static __always_inline __u64 clock_ticks(void) { return now_ns / TICK_NS; }
 
 #include "decide.h"
-
-struct table {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, POOLED_ROWS);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct policy_row));
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__array(values, struct table);
-} policy SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__type(key, __u32);
-	__type(value, struct valve);
-} valve SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct group_rows);
-} groups SEC(".maps");
+#include "policy.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -88,9 +60,8 @@ static long decide(__u32 i, void *unused)
 	struct trial *e = bpf_map_lookup_elem(&trials, &i);
 	struct cgroup_state none = {}, *c = NULL;
 	struct policy_row *row;
-	struct group_rows *g;
 	struct valve *v;
-	__u32 zero = 0, class, index, group;
+	__u32 zero = 0, index;
 	__u64 random;
 	void *table;
 
@@ -109,13 +80,7 @@ static long decide(__u32 i, void *unused)
 			c = bpf_map_lookup_elem(&cgroup_states_by_id, &e->cgroup_id);
 		}
 	}
-	class = e->kind * PRIORITIES + e->priority;
-	index = class;
-	if (c && (group = c->group)) {
-		g = bpf_map_lookup_elem(&groups, &group);
-		if (g && g->row[class & (PROMOTED_ROW - 1)])
-			index = g->row[class & (PROMOTED_ROW - 1)];
-	}
+	index = row_of(e->kind * PRIORITIES + e->priority, c ? c->group : 0);
 	row = bpf_map_lookup_percpu_elem(table, &index, e->cpu);
 	if (!row)
 		return 1;

@@ -16,6 +16,7 @@ static __always_inline __u64 clock_ns(void) { return bpf_ktime_get_ns(); }
 static __always_inline __u64 clock_ticks(void) { return bpf_jiffies64(); }
 
 #include "decide.h"
+#include "policy.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
@@ -45,36 +46,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct reader_state);
 } readers SEC(".maps");
-
-struct table {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, POOLED_ROWS);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct policy_row));
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__array(values, struct table);
-} policy SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__type(key, __u32);
-	__type(value, struct valve);
-} valve SEC(".maps");
-
-/* A group is named by its entry; 0 is no group. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct group_rows);
-} groups SEC(".maps");
 
 /* One of the two is in use; the other is made as small as can be. */
 struct {
@@ -168,7 +139,7 @@ static __always_inline struct cgroup_state *state_of(struct cgroup *cgroup)
 static __always_inline bool decide(struct decision *d, __u16 kind, __u8 priority, __u64 number,
 				   const struct subject *s)
 {
-	__u32 zero = 0, class, index, group;
+	__u32 zero = 0, index;
 	void *table = bpf_map_lookup_elem(&policy, &zero);
 	struct valve *v = bpf_map_lookup_elem(&valve, &zero);
 	struct cgroup_state *c = state_of(s->cgroup);
@@ -180,14 +151,7 @@ static __always_inline bool decide(struct decision *d, __u16 kind, __u8 priority
 		return false;
 	}
 	unwanted = s->pid == self_tgid || filtered(v, c, kind, &priority, s);
-	class = kind * PRIORITIES + priority;
-	index = class;
-	if (c && (group = c->group)) {
-		struct group_rows *g = bpf_map_lookup_elem(&groups, &group);
-
-		if (g && g->row[class & (PROMOTED_ROW - 1)])
-			index = g->row[class & (PROMOTED_ROW - 1)];
-	}
+	index = row_of(kind * PRIORITIES + priority, c ? c->group : 0);
 	row = bpf_map_lookup_elem(table, &index);
 	if (!row) {
 		fault(FAULT_NO_POLICY);

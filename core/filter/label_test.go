@@ -19,10 +19,9 @@ func TestALabelIsFoundWhateverItsCaseAndChangesWhatIsShownAlone(t *testing.T) {
 	if l.Of(e); e.Priority != event.Critical {
 		t.Errorf("the first label that is found counts, not %v", e.Priority)
 	}
-	if other := exec("/bin/true", "true\x00"); true {
-		if l.Of(other); other.Priority != event.Info {
-			t.Errorf("no label is in it, and it is %v", other.Priority)
-		}
+	other := exec("/bin/true", "true\x00")
+	if l.Of(other); other.Priority != event.Info {
+		t.Errorf("no label is in it, and it is %v", other.Priority)
 	}
 	// The path of an earlier event is none of this one's.
 	open := &event.Event{Kind: event.FileOpen, Exec: e.Exec, Open: event.Open{Path: []byte("/etc/exceptions")}}

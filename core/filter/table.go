@@ -1,7 +1,6 @@
 package filter
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,14 +43,6 @@ const (
 // String is the source's name.
 func (s Source) String() string { return [...]string{"config", "api", "sampler"}[s] }
 
-// Status of a rule.
-type Status struct {
-	Rule
-	Source   Source
-	Filtered uint64 // events, in all; of kernel.Rank those that got another priority
-	Cgroups  int    // that it names now, where it asks for some
-}
-
 // Table is safe for use by several goroutines.
 type Table struct {
 	kernel    Kernel
@@ -80,16 +71,6 @@ type entry struct {
 	before uint64
 	alone  bool // Counts tells of it by its name
 }
-
-// change of what the inventory knows: one of the two.
-type change struct {
-	cgroup    uint64
-	removed   bool // the cgroup
-	container *protov1.ContainerRef
-}
-
-// queueSize is how many changes may wait; when more do, all is looked at.
-const queueSize = 1024
 
 // New makes a table without a rule. Run follows the control groups.
 func New(k Kernel, i Inventory, log *slog.Logger) *Table {
@@ -248,150 +229,6 @@ func (t *Table) apply() error {
 	return nil
 }
 
-// names gives the control groups that filters name, of all there are.
-func (t *Table) names(filters []*entry) map[uint64]uint32 {
-	named := map[uint64]uint32{}
-	if !slices.ContainsFunc(filters, func(e *entry) bool { return e.selects() }) {
-		return named
-	}
-	for _, fact := range t.inventory.Cgroups() {
-		if id := fact.GetCgroup().GetId(); id != 0 {
-			if mask := t.mask(filters, id); mask != 0 {
-				named[id] = mask
-			}
-		}
-	}
-	return named
-}
-
-// mask of the filters that name a control group.
-func (t *Table) mask(filters []*entry, id uint64) (mask uint32) {
-	g := t.inventory.Lookup(id)
-	if g == nil || t.gone[id] {
-		return 0
-	}
-	w := g.Workload()
-	for place, e := range filters {
-		if e.selects() && e.covers(g.Path, w) {
-			mask |= 1 << place
-		}
-	}
-	return mask
-}
-
-// Run follows the control groups and ends what has a time, until ctx is done.
-func (t *Table) Run(ctx context.Context) {
-	stop := t.inventory.Observe(inventory.Observer{Workload: t.hearContainer, Cgroup: t.hearCgroup})
-	defer stop()
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		timer.Reset(t.expire())
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.changed:
-			if t.missed.Swap(false) {
-				t.lookAtAll()
-			}
-		case <-timer.C: // a rule's time is up, or an hour has passed
-			t.lookAtAll()
-		case c := <-t.cgroups:
-			t.look(c)
-		}
-	}
-}
-
-// hearContainer and hearCgroup are called under the inventory's lock.
-func (t *Table) hearContainer(c *protov1.InventoryChange) {
-	if d := c.GetContainer(); d != nil {
-		t.queue(change{container: &protov1.ContainerRef{Id: d.GetId(), Scope: d.GetScope()}})
-	}
-}
-
-func (t *Table) hearCgroup(f *protov1.HostFact) {
-	g := f.GetCgroup()
-	t.queue(change{cgroup: g.GetId(), removed: g.GetChange() == protov1.CgroupFact_CHANGE_REMOVED})
-}
-
-func (t *Table) queue(c change) {
-	select {
-	case t.cgroups <- c:
-	default:
-		t.missed.Store(true)
-		select {
-		case t.changed <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// lookAtAll looks at every control group, and forgets those that are gone.
-func (t *Table) lookAtAll() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.sweep()
-	next := t.names(t.filters)
-	for id := range t.named {
-		if _, still := next[id]; !still {
-			t.name(id, 0)
-		}
-	}
-	for id, mask := range next {
-		t.name(id, mask)
-	}
-}
-
-// look looks again at what a change is about.
-func (t *Table) look(c change) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if c.removed {
-		// A change of its container may yet come, and would name it again.
-		if t.gone[c.cgroup] = true; len(t.gone) > t.most {
-			t.sweep()
-		}
-	}
-	if !slices.ContainsFunc(t.filters, func(e *entry) bool { return e.selects() }) {
-		return
-	}
-	ids := []uint64{c.cgroup}
-	if c.container != nil {
-		v, ok := t.inventory.Get(c.container)
-		if !ok {
-			return
-		}
-		ids = v.CgroupIDs
-	}
-	for _, id := range ids {
-		t.name(id, t.mask(t.filters, id))
-	}
-}
-
-// name says which filters name a control group. With mu.
-func (t *Table) name(id uint64, mask uint32) {
-	if mask == t.named[id] {
-		return
-	}
-	if err := t.kernel.SetCgroupFilters(id, mask); err != nil && !errors.Is(err, kernel.ErrNoCgroup) {
-		t.log.Warn("filter a control group", "cgroup", id, "error", err)
-		return
-	}
-	if t.named[id] = mask; mask == 0 {
-		delete(t.named, id)
-	}
-}
-
-// sweep forgets control groups that the inventory has forgotten. With mu.
-func (t *Table) sweep() {
-	for id := range t.gone {
-		if t.inventory.Lookup(id) == nil {
-			delete(t.gone, id)
-		}
-	}
-	t.most = 2*len(t.gone) + queueSize
-}
-
 // expire takes out the rules whose time is up, and gives the time until the next is.
 func (t *Table) expire() time.Duration {
 	const longest = time.Hour
@@ -433,85 +270,5 @@ func (t *Table) expireOf(s Source) (next time.Duration, err error) {
 // MaxCounts is of how many rules Counts tells by their names.
 const MaxCounts = 256
 
-// Count is how many events a rule has filtered, or given another priority.
-type Count struct {
-	Source   Source
-	Name     string // "": all other rules of the source together
-	Filtered uint64
-}
-
-// Counts tells of the first MaxCounts rules of the configuration and of callers by their
-// names, as long as they are there, and of all others in a sum for each source, which
-// goes on when they end.
-func (t *Table) Counts() ([]Count, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	hits, err := t.hits()
-	if err != nil {
-		return nil, err
-	}
-	var out []Count
-	rest := t.ended
-	var some [sources]bool
-	add := func(e *entry, n uint64) {
-		if e.alone {
-			out = append(out, Count{e.source, e.Name, e.before + n})
-			return
-		}
-		some[e.source] = true
-		rest[e.source] += e.before + n
-	}
-	for i, e := range t.filters {
-		add(e, hits.Filters[i])
-	}
-	for i, e := range t.quick {
-		add(e, hits.Quick[i])
-	}
-	for s, n := range rest {
-		if some[s] || n > 0 {
-			out = append(out, Count{Source: Source(s), Filtered: n})
-		}
-	}
-	return out, nil
-}
-
 // errTorn says that setting filters went wrong after they had come into force.
 var errTorn = errors.New("the kernel's filters are not those that were set last: add or remove one, or reload, to set them again")
-
-// hits of the rules in force, by place. With mu.
-func (t *Table) hits() (kernel.Hits, error) {
-	hits, err := t.kernel.FilterHits()
-	if err == nil && (len(hits.Filters) != len(t.filters) || len(hits.Quick) != len(t.quick)) {
-		err = errTorn
-	}
-	return hits, err
-}
-
-// List gives all rules, in the order in which they decide.
-func (t *Table) List() ([]Status, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	hits, err := t.hits()
-	if err != nil {
-		return nil, err
-	}
-	var out []Status
-	add := func(e *entry, place int, n uint64) {
-		s := Status{Rule: e.Rule, Source: e.source, Filtered: e.before + n}
-		if place >= 0 && e.selects() {
-			for _, mask := range t.named {
-				if mask&(1<<place) != 0 {
-					s.Cgroups++
-				}
-			}
-		}
-		out = append(out, s)
-	}
-	for i, e := range t.filters {
-		add(e, i, hits.Filters[i])
-	}
-	for i, e := range t.quick {
-		add(e, -1, hits.Quick[i])
-	}
-	return out, nil
-}

@@ -131,9 +131,6 @@ func TestThisMachineIsObserved(t *testing.T) {
 func TestWhatIsWrittenToThisMachinesDiskIsSeen(t *testing.T) {
 	m := New(Options{})
 	m.Observe(time.Now(), Flow{})
-	if len(m.reader.disks.names) == 0 {
-		t.Skip("this machine has no disk with a device")
-	}
 	f, err := os.Create(filepath.Join(t.TempDir(), "written"))
 	if err != nil {
 		t.Fatal(err)
@@ -150,14 +147,17 @@ func TestWhatIsWrittenToThisMachinesDiskIsSeen(t *testing.T) {
 	}
 	now := time.Now()
 	l := m.Observe(now, Flow{}).Host
-	if l.DiskBytesPerSecond == nil {
-		t.Fatalf("%v", l)
+	if none := len(m.reader.disks.names) == 0; none != (l.DiskBytesPerSecond == nil) {
+		t.Fatalf("disks %v, and told is %v", m.reader.disks.names, l)
+	} else if none {
+		return // there is nothing to see, and nothing is said
 	}
 	moved := l.GetDiskBytesPerSecond() * now.Sub(began).Seconds()
 	if moved < size {
 		var on unix.Statfs_t
 		if err := unix.Fstatfs(int(f.Fd()), &on); err != nil || on.Type == unix.TMPFS_MAGIC {
-			t.Skipf("the temporary directory is in memory, or can't be asked about: %v", err)
+			t.Logf("the temporary directory is in memory, or can't be asked about: %v", err)
+			return
 		}
 		t.Errorf("%.0f bytes went to the disks, wrote %d to %s", moved, size, f.Name())
 	}
