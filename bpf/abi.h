@@ -183,16 +183,22 @@ enum {
 };
 
 /*
- * What is known of a cgroup: in its storage, or by its id in a hash on kernels
- * before 6.2. The programs make it with a cgroup's first event.
+ * What is known of a cgroup, in a cache line of its own. It has one of NEAR places, from
+ * the one on that its id gives. The programs give it one with its first event, user space
+ * when it has something to say of it, whoever comes first; it is taken back when the
+ * cgroup is removed.
  */
 struct cgroup_state {
+	__u64 id;	       /* whose the place is; 0: nobody's */
 	__u64 reserve_paid_ns; /* as in the valve, of its own part */
 	__u64 paid_ns;	       /* the same of an equal part of the budget */
 	__u64 filters;	       /* that name it: a bit each, as in filter_value */
 	__u32 group;	       /* its entry in `groups`; 0: none */
 	__u32 told;	       /* kinds of which it had an event, a bit each */
+	__u32 reserved[6];
 };
+
+enum { NEAR = 8 };
 
 /* The rows of a group of cgroups: by kind * PRIORITIES + priority, 0: pooled. */
 struct group_rows {

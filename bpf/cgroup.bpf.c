@@ -67,6 +67,8 @@ int BPF_PROG(cgroup_create, struct cgroup *cgroup, const char *path)
 SEC("tp_btf/cgroup_rmdir")
 int BPF_PROG(cgroup_remove, struct cgroup *cgroup, const char *path)
 {
+	if (!cgroup->root->hierarchy_id)
+		forget(cgroup->kn->id);
 	return changed(cgroup, path, EVENT_CGROUP_REMOVE);
 }
 

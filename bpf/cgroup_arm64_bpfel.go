@@ -16,29 +16,29 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	CgroupMapAbi              = "abi"
-	CgroupMapCgroupScratch    = "cgroup_scratch"
-	CgroupMapCgroupStates     = "cgroup_states"
-	CgroupMapCgroupStatesById = "cgroup_states_by_id"
-	CgroupMapFaults           = "faults"
-	CgroupMapFilterComms      = "filter_comms"
-	CgroupMapFilterHits       = "filter_hits"
-	CgroupMapFilterNumbers    = "filter_numbers"
-	CgroupMapFilterPeers      = "filter_peers"
-	CgroupMapFilters          = "filters"
-	CgroupMapGroups           = "groups"
-	CgroupMapPolicy           = "policy"
-	CgroupMapReaders          = "readers"
-	CgroupMapRings            = "rings"
-	CgroupMapValve            = "valve"
-	CgroupProgCgroupCreate    = "cgroup_create"
-	CgroupProgCgroupRemove    = "cgroup_remove"
-	CgroupProgSelf            = "self"
-	CgroupVarCgroupStorage    = "cgroup_storage"
-	CgroupVarRingCount        = "ring_count"
-	CgroupVarRingOfCpu        = "ring_of_cpu"
-	CgroupVarSeed             = "seed"
-	CgroupVarSelfTgid         = "self_tgid"
+	CgroupMapAbi           = "abi"
+	CgroupMapCgroupOwners  = "cgroup_owners"
+	CgroupMapCgroupScratch = "cgroup_scratch"
+	CgroupMapCgroups       = "cgroups"
+	CgroupMapFaults        = "faults"
+	CgroupMapFilterComms   = "filter_comms"
+	CgroupMapFilterHits    = "filter_hits"
+	CgroupMapFilterNumbers = "filter_numbers"
+	CgroupMapFilterPeers   = "filter_peers"
+	CgroupMapFilters       = "filters"
+	CgroupMapGroups        = "groups"
+	CgroupMapPolicy        = "policy"
+	CgroupMapReaders       = "readers"
+	CgroupMapRings         = "rings"
+	CgroupMapValve         = "valve"
+	CgroupProgCgroupCreate = "cgroup_create"
+	CgroupProgCgroupRemove = "cgroup_remove"
+	CgroupProgSelf         = "self"
+	CgroupVarCgroupPlaces  = "cgroup_places"
+	CgroupVarRingCount     = "ring_count"
+	CgroupVarRingOfCpu     = "ring_of_cpu"
+	CgroupVarSeed          = "seed"
+	CgroupVarSelfTgid      = "self_tgid"
 )
 
 // LoadCgroup returns the embedded CollectionSpec for Cgroup.
@@ -92,32 +92,32 @@ type CgroupProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CgroupMapSpecs struct {
-	Abi              *ebpf.MapSpec `ebpf:"abi"`
-	CgroupScratch    *ebpf.MapSpec `ebpf:"cgroup_scratch"`
-	CgroupStates     *ebpf.MapSpec `ebpf:"cgroup_states"`
-	CgroupStatesById *ebpf.MapSpec `ebpf:"cgroup_states_by_id"`
-	Faults           *ebpf.MapSpec `ebpf:"faults"`
-	FilterComms      *ebpf.MapSpec `ebpf:"filter_comms"`
-	FilterHits       *ebpf.MapSpec `ebpf:"filter_hits"`
-	FilterNumbers    *ebpf.MapSpec `ebpf:"filter_numbers"`
-	FilterPeers      *ebpf.MapSpec `ebpf:"filter_peers"`
-	Filters          *ebpf.MapSpec `ebpf:"filters"`
-	Groups           *ebpf.MapSpec `ebpf:"groups"`
-	Policy           *ebpf.MapSpec `ebpf:"policy"`
-	Readers          *ebpf.MapSpec `ebpf:"readers"`
-	Rings            *ebpf.MapSpec `ebpf:"rings"`
-	Valve            *ebpf.MapSpec `ebpf:"valve"`
+	Abi           *ebpf.MapSpec `ebpf:"abi"`
+	CgroupOwners  *ebpf.MapSpec `ebpf:"cgroup_owners"`
+	CgroupScratch *ebpf.MapSpec `ebpf:"cgroup_scratch"`
+	Cgroups       *ebpf.MapSpec `ebpf:"cgroups"`
+	Faults        *ebpf.MapSpec `ebpf:"faults"`
+	FilterComms   *ebpf.MapSpec `ebpf:"filter_comms"`
+	FilterHits    *ebpf.MapSpec `ebpf:"filter_hits"`
+	FilterNumbers *ebpf.MapSpec `ebpf:"filter_numbers"`
+	FilterPeers   *ebpf.MapSpec `ebpf:"filter_peers"`
+	Filters       *ebpf.MapSpec `ebpf:"filters"`
+	Groups        *ebpf.MapSpec `ebpf:"groups"`
+	Policy        *ebpf.MapSpec `ebpf:"policy"`
+	Readers       *ebpf.MapSpec `ebpf:"readers"`
+	Rings         *ebpf.MapSpec `ebpf:"rings"`
+	Valve         *ebpf.MapSpec `ebpf:"valve"`
 }
 
 // CgroupVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CgroupVariableSpecs struct {
-	CgroupStorage *ebpf.VariableSpec `ebpf:"cgroup_storage"`
-	RingCount     *ebpf.VariableSpec `ebpf:"ring_count"`
-	RingOfCpu     *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
-	Seed          *ebpf.VariableSpec `ebpf:"seed"`
-	SelfTgid      *ebpf.VariableSpec `ebpf:"self_tgid"`
+	CgroupPlaces *ebpf.VariableSpec `ebpf:"cgroup_places"`
+	RingCount    *ebpf.VariableSpec `ebpf:"ring_count"`
+	RingOfCpu    *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
+	Seed         *ebpf.VariableSpec `ebpf:"seed"`
+	SelfTgid     *ebpf.VariableSpec `ebpf:"self_tgid"`
 }
 
 // CgroupObjects contains all objects after they have been loaded into the kernel.
@@ -140,29 +140,29 @@ func (o *CgroupObjects) Close() error {
 //
 // It can be passed to LoadCgroupObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CgroupMaps struct {
-	Abi              *ebpf.Map `ebpf:"abi"`
-	CgroupScratch    *ebpf.Map `ebpf:"cgroup_scratch"`
-	CgroupStates     *ebpf.Map `ebpf:"cgroup_states"`
-	CgroupStatesById *ebpf.Map `ebpf:"cgroup_states_by_id"`
-	Faults           *ebpf.Map `ebpf:"faults"`
-	FilterComms      *ebpf.Map `ebpf:"filter_comms"`
-	FilterHits       *ebpf.Map `ebpf:"filter_hits"`
-	FilterNumbers    *ebpf.Map `ebpf:"filter_numbers"`
-	FilterPeers      *ebpf.Map `ebpf:"filter_peers"`
-	Filters          *ebpf.Map `ebpf:"filters"`
-	Groups           *ebpf.Map `ebpf:"groups"`
-	Policy           *ebpf.Map `ebpf:"policy"`
-	Readers          *ebpf.Map `ebpf:"readers"`
-	Rings            *ebpf.Map `ebpf:"rings"`
-	Valve            *ebpf.Map `ebpf:"valve"`
+	Abi           *ebpf.Map `ebpf:"abi"`
+	CgroupOwners  *ebpf.Map `ebpf:"cgroup_owners"`
+	CgroupScratch *ebpf.Map `ebpf:"cgroup_scratch"`
+	Cgroups       *ebpf.Map `ebpf:"cgroups"`
+	Faults        *ebpf.Map `ebpf:"faults"`
+	FilterComms   *ebpf.Map `ebpf:"filter_comms"`
+	FilterHits    *ebpf.Map `ebpf:"filter_hits"`
+	FilterNumbers *ebpf.Map `ebpf:"filter_numbers"`
+	FilterPeers   *ebpf.Map `ebpf:"filter_peers"`
+	Filters       *ebpf.Map `ebpf:"filters"`
+	Groups        *ebpf.Map `ebpf:"groups"`
+	Policy        *ebpf.Map `ebpf:"policy"`
+	Readers       *ebpf.Map `ebpf:"readers"`
+	Rings         *ebpf.Map `ebpf:"rings"`
+	Valve         *ebpf.Map `ebpf:"valve"`
 }
 
 func (m *CgroupMaps) Close() error {
 	return _CgroupClose(
 		m.Abi,
+		m.CgroupOwners,
 		m.CgroupScratch,
-		m.CgroupStates,
-		m.CgroupStatesById,
+		m.Cgroups,
 		m.Faults,
 		m.FilterComms,
 		m.FilterHits,
@@ -181,11 +181,11 @@ func (m *CgroupMaps) Close() error {
 //
 // It can be passed to LoadCgroupObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CgroupVariables struct {
-	CgroupStorage *ebpf.Variable `ebpf:"cgroup_storage"`
-	RingCount     *ebpf.Variable `ebpf:"ring_count"`
-	RingOfCpu     *ebpf.Variable `ebpf:"ring_of_cpu"`
-	Seed          *ebpf.Variable `ebpf:"seed"`
-	SelfTgid      *ebpf.Variable `ebpf:"self_tgid"`
+	CgroupPlaces *ebpf.Variable `ebpf:"cgroup_places"`
+	RingCount    *ebpf.Variable `ebpf:"ring_count"`
+	RingOfCpu    *ebpf.Variable `ebpf:"ring_of_cpu"`
+	Seed         *ebpf.Variable `ebpf:"seed"`
+	SelfTgid     *ebpf.Variable `ebpf:"self_tgid"`
 }
 
 // CgroupPrograms contains all programs after they have been loaded into the kernel.

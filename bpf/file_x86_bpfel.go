@@ -16,29 +16,29 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	FileMapCgroupStates     = "cgroup_states"
-	FileMapCgroupStatesById = "cgroup_states_by_id"
-	FileMapFaults           = "faults"
-	FileMapFilterComms      = "filter_comms"
-	FileMapFilterHits       = "filter_hits"
-	FileMapFilterNumbers    = "filter_numbers"
-	FileMapFilterPeers      = "filter_peers"
-	FileMapFilters          = "filters"
-	FileMapGroups           = "groups"
-	FileMapOpenScratch      = "open_scratch"
-	FileMapPolicy           = "policy"
-	FileMapReaders          = "readers"
-	FileMapRings            = "rings"
-	FileMapValve            = "valve"
-	FileProgFileCreat       = "file_creat"
-	FileProgFileOpen        = "file_open"
-	FileProgFileOpenat      = "file_openat"
-	FileProgFileOpenat2     = "file_openat2"
-	FileVarCgroupStorage    = "cgroup_storage"
-	FileVarRingCount        = "ring_count"
-	FileVarRingOfCpu        = "ring_of_cpu"
-	FileVarSeed             = "seed"
-	FileVarSelfTgid         = "self_tgid"
+	FileMapCgroupOwners  = "cgroup_owners"
+	FileMapCgroups       = "cgroups"
+	FileMapFaults        = "faults"
+	FileMapFilterComms   = "filter_comms"
+	FileMapFilterHits    = "filter_hits"
+	FileMapFilterNumbers = "filter_numbers"
+	FileMapFilterPeers   = "filter_peers"
+	FileMapFilters       = "filters"
+	FileMapGroups        = "groups"
+	FileMapOpenScratch   = "open_scratch"
+	FileMapPolicy        = "policy"
+	FileMapReaders       = "readers"
+	FileMapRings         = "rings"
+	FileMapValve         = "valve"
+	FileProgFileCreat    = "file_creat"
+	FileProgFileOpen     = "file_open"
+	FileProgFileOpenat   = "file_openat"
+	FileProgFileOpenat2  = "file_openat2"
+	FileVarCgroupPlaces  = "cgroup_places"
+	FileVarRingCount     = "ring_count"
+	FileVarRingOfCpu     = "ring_of_cpu"
+	FileVarSeed          = "seed"
+	FileVarSelfTgid      = "self_tgid"
 )
 
 // LoadFile returns the embedded CollectionSpec for File.
@@ -93,31 +93,31 @@ type FileProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FileMapSpecs struct {
-	CgroupStates     *ebpf.MapSpec `ebpf:"cgroup_states"`
-	CgroupStatesById *ebpf.MapSpec `ebpf:"cgroup_states_by_id"`
-	Faults           *ebpf.MapSpec `ebpf:"faults"`
-	FilterComms      *ebpf.MapSpec `ebpf:"filter_comms"`
-	FilterHits       *ebpf.MapSpec `ebpf:"filter_hits"`
-	FilterNumbers    *ebpf.MapSpec `ebpf:"filter_numbers"`
-	FilterPeers      *ebpf.MapSpec `ebpf:"filter_peers"`
-	Filters          *ebpf.MapSpec `ebpf:"filters"`
-	Groups           *ebpf.MapSpec `ebpf:"groups"`
-	OpenScratch      *ebpf.MapSpec `ebpf:"open_scratch"`
-	Policy           *ebpf.MapSpec `ebpf:"policy"`
-	Readers          *ebpf.MapSpec `ebpf:"readers"`
-	Rings            *ebpf.MapSpec `ebpf:"rings"`
-	Valve            *ebpf.MapSpec `ebpf:"valve"`
+	CgroupOwners  *ebpf.MapSpec `ebpf:"cgroup_owners"`
+	Cgroups       *ebpf.MapSpec `ebpf:"cgroups"`
+	Faults        *ebpf.MapSpec `ebpf:"faults"`
+	FilterComms   *ebpf.MapSpec `ebpf:"filter_comms"`
+	FilterHits    *ebpf.MapSpec `ebpf:"filter_hits"`
+	FilterNumbers *ebpf.MapSpec `ebpf:"filter_numbers"`
+	FilterPeers   *ebpf.MapSpec `ebpf:"filter_peers"`
+	Filters       *ebpf.MapSpec `ebpf:"filters"`
+	Groups        *ebpf.MapSpec `ebpf:"groups"`
+	OpenScratch   *ebpf.MapSpec `ebpf:"open_scratch"`
+	Policy        *ebpf.MapSpec `ebpf:"policy"`
+	Readers       *ebpf.MapSpec `ebpf:"readers"`
+	Rings         *ebpf.MapSpec `ebpf:"rings"`
+	Valve         *ebpf.MapSpec `ebpf:"valve"`
 }
 
 // FileVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FileVariableSpecs struct {
-	CgroupStorage *ebpf.VariableSpec `ebpf:"cgroup_storage"`
-	RingCount     *ebpf.VariableSpec `ebpf:"ring_count"`
-	RingOfCpu     *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
-	Seed          *ebpf.VariableSpec `ebpf:"seed"`
-	SelfTgid      *ebpf.VariableSpec `ebpf:"self_tgid"`
+	CgroupPlaces *ebpf.VariableSpec `ebpf:"cgroup_places"`
+	RingCount    *ebpf.VariableSpec `ebpf:"ring_count"`
+	RingOfCpu    *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
+	Seed         *ebpf.VariableSpec `ebpf:"seed"`
+	SelfTgid     *ebpf.VariableSpec `ebpf:"self_tgid"`
 }
 
 // FileObjects contains all objects after they have been loaded into the kernel.
@@ -140,26 +140,26 @@ func (o *FileObjects) Close() error {
 //
 // It can be passed to LoadFileObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FileMaps struct {
-	CgroupStates     *ebpf.Map `ebpf:"cgroup_states"`
-	CgroupStatesById *ebpf.Map `ebpf:"cgroup_states_by_id"`
-	Faults           *ebpf.Map `ebpf:"faults"`
-	FilterComms      *ebpf.Map `ebpf:"filter_comms"`
-	FilterHits       *ebpf.Map `ebpf:"filter_hits"`
-	FilterNumbers    *ebpf.Map `ebpf:"filter_numbers"`
-	FilterPeers      *ebpf.Map `ebpf:"filter_peers"`
-	Filters          *ebpf.Map `ebpf:"filters"`
-	Groups           *ebpf.Map `ebpf:"groups"`
-	OpenScratch      *ebpf.Map `ebpf:"open_scratch"`
-	Policy           *ebpf.Map `ebpf:"policy"`
-	Readers          *ebpf.Map `ebpf:"readers"`
-	Rings            *ebpf.Map `ebpf:"rings"`
-	Valve            *ebpf.Map `ebpf:"valve"`
+	CgroupOwners  *ebpf.Map `ebpf:"cgroup_owners"`
+	Cgroups       *ebpf.Map `ebpf:"cgroups"`
+	Faults        *ebpf.Map `ebpf:"faults"`
+	FilterComms   *ebpf.Map `ebpf:"filter_comms"`
+	FilterHits    *ebpf.Map `ebpf:"filter_hits"`
+	FilterNumbers *ebpf.Map `ebpf:"filter_numbers"`
+	FilterPeers   *ebpf.Map `ebpf:"filter_peers"`
+	Filters       *ebpf.Map `ebpf:"filters"`
+	Groups        *ebpf.Map `ebpf:"groups"`
+	OpenScratch   *ebpf.Map `ebpf:"open_scratch"`
+	Policy        *ebpf.Map `ebpf:"policy"`
+	Readers       *ebpf.Map `ebpf:"readers"`
+	Rings         *ebpf.Map `ebpf:"rings"`
+	Valve         *ebpf.Map `ebpf:"valve"`
 }
 
 func (m *FileMaps) Close() error {
 	return _FileClose(
-		m.CgroupStates,
-		m.CgroupStatesById,
+		m.CgroupOwners,
+		m.Cgroups,
 		m.Faults,
 		m.FilterComms,
 		m.FilterHits,
@@ -179,11 +179,11 @@ func (m *FileMaps) Close() error {
 //
 // It can be passed to LoadFileObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FileVariables struct {
-	CgroupStorage *ebpf.Variable `ebpf:"cgroup_storage"`
-	RingCount     *ebpf.Variable `ebpf:"ring_count"`
-	RingOfCpu     *ebpf.Variable `ebpf:"ring_of_cpu"`
-	Seed          *ebpf.Variable `ebpf:"seed"`
-	SelfTgid      *ebpf.Variable `ebpf:"self_tgid"`
+	CgroupPlaces *ebpf.Variable `ebpf:"cgroup_places"`
+	RingCount    *ebpf.Variable `ebpf:"ring_count"`
+	RingOfCpu    *ebpf.Variable `ebpf:"ring_of_cpu"`
+	Seed         *ebpf.Variable `ebpf:"seed"`
+	SelfTgid     *ebpf.Variable `ebpf:"self_tgid"`
 }
 
 // FilePrograms contains all programs after they have been loaded into the kernel.

@@ -17,8 +17,8 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	NetworkMapAccepted            = "accepted"
-	NetworkMapCgroupStates        = "cgroup_states"
-	NetworkMapCgroupStatesById    = "cgroup_states_by_id"
+	NetworkMapCgroupOwners        = "cgroup_owners"
+	NetworkMapCgroups             = "cgroups"
 	NetworkMapConnections         = "connections"
 	NetworkMapConnects            = "connects"
 	NetworkMapFaults              = "faults"
@@ -36,7 +36,7 @@ const (
 	NetworkProgNetworkAccept4     = "network_accept4"
 	NetworkProgNetworkConnectExit = "network_connect_exit"
 	NetworkProgNetworkState       = "network_state"
-	NetworkVarCgroupStorage       = "cgroup_storage"
+	NetworkVarCgroupPlaces        = "cgroup_places"
 	NetworkVarRingCount           = "ring_count"
 	NetworkVarRingOfCpu           = "ring_of_cpu"
 	NetworkVarSeed                = "seed"
@@ -95,33 +95,33 @@ type NetworkProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetworkMapSpecs struct {
-	Accepted         *ebpf.MapSpec `ebpf:"accepted"`
-	CgroupStates     *ebpf.MapSpec `ebpf:"cgroup_states"`
-	CgroupStatesById *ebpf.MapSpec `ebpf:"cgroup_states_by_id"`
-	Connections      *ebpf.MapSpec `ebpf:"connections"`
-	Connects         *ebpf.MapSpec `ebpf:"connects"`
-	Faults           *ebpf.MapSpec `ebpf:"faults"`
-	FilterComms      *ebpf.MapSpec `ebpf:"filter_comms"`
-	FilterHits       *ebpf.MapSpec `ebpf:"filter_hits"`
-	FilterNumbers    *ebpf.MapSpec `ebpf:"filter_numbers"`
-	FilterPeers      *ebpf.MapSpec `ebpf:"filter_peers"`
-	Filters          *ebpf.MapSpec `ebpf:"filters"`
-	Groups           *ebpf.MapSpec `ebpf:"groups"`
-	Policy           *ebpf.MapSpec `ebpf:"policy"`
-	Readers          *ebpf.MapSpec `ebpf:"readers"`
-	Rings            *ebpf.MapSpec `ebpf:"rings"`
-	Valve            *ebpf.MapSpec `ebpf:"valve"`
+	Accepted      *ebpf.MapSpec `ebpf:"accepted"`
+	CgroupOwners  *ebpf.MapSpec `ebpf:"cgroup_owners"`
+	Cgroups       *ebpf.MapSpec `ebpf:"cgroups"`
+	Connections   *ebpf.MapSpec `ebpf:"connections"`
+	Connects      *ebpf.MapSpec `ebpf:"connects"`
+	Faults        *ebpf.MapSpec `ebpf:"faults"`
+	FilterComms   *ebpf.MapSpec `ebpf:"filter_comms"`
+	FilterHits    *ebpf.MapSpec `ebpf:"filter_hits"`
+	FilterNumbers *ebpf.MapSpec `ebpf:"filter_numbers"`
+	FilterPeers   *ebpf.MapSpec `ebpf:"filter_peers"`
+	Filters       *ebpf.MapSpec `ebpf:"filters"`
+	Groups        *ebpf.MapSpec `ebpf:"groups"`
+	Policy        *ebpf.MapSpec `ebpf:"policy"`
+	Readers       *ebpf.MapSpec `ebpf:"readers"`
+	Rings         *ebpf.MapSpec `ebpf:"rings"`
+	Valve         *ebpf.MapSpec `ebpf:"valve"`
 }
 
 // NetworkVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetworkVariableSpecs struct {
-	CgroupStorage *ebpf.VariableSpec `ebpf:"cgroup_storage"`
-	RingCount     *ebpf.VariableSpec `ebpf:"ring_count"`
-	RingOfCpu     *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
-	Seed          *ebpf.VariableSpec `ebpf:"seed"`
-	SelfTgid      *ebpf.VariableSpec `ebpf:"self_tgid"`
+	CgroupPlaces *ebpf.VariableSpec `ebpf:"cgroup_places"`
+	RingCount    *ebpf.VariableSpec `ebpf:"ring_count"`
+	RingOfCpu    *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
+	Seed         *ebpf.VariableSpec `ebpf:"seed"`
+	SelfTgid     *ebpf.VariableSpec `ebpf:"self_tgid"`
 }
 
 // NetworkObjects contains all objects after they have been loaded into the kernel.
@@ -144,29 +144,29 @@ func (o *NetworkObjects) Close() error {
 //
 // It can be passed to LoadNetworkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetworkMaps struct {
-	Accepted         *ebpf.Map `ebpf:"accepted"`
-	CgroupStates     *ebpf.Map `ebpf:"cgroup_states"`
-	CgroupStatesById *ebpf.Map `ebpf:"cgroup_states_by_id"`
-	Connections      *ebpf.Map `ebpf:"connections"`
-	Connects         *ebpf.Map `ebpf:"connects"`
-	Faults           *ebpf.Map `ebpf:"faults"`
-	FilterComms      *ebpf.Map `ebpf:"filter_comms"`
-	FilterHits       *ebpf.Map `ebpf:"filter_hits"`
-	FilterNumbers    *ebpf.Map `ebpf:"filter_numbers"`
-	FilterPeers      *ebpf.Map `ebpf:"filter_peers"`
-	Filters          *ebpf.Map `ebpf:"filters"`
-	Groups           *ebpf.Map `ebpf:"groups"`
-	Policy           *ebpf.Map `ebpf:"policy"`
-	Readers          *ebpf.Map `ebpf:"readers"`
-	Rings            *ebpf.Map `ebpf:"rings"`
-	Valve            *ebpf.Map `ebpf:"valve"`
+	Accepted      *ebpf.Map `ebpf:"accepted"`
+	CgroupOwners  *ebpf.Map `ebpf:"cgroup_owners"`
+	Cgroups       *ebpf.Map `ebpf:"cgroups"`
+	Connections   *ebpf.Map `ebpf:"connections"`
+	Connects      *ebpf.Map `ebpf:"connects"`
+	Faults        *ebpf.Map `ebpf:"faults"`
+	FilterComms   *ebpf.Map `ebpf:"filter_comms"`
+	FilterHits    *ebpf.Map `ebpf:"filter_hits"`
+	FilterNumbers *ebpf.Map `ebpf:"filter_numbers"`
+	FilterPeers   *ebpf.Map `ebpf:"filter_peers"`
+	Filters       *ebpf.Map `ebpf:"filters"`
+	Groups        *ebpf.Map `ebpf:"groups"`
+	Policy        *ebpf.Map `ebpf:"policy"`
+	Readers       *ebpf.Map `ebpf:"readers"`
+	Rings         *ebpf.Map `ebpf:"rings"`
+	Valve         *ebpf.Map `ebpf:"valve"`
 }
 
 func (m *NetworkMaps) Close() error {
 	return _NetworkClose(
 		m.Accepted,
-		m.CgroupStates,
-		m.CgroupStatesById,
+		m.CgroupOwners,
+		m.Cgroups,
 		m.Connections,
 		m.Connects,
 		m.Faults,
@@ -187,11 +187,11 @@ func (m *NetworkMaps) Close() error {
 //
 // It can be passed to LoadNetworkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetworkVariables struct {
-	CgroupStorage *ebpf.Variable `ebpf:"cgroup_storage"`
-	RingCount     *ebpf.Variable `ebpf:"ring_count"`
-	RingOfCpu     *ebpf.Variable `ebpf:"ring_of_cpu"`
-	Seed          *ebpf.Variable `ebpf:"seed"`
-	SelfTgid      *ebpf.Variable `ebpf:"self_tgid"`
+	CgroupPlaces *ebpf.Variable `ebpf:"cgroup_places"`
+	RingCount    *ebpf.Variable `ebpf:"ring_count"`
+	RingOfCpu    *ebpf.Variable `ebpf:"ring_of_cpu"`
+	Seed         *ebpf.Variable `ebpf:"seed"`
+	SelfTgid     *ebpf.Variable `ebpf:"self_tgid"`
 }
 
 // NetworkPrograms contains all programs after they have been loaded into the kernel.

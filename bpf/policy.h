@@ -35,6 +35,94 @@ struct {
 	__type(value, struct group_rows);
 } groups SEC(".maps");
 
+/* How many places there are for cgroups, less one: a power of two is. */
+const volatile __u32 cgroup_places = 1;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct cgroup_state);
+} cgroups SEC(".maps");
+
+/* Whose each place is: who makes the entry has it, on kernels too that can't compare and
+ * exchange. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u64);
+} cgroup_owners SEC(".maps");
+
+static __always_inline __u32 home_of(__u64 id)
+{
+	return id * 0x9e3779b97f4a7c15ULL >> 32 & cgroup_places;
+}
+
+/* place_of gives the place of a cgroup that is not at home, or has none yet; a number
+ * that is none when all near are taken. */
+static __noinline __u32 place_of(__u64 id)
+{
+	__u32 place, i;
+	struct cgroup_state *c;
+	__u64 *owner;
+
+	for (i = 0; i < NEAR; i++) {
+		place = (home_of(id) + i) & cgroup_places;
+		c = bpf_map_lookup_elem(&cgroups, &place);
+		if (c && *(volatile __u64 *)&c->id == id)
+			return place;
+	}
+	for (i = 0; i < NEAR; i++) {
+		place = (home_of(id) + i) & cgroup_places;
+		c = bpf_map_lookup_elem(&cgroups, &place);
+		if (!c)
+			break;
+		if (*(volatile __u64 *)&c->id == id)
+			return place;
+		if (*(volatile __u64 *)&c->id)
+			continue;
+		if (!bpf_map_update_elem(&cgroup_owners, &place, &id, BPF_NOEXIST)) {
+			*(volatile __u64 *)&c->id = id;
+			return place;
+		}
+		owner = bpf_map_lookup_elem(&cgroup_owners, &place);
+		if (owner && *owner == id)
+			return place;
+	}
+	return ~0U;
+}
+
+/* state_of gives what is known of a cgroup, and begins to know it; NULL without a place. */
+static __always_inline struct cgroup_state *state_of(__u64 id)
+{
+	__u32 place = home_of(id);
+	struct cgroup_state *c = bpf_map_lookup_elem(&cgroups, &place);
+
+	if (c && *(volatile __u64 *)&c->id == id)
+		return c;
+	place = place_of(id);
+	return bpf_map_lookup_elem(&cgroups, &place);
+}
+
+/* forget gives back the place of a cgroup that is removed. */
+static __always_inline void forget(__u64 id)
+{
+	struct cgroup_state *c;
+	__u32 place, i;
+
+	for (i = 0; i < NEAR; i++) {
+		place = (home_of(id) + i) & cgroup_places;
+		c = bpf_map_lookup_elem(&cgroups, &place);
+		if (!c || *(volatile __u64 *)&c->id != id)
+			continue;
+		__builtin_memset(c, 0, sizeof(*c));
+		bpf_map_delete_elem(&cgroup_owners, &place);
+	}
+}
+
 /* row_of gives the row of a class of a group, 0 being none. */
 static __always_inline __u32 row_of(__u32 class, __u32 group)
 {

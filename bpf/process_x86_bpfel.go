@@ -16,8 +16,8 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ProcessMapCgroupStates       = "cgroup_states"
-	ProcessMapCgroupStatesById   = "cgroup_states_by_id"
+	ProcessMapCgroupOwners       = "cgroup_owners"
+	ProcessMapCgroups            = "cgroups"
 	ProcessMapExecOptions        = "exec_options"
 	ProcessMapExecScratch        = "exec_scratch"
 	ProcessMapExitTold           = "exit_told"
@@ -36,7 +36,7 @@ const (
 	ProcessProgProcessExit       = "process_exit"
 	ProcessProgProcessExitMarked = "process_exit_marked"
 	ProcessProgProcessFork       = "process_fork"
-	ProcessVarCgroupStorage      = "cgroup_storage"
+	ProcessVarCgroupPlaces       = "cgroup_places"
 	ProcessVarRingCount          = "ring_count"
 	ProcessVarRingOfCpu          = "ring_of_cpu"
 	ProcessVarSeed               = "seed"
@@ -95,33 +95,33 @@ type ProcessProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProcessMapSpecs struct {
-	CgroupStates     *ebpf.MapSpec `ebpf:"cgroup_states"`
-	CgroupStatesById *ebpf.MapSpec `ebpf:"cgroup_states_by_id"`
-	ExecOptions      *ebpf.MapSpec `ebpf:"exec_options"`
-	ExecScratch      *ebpf.MapSpec `ebpf:"exec_scratch"`
-	ExitTold         *ebpf.MapSpec `ebpf:"exit_told"`
-	Faults           *ebpf.MapSpec `ebpf:"faults"`
-	FilterComms      *ebpf.MapSpec `ebpf:"filter_comms"`
-	FilterHits       *ebpf.MapSpec `ebpf:"filter_hits"`
-	FilterNumbers    *ebpf.MapSpec `ebpf:"filter_numbers"`
-	FilterPeers      *ebpf.MapSpec `ebpf:"filter_peers"`
-	Filters          *ebpf.MapSpec `ebpf:"filters"`
-	Groups           *ebpf.MapSpec `ebpf:"groups"`
-	Policy           *ebpf.MapSpec `ebpf:"policy"`
-	Readers          *ebpf.MapSpec `ebpf:"readers"`
-	Rings            *ebpf.MapSpec `ebpf:"rings"`
-	Valve            *ebpf.MapSpec `ebpf:"valve"`
+	CgroupOwners  *ebpf.MapSpec `ebpf:"cgroup_owners"`
+	Cgroups       *ebpf.MapSpec `ebpf:"cgroups"`
+	ExecOptions   *ebpf.MapSpec `ebpf:"exec_options"`
+	ExecScratch   *ebpf.MapSpec `ebpf:"exec_scratch"`
+	ExitTold      *ebpf.MapSpec `ebpf:"exit_told"`
+	Faults        *ebpf.MapSpec `ebpf:"faults"`
+	FilterComms   *ebpf.MapSpec `ebpf:"filter_comms"`
+	FilterHits    *ebpf.MapSpec `ebpf:"filter_hits"`
+	FilterNumbers *ebpf.MapSpec `ebpf:"filter_numbers"`
+	FilterPeers   *ebpf.MapSpec `ebpf:"filter_peers"`
+	Filters       *ebpf.MapSpec `ebpf:"filters"`
+	Groups        *ebpf.MapSpec `ebpf:"groups"`
+	Policy        *ebpf.MapSpec `ebpf:"policy"`
+	Readers       *ebpf.MapSpec `ebpf:"readers"`
+	Rings         *ebpf.MapSpec `ebpf:"rings"`
+	Valve         *ebpf.MapSpec `ebpf:"valve"`
 }
 
 // ProcessVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProcessVariableSpecs struct {
-	CgroupStorage *ebpf.VariableSpec `ebpf:"cgroup_storage"`
-	RingCount     *ebpf.VariableSpec `ebpf:"ring_count"`
-	RingOfCpu     *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
-	Seed          *ebpf.VariableSpec `ebpf:"seed"`
-	SelfTgid      *ebpf.VariableSpec `ebpf:"self_tgid"`
+	CgroupPlaces *ebpf.VariableSpec `ebpf:"cgroup_places"`
+	RingCount    *ebpf.VariableSpec `ebpf:"ring_count"`
+	RingOfCpu    *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
+	Seed         *ebpf.VariableSpec `ebpf:"seed"`
+	SelfTgid     *ebpf.VariableSpec `ebpf:"self_tgid"`
 }
 
 // ProcessObjects contains all objects after they have been loaded into the kernel.
@@ -144,28 +144,28 @@ func (o *ProcessObjects) Close() error {
 //
 // It can be passed to LoadProcessObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProcessMaps struct {
-	CgroupStates     *ebpf.Map `ebpf:"cgroup_states"`
-	CgroupStatesById *ebpf.Map `ebpf:"cgroup_states_by_id"`
-	ExecOptions      *ebpf.Map `ebpf:"exec_options"`
-	ExecScratch      *ebpf.Map `ebpf:"exec_scratch"`
-	ExitTold         *ebpf.Map `ebpf:"exit_told"`
-	Faults           *ebpf.Map `ebpf:"faults"`
-	FilterComms      *ebpf.Map `ebpf:"filter_comms"`
-	FilterHits       *ebpf.Map `ebpf:"filter_hits"`
-	FilterNumbers    *ebpf.Map `ebpf:"filter_numbers"`
-	FilterPeers      *ebpf.Map `ebpf:"filter_peers"`
-	Filters          *ebpf.Map `ebpf:"filters"`
-	Groups           *ebpf.Map `ebpf:"groups"`
-	Policy           *ebpf.Map `ebpf:"policy"`
-	Readers          *ebpf.Map `ebpf:"readers"`
-	Rings            *ebpf.Map `ebpf:"rings"`
-	Valve            *ebpf.Map `ebpf:"valve"`
+	CgroupOwners  *ebpf.Map `ebpf:"cgroup_owners"`
+	Cgroups       *ebpf.Map `ebpf:"cgroups"`
+	ExecOptions   *ebpf.Map `ebpf:"exec_options"`
+	ExecScratch   *ebpf.Map `ebpf:"exec_scratch"`
+	ExitTold      *ebpf.Map `ebpf:"exit_told"`
+	Faults        *ebpf.Map `ebpf:"faults"`
+	FilterComms   *ebpf.Map `ebpf:"filter_comms"`
+	FilterHits    *ebpf.Map `ebpf:"filter_hits"`
+	FilterNumbers *ebpf.Map `ebpf:"filter_numbers"`
+	FilterPeers   *ebpf.Map `ebpf:"filter_peers"`
+	Filters       *ebpf.Map `ebpf:"filters"`
+	Groups        *ebpf.Map `ebpf:"groups"`
+	Policy        *ebpf.Map `ebpf:"policy"`
+	Readers       *ebpf.Map `ebpf:"readers"`
+	Rings         *ebpf.Map `ebpf:"rings"`
+	Valve         *ebpf.Map `ebpf:"valve"`
 }
 
 func (m *ProcessMaps) Close() error {
 	return _ProcessClose(
-		m.CgroupStates,
-		m.CgroupStatesById,
+		m.CgroupOwners,
+		m.Cgroups,
 		m.ExecOptions,
 		m.ExecScratch,
 		m.ExitTold,
@@ -187,11 +187,11 @@ func (m *ProcessMaps) Close() error {
 //
 // It can be passed to LoadProcessObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProcessVariables struct {
-	CgroupStorage *ebpf.Variable `ebpf:"cgroup_storage"`
-	RingCount     *ebpf.Variable `ebpf:"ring_count"`
-	RingOfCpu     *ebpf.Variable `ebpf:"ring_of_cpu"`
-	Seed          *ebpf.Variable `ebpf:"seed"`
-	SelfTgid      *ebpf.Variable `ebpf:"self_tgid"`
+	CgroupPlaces *ebpf.Variable `ebpf:"cgroup_places"`
+	RingCount    *ebpf.Variable `ebpf:"ring_count"`
+	RingOfCpu    *ebpf.Variable `ebpf:"ring_of_cpu"`
+	Seed         *ebpf.Variable `ebpf:"seed"`
+	SelfTgid     *ebpf.Variable `ebpf:"self_tgid"`
 }
 
 // ProcessPrograms contains all programs after they have been loaded into the kernel.

@@ -4,8 +4,8 @@
 /*
  * The decision of the probes on events that never happened, at a time that is told:
  * what a sampler is tried with. One test run decides a batch, in order. The table,
- * the groups and the valve are as in the probes, and user space fills them with the
- * same code; a cgroup is known by its id, as before 6.2.
+ * the groups, the valve and what is known of cgroups are as in the probes, and user
+ * space fills them with the same code.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -23,14 +23,6 @@ static __always_inline __u64 clock_ticks(void) { return now_ns / TICK_NS; }
 
 #include "decide.h"
 #include "policy.h"
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 131072);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u64);
-	__type(value, struct cgroup_state);
-} cgroup_states_by_id SEC(".maps");
 
 /* One event; the last two words are the answer. */
 struct trial {
@@ -58,7 +50,7 @@ struct {
 static long decide(__u32 i, void *unused)
 {
 	struct trial *e = bpf_map_lookup_elem(&trials, &i);
-	struct cgroup_state none = {}, *c = NULL;
+	struct cgroup_state *c = NULL;
 	struct policy_row *row;
 	struct valve *v;
 	__u32 zero = 0, index;
@@ -73,13 +65,8 @@ static long decide(__u32 i, void *unused)
 	v = bpf_map_lookup_elem(&valve, &zero);
 	if (!table || !v)
 		return 1;
-	if (e->cgroup_id) {
-		c = bpf_map_lookup_elem(&cgroup_states_by_id, &e->cgroup_id);
-		if (!c) {
-			bpf_map_update_elem(&cgroup_states_by_id, &e->cgroup_id, &none, BPF_NOEXIST);
-			c = bpf_map_lookup_elem(&cgroup_states_by_id, &e->cgroup_id);
-		}
-	}
+	if (e->cgroup_id)
+		c = state_of(e->cgroup_id);
 	index = row_of(e->kind * PRIORITIES + e->priority, c ? c->group : 0);
 	row = bpf_map_lookup_percpu_elem(table, &index, e->cpu);
 	if (!row)

@@ -16,12 +16,14 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	SimulateMapCgroupStatesById = "cgroup_states_by_id"
-	SimulateMapGroups           = "groups"
-	SimulateMapPolicy           = "policy"
-	SimulateMapTrials           = "trials"
-	SimulateMapValve            = "valve"
-	SimulateProgSimulate        = "simulate"
+	SimulateMapCgroupOwners = "cgroup_owners"
+	SimulateMapCgroups      = "cgroups"
+	SimulateMapGroups       = "groups"
+	SimulateMapPolicy       = "policy"
+	SimulateMapTrials       = "trials"
+	SimulateMapValve        = "valve"
+	SimulateProgSimulate    = "simulate"
+	SimulateVarCgroupPlaces = "cgroup_places"
 )
 
 // LoadSimulate returns the embedded CollectionSpec for Simulate.
@@ -73,17 +75,19 @@ type SimulateProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SimulateMapSpecs struct {
-	CgroupStatesById *ebpf.MapSpec `ebpf:"cgroup_states_by_id"`
-	Groups           *ebpf.MapSpec `ebpf:"groups"`
-	Policy           *ebpf.MapSpec `ebpf:"policy"`
-	Trials           *ebpf.MapSpec `ebpf:"trials"`
-	Valve            *ebpf.MapSpec `ebpf:"valve"`
+	CgroupOwners *ebpf.MapSpec `ebpf:"cgroup_owners"`
+	Cgroups      *ebpf.MapSpec `ebpf:"cgroups"`
+	Groups       *ebpf.MapSpec `ebpf:"groups"`
+	Policy       *ebpf.MapSpec `ebpf:"policy"`
+	Trials       *ebpf.MapSpec `ebpf:"trials"`
+	Valve        *ebpf.MapSpec `ebpf:"valve"`
 }
 
 // SimulateVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SimulateVariableSpecs struct {
+	CgroupPlaces *ebpf.VariableSpec `ebpf:"cgroup_places"`
 }
 
 // SimulateObjects contains all objects after they have been loaded into the kernel.
@@ -106,16 +110,18 @@ func (o *SimulateObjects) Close() error {
 //
 // It can be passed to LoadSimulateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SimulateMaps struct {
-	CgroupStatesById *ebpf.Map `ebpf:"cgroup_states_by_id"`
-	Groups           *ebpf.Map `ebpf:"groups"`
-	Policy           *ebpf.Map `ebpf:"policy"`
-	Trials           *ebpf.Map `ebpf:"trials"`
-	Valve            *ebpf.Map `ebpf:"valve"`
+	CgroupOwners *ebpf.Map `ebpf:"cgroup_owners"`
+	Cgroups      *ebpf.Map `ebpf:"cgroups"`
+	Groups       *ebpf.Map `ebpf:"groups"`
+	Policy       *ebpf.Map `ebpf:"policy"`
+	Trials       *ebpf.Map `ebpf:"trials"`
+	Valve        *ebpf.Map `ebpf:"valve"`
 }
 
 func (m *SimulateMaps) Close() error {
 	return _SimulateClose(
-		m.CgroupStatesById,
+		m.CgroupOwners,
+		m.Cgroups,
 		m.Groups,
 		m.Policy,
 		m.Trials,
@@ -127,6 +133,7 @@ func (m *SimulateMaps) Close() error {
 //
 // It can be passed to LoadSimulateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SimulateVariables struct {
+	CgroupPlaces *ebpf.Variable `ebpf:"cgroup_places"`
 }
 
 // SimulatePrograms contains all programs after they have been loaded into the kernel.

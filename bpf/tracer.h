@@ -25,7 +25,6 @@ const volatile __u32 self_tgid;	 /* the tracer itself, filtered out */
 const volatile __u64 seed;	 /* of the numbers that lifecycles draw */
 const volatile __u32 ring_count = 1;
 const volatile __u8 ring_of_cpu[1024];
-const volatile bool cgroup_storage; /* the kernel has it: 6.2 on */
 
 struct ring {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -46,22 +45,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct reader_state);
 } readers SEC(".maps");
-
-/* One of the two is in use; the other is made as small as can be. */
-struct {
-	__uint(type, BPF_MAP_TYPE_CGRP_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct cgroup_state);
-} cgroup_states SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u64);
-	__type(value, struct cgroup_state);
-} cgroup_states_by_id SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -106,29 +89,6 @@ struct decision {
 
 #include "filter.h"
 
-static __always_inline struct cgroup_state *state_of(struct cgroup *cgroup)
-{
-	struct cgroup_state none = {}, *c;
-	__u64 id;
-
-	if (!cgroup)
-		return NULL;
-	if (cgroup_storage) {
-		c = bpf_cgrp_storage_get(&cgroup_states, cgroup, 0,
-					 BPF_LOCAL_STORAGE_GET_F_CREATE);
-	} else {
-		id = cgroup->kn->id;
-		c = bpf_map_lookup_elem(&cgroup_states_by_id, &id);
-		if (!c) {
-			bpf_map_update_elem(&cgroup_states_by_id, &id, &none, BPF_NOEXIST);
-			c = bpf_map_lookup_elem(&cgroup_states_by_id, &id);
-		}
-	}
-	if (!c)
-		fault(FAULT_NO_CGROUP_STATE);
-	return c;
-}
-
 /*
  * decide charges one event to its row and tells whether to keep it. number is
  * the lifecycle's draw, or 0 for a fresh one; s says whose event it is. The threshold
@@ -142,13 +102,18 @@ static __always_inline bool decide(struct decision *d, __u16 kind, __u8 priority
 	__u32 zero = 0, index;
 	void *table = bpf_map_lookup_elem(&policy, &zero);
 	struct valve *v = bpf_map_lookup_elem(&valve, &zero);
-	struct cgroup_state *c = state_of(s->cgroup);
+	struct cgroup_state *c = NULL;
 	struct policy_row *row;
 	bool unwanted;
 
 	if (!table || !v) {
 		fault(FAULT_NO_POLICY);
 		return false;
+	}
+	if (s->cgroup) {
+		c = state_of(s->cgroup->kn->id);
+		if (!c)
+			fault(FAULT_NO_CGROUP_STATE);
 	}
 	unwanted = s->pid == self_tgid || filtered(v, c, kind, &priority, s);
 	index = row_of(kind * PRIORITIES + priority, c ? c->group : 0);

@@ -255,6 +255,7 @@ func (d *daemon) start(ctx context.Context) error {
 	d.goes(func() { d.filters.Run(ctx) })
 	d.goes(func() { d.namespaces.Run(ctx) })
 	d.goes(func() { d.governor.Run(ctx) })
+	d.goes(func() { d.forgetCgroups(ctx) })
 	if len(d.config.Load.Shed) > 0 {
 		d.goes(func() { d.keepShedding(ctx, host) })
 	}

@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"context"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/event"
@@ -78,3 +80,20 @@ func (*labeller) Flush() {}
 
 // Congested is never so.
 func (*labeller) Congested() bool { return false }
+
+// forgetCgroups gives back what the kernel keeps of cgroups that are gone, until ctx is
+// done.
+func (d *daemon) forgetCgroups(ctx context.Context) {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := d.kernel.ForgetGone(); err != nil {
+			d.log.Warn("forget control groups that are gone", "error", err)
+		}
+	}
+}

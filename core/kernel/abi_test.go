@@ -37,7 +37,7 @@ func TestStructsOfMapsAreThoseOfTheHeader(t *testing.T) {
 		padded map[string]bool // fields that are there for room
 	}{
 		{"policy_row", probes, policyRow{}, nil},
-		{"cgroup_state", probes, cgroupState{}, nil},
+		{"cgroup_state", probes, cgroupState{}, map[string]bool{"reserved": true}},
 		{"valve", probes, valveWords{}, map[string]bool{"unused": true, "unused2": true}},
 		{"filters", probes, filterSet{}, nil},
 		{"filter_value", probes, filterValue{}, nil},

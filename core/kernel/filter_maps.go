@@ -181,7 +181,7 @@ func (f *filterMaps) put(c *compiled, cgroups map[uint64]uint32, both bool) erro
 }
 
 func (f *filterMaps) putCgroup(id, word uint64) error {
-	err := f.states.change(id, func(s *cgroupState) { s.Filters = word })
+	err := f.states.setFilters(id, word)
 	if errors.Is(err, ErrNoCgroup) {
 		return nil
 	}

@@ -136,8 +136,6 @@ func (k *Kernel) load(o Options, nodes ringMap) error {
 	if err != nil {
 		return fmt.Errorf("count the CPUs: %w", err)
 	}
-	k.loader.cgroupStorage = hasCgroupStorage()
-	k.loader.constants["cgroup_storage"] = k.loader.cgroupStorage
 	if err := k.makeMaps(); err != nil {
 		return err
 	}
@@ -176,7 +174,7 @@ func (k *Kernel) makeMaps() error {
 		return err
 	}
 	l.common = map[string]*ebpf.Map{}
-	for _, name := range []string{"rings", "readers", "faults", "valve", "groups", "cgroup_states", "cgroup_states_by_id",
+	for _, name := range []string{"rings", "readers", "faults", "valve", "groups", "cgroups", "cgroup_owners",
 		"filters", "filter_comms", "filter_numbers", "filter_peers", "filter_hits"} {
 		m, err := ebpf.NewMap(spec.Maps[name])
 		if err != nil {
@@ -185,7 +183,9 @@ func (k *Kernel) makeMaps() error {
 		l.common[name] = m
 	}
 	k.groups = newGroupRows(l.common["groups"])
-	k.states = &cgroupStates{storage: l.common["cgroup_states"], byID: l.common["cgroup_states_by_id"], stored: l.cgroupStorage}
+	if k.states, err = newCgroupStates(l.common, true); err != nil {
+		return err
+	}
 	if k.valve, err = newValve(l.common["valve"]); err != nil {
 		return err
 	}

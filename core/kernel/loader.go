@@ -19,10 +19,8 @@ type loader struct {
 	constants map[string]any
 	rings     int
 	ringBytes int
-	cpus      int // that a map has a value for
-	// cgroupStorage: the kernel keeps storage for cgroups.
-	cgroupStorage bool
-	common        map[string]*ebpf.Map // what the probes have in common, the Kernel's
+	cpus      int                  // that a map has a value for
+	common    map[string]*ebpf.Map // what the probes have in common, the Kernel's
 }
 
 // program is one that is loaded.
@@ -57,7 +55,9 @@ func (l *loader) spec(name string) (*ebpf.CollectionSpec, error) {
 	spec.Maps["rings"].InnerMap.MaxEntries = uint32(l.ringBytes)
 	sized(spec.Maps["policy"], l.cpus)
 	sizedGroups(spec.Maps["groups"])
-	sizedStates(spec, l.cgroupStorage)
+	if err := sizedCgroups(spec, cgroupPlaces); err != nil {
+		return nil, err
+	}
 	for name, v := range l.constants {
 		if spec.Variables[name] == nil {
 			continue // not used by this probe

@@ -17,6 +17,9 @@ import (
 // SimulatorBatch is how many trials are decided together at most: BATCH.
 const SimulatorBatch = 16384
 
+// simulatorPlaces is for how many cgroups there is room: they are never removed.
+const simulatorPlaces = 1 << 18
+
 // Trial is an event that never happened and, once decided, what became of it: struct
 // trial of bpf/simulate.bpf.c.
 type Trial struct {
@@ -66,19 +69,24 @@ func NewSimulator(seed uint64, cpus int) (_ *Simulator, err error) {
 	}
 	sized(spec.Maps["policy"], possible)
 	sizedGroups(spec.Maps["groups"])
+	if err := sizedCgroups(spec, simulatorPlaces); err != nil {
+		return nil, err
+	}
 	s := &Simulator{maps: map[string]*ebpf.Map{}}
 	defer func() {
 		if err != nil {
 			err = notPermitted(errors.Join(err, s.Close()))
 		}
 	}()
-	for _, name := range []string{"groups", "valve", "cgroup_states_by_id", "trials"} {
+	for _, name := range []string{"groups", "valve", "cgroups", "cgroup_owners", "trials"} {
 		if s.maps[name], err = ebpf.NewMap(spec.Maps[name]); err != nil {
 			return nil, fmt.Errorf("make map %s: %w", name, err)
 		}
 	}
 	s.groups = newGroupRows(s.maps["groups"])
-	s.states = &cgroupStates{byID: s.maps["cgroup_states_by_id"]}
+	if s.states, err = newCgroupStates(s.maps, false); err != nil {
+		return nil, err
+	}
 	if s.valve, err = newValve(s.maps["valve"]); err != nil {
 		return nil, err
 	}
@@ -137,7 +145,7 @@ func (s *Simulator) SetSharers(n int) { s.valve.share(n) }
 
 // SetGroup says which group a cgroup is of.
 func (s *Simulator) SetGroup(cgroup uint64, group uint32) error {
-	return s.states.change(cgroup, func(c *cgroupState) { c.Group = group })
+	return s.states.setGroup(cgroup, group)
 }
 
 // Capacity of a policy.
@@ -155,7 +163,7 @@ func (s *Simulator) Close() error {
 	if s.page != nil {
 		errs = append(errs, unix.Munmap(s.page))
 	}
-	errs = append(errs, s.valve.close())
+	errs = append(errs, s.valve.close(), s.states.close())
 	if s.policy != nil {
 		errs = append(errs, s.policy.close())
 	}

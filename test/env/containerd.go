@@ -271,6 +271,8 @@ func (c *Containerd) CommandIn(ctx context.Context, namespace string, args ...st
 
 // Ctr runs ctr and returns what it printed, without white space around.
 func (c *Containerd) Ctr(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	return output(c.Command(ctx, args...))
 }
 
@@ -327,12 +329,26 @@ func stillRunning(d *daemon, err error) error {
 	return err
 }
 
+// commandTimeout is how long a runtime's command line may take, on a busy machine: one
+// that hangs is to fail its test by name, not the whole run by its length.
+const commandTimeout = 2 * time.Minute
+
+// limited bounds what a runtime's command line is run with.
+func limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, commandTimeout)
+}
+
 // output runs a command and returns its standard output, trimmed; an error holds what it
 // wrote to the other.
 func output(cmd *exec.Cmd) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = time.Second // what it started may hold its output open
+	began := time.Now()
 	if err := cmd.Run(); err != nil {
+		if took := time.Since(began); took >= commandTimeout {
+			err = fmt.Errorf("not done after %v: %w", took.Round(time.Second), err)
+		}
 		return "", fmt.Errorf("%s %s: %w: %s", filepath.Base(cmd.Path), strings.Join(cmd.Args[1:], " "), err,
 			strings.TrimSpace(stderr.String()))
 	}

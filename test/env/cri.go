@@ -37,7 +37,12 @@ type Pod struct {
 }
 
 func newCRI(s *state, socket string) (*CRI, error) {
-	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	bounded := func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		ctx, cancel := limited(ctx)
+		defer cancel()
+		return invoke(ctx, method, req, reply, conn, opts...)
+	}
+	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUnaryInterceptor(bounded))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the CRI at %s: %w", socket, err)
 	}

@@ -186,6 +186,8 @@ func (d *Docker) Command(ctx context.Context, args ...string) *exec.Cmd {
 
 // CLI runs the docker command and returns what it printed, without white space around.
 func (d *Docker) CLI(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	return output(d.Command(ctx, args...))
 }
 

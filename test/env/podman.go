@@ -237,6 +237,8 @@ func (p *Podman) Command(ctx context.Context, args ...string) *exec.Cmd {
 
 // CLI runs the podman command and returns what it printed, without white space around.
 func (p *Podman) CLI(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	return output(p.Command(ctx, args...))
 }
 

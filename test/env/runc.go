@@ -164,6 +164,8 @@ func (r *Runc) Command(ctx context.Context, args ...string) *exec.Cmd {
 
 // Call runs the runc command and returns what it printed, without white space around.
 func (r *Runc) Call(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	return output(r.Command(ctx, args...))
 }
 

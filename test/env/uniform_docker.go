@@ -74,8 +74,20 @@ func (d *dockerLike) RunShort(ctx context.Context, name string, labels map[strin
 	if err != nil {
 		return "", err
 	}
-	_, err = d.cli(ctx, "start", "--attach", id)
-	return id, err
+	// Not attached: there is nothing to read, and a client that waits for the end of the
+	// streams of a container that lives for a moment has been seen to wait for ever.
+	if _, err := d.cli(ctx, "start", id); err != nil {
+		return id, err
+	}
+	if _, err := d.cli(ctx, "wait", id); err != nil && !isGone(err) {
+		return id, err
+	}
+	return id, nil
+}
+
+// isGone tells whether a command failed because there is no such container any more.
+func isGone(err error) bool {
+	return strings.Contains(strings.ToLower(err.Error()), "no such container")
 }
 
 func (d *dockerLike) RunDetached(ctx context.Context, spec Spec) (string, error) {

@@ -78,7 +78,7 @@ func background(t *testing.T, p *load.Programs, prefix string, n, rate int) (wai
 		err    error
 	}
 	done := make(chan result, 1)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	go func() { // done holds the only result: it never waits for a reader
 		c, err := p.RunExec(ctx, "-n", fmt.Sprint(n), "-p", "2", "-r", fmt.Sprint(rate), "-a", prefix, p.Noop)
