@@ -195,10 +195,24 @@ struct cgroup_state {
 	__u64 filters;	       /* that name it: a bit each, as in filter_value */
 	__u32 group;	       /* its entry in `groups`; 0: none */
 	__u32 told;	       /* kinds of which it had an event, a bit each */
-	__u32 reserved[6];
+	__u32 share;	       /* its entry in `shares`; 0: none */
+	__u32 reserved[5];
 };
 
 enum { NEAR = 8 };
+
+/*
+ * A share of the budget that some cgroups have to themselves: as long as they have not
+ * used it up they are not made to pay for what others spend.
+ */
+struct budget_share {
+	__u64 paid_ns; /* as in the valve, of this part of the budget */
+	__u64 parts;   /* how many such make the whole, in 1/256; 0: it is no share */
+	__u64 kept;    /* events offered to a ring */
+	__u64 unused[5];
+};
+
+enum { SHARES = 33 }; /* the first is none */
 
 /* The rows of a group of cgroups: by kind * PRIORITIES + priority, 0: pooled. */
 struct group_rows {

@@ -94,6 +94,7 @@ struct abi {
 	struct event_cgroup cgroup;
 	struct policy_row policy;
 	struct cgroup_state cgroup_state;
+	struct budget_share budget_share;
 	struct group_rows group;
 	struct valve valve;
 	struct filters filters;

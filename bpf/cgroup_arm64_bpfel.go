@@ -30,6 +30,7 @@ const (
 	CgroupMapPolicy        = "policy"
 	CgroupMapReaders       = "readers"
 	CgroupMapRings         = "rings"
+	CgroupMapShares        = "shares"
 	CgroupMapValve         = "valve"
 	CgroupProgCgroupCreate = "cgroup_create"
 	CgroupProgCgroupRemove = "cgroup_remove"
@@ -106,6 +107,7 @@ type CgroupMapSpecs struct {
 	Policy        *ebpf.MapSpec `ebpf:"policy"`
 	Readers       *ebpf.MapSpec `ebpf:"readers"`
 	Rings         *ebpf.MapSpec `ebpf:"rings"`
+	Shares        *ebpf.MapSpec `ebpf:"shares"`
 	Valve         *ebpf.MapSpec `ebpf:"valve"`
 }
 
@@ -154,6 +156,7 @@ type CgroupMaps struct {
 	Policy        *ebpf.Map `ebpf:"policy"`
 	Readers       *ebpf.Map `ebpf:"readers"`
 	Rings         *ebpf.Map `ebpf:"rings"`
+	Shares        *ebpf.Map `ebpf:"shares"`
 	Valve         *ebpf.Map `ebpf:"valve"`
 }
 
@@ -173,6 +176,7 @@ func (m *CgroupMaps) Close() error {
 		m.Policy,
 		m.Readers,
 		m.Rings,
+		m.Shares,
 		m.Valve,
 	)
 }

@@ -2,7 +2,8 @@
 /*
  * The decision, alone: which share of a row's events is kept now. The probes and
  * the simulator compile this same text; what differs, where a row is found and what
- * time it is, is theirs. An includer defines clock_ns() and clock_ticks().
+ * time it is, is theirs. An includer defines clock_ns(), clock_ticks() and
+ * share_of_cgroup().
  *
  * The share p of an event is a function of what arrived before it, never of what
  * was drawn: what is taken from the valve is p itself, not one for each event that
@@ -16,6 +17,8 @@
  *		before their time, and raises it, where the policy lets it, while
  *		budget lies unused; a cgroup that uses less than an equal part of it is
  *		spared the most of that, so that a noisy one does not starve others
+ *	share	of the budget that some cgroups have to themselves: within it they are
+ *		spared the valve's debt, and raised by its credit
  *	reserve	critical events, and the first of a cgroup, are kept for sure until
  *		they have used up their part of the budget
  *
@@ -36,6 +39,9 @@ enum {
 	RESERVE_DEPTH_NS = 128 * 1000000,
 	RESERVE_SHARE = 4,	 /* a cgroup may use a fourth of the reserve */
 	SPARED = 5 * 16,	 /* who uses less than its part is spared 5 halvings at most */
+	OWED = 8 * 16,		 /* and who has a share of its own 8, until it is used up */
+	OWED_RAISE = 7 * 16,
+	SHARE_DEPTH_NS = 256 * 1000000, /* a small share has room for bursts, too */
 	COST_SHIFT = 8,		 /* costs are in 1/256 ns */
 };
 
@@ -107,6 +113,26 @@ static __always_inline __u64 fair(const struct cgroup_state *c, __u64 late, __u6
 	return late - (spared * (16 - own) >> 4);
 }
 
+/* owed gives how much of the budget's debt falls on who has a share of its own: what it
+ * has used beyond that, and what is left when the others can't be thinned out enough. */
+static __always_inline __u64 owed(const struct budget_share *b, __u64 late, __u64 now)
+{
+	__u64 own = debt(b->paid_ns, now), least = late > OWED ? late - OWED : 0;
+
+	if (own > late)
+		return late;
+	return own > least ? own : least;
+}
+
+/* credit is how far a budget that is not spent lets shares be raised, in sixteenths of a
+ * doubling. */
+static __always_inline __u64 credit(__u64 paid_ns, __u64 now, __u64 most)
+{
+	__u64 n = (now - paid_ns) >> (RAISE_SHIFT - 4);
+
+	return n > most ? most : n;
+}
+
 /* ladder counts the event that was just seen and gives the steps taken. */
 static __always_inline __u32 ladder(struct policy_row *row, __u64 now)
 {
@@ -149,10 +175,12 @@ static __always_inline __u64 share_of(struct policy_row *row, struct valve *v,
 {
 	__u64 share = CERTAIN - row->threshold, now, late, due;
 	bool reserved = row->flags & ROW_RESERVED;
+	struct budget_share *b;
 
 	if (row->flags & ROW_FREE || !v->event_cost)
 		return share;
 	now = coarse_ns(v);
+	b = c && c->share ? share_of_cgroup(c) : NULL;
 	if (c && first(c, kind) && share)
 		reserved = true;
 	if (reserved) {
@@ -172,14 +200,16 @@ static __always_inline __u64 share_of(struct policy_row *row, struct valve *v,
 	} else {
 		share = shrink(share, 16 * ladder(row, now));
 		late = debt(v->paid_ns, now);
+		if (b)
+			late = owed(b, late, now);
 		if (late && c)
 			late = fair(c, late, now);
 		if (late)
 			share = shrink(share, late);
-		else if (v->raise && now > v->paid_ns) {
-			due = (now - v->paid_ns) >> (RAISE_SHIFT - 4);
-			share = raise(share, due > v->raise ? v->raise : due);
-		}
+		else if (b && share && now > b->paid_ns)
+			share = raise(share, credit(b->paid_ns, now, OWED_RAISE));
+		else if (v->raise && now > v->paid_ns)
+			share = raise(share, credit(v->paid_ns, now, v->raise));
 	}
 	/* Lost when a soft interrupt comes between: a token at most. */
 	due = row->charged + share;
@@ -192,6 +222,8 @@ static __always_inline __u64 share_of(struct policy_row *row, struct valve *v,
 		 * it comes to whom it comes as often as it is due. */
 		if (c)
 			spend(&c->paid_ns, now, DEPTH_NS, late * v->sharers);
+		if (b)
+			spend(&b->paid_ns, now, SHARE_DEPTH_NS, late * b->parts >> 8);
 		due &= v->quantum - 1;
 	}
 	row->charged = due;
@@ -206,6 +238,7 @@ static __always_inline bool keep(struct policy_row *row, struct valve *v, struct
 				 __u16 kind, __u64 number, __u64 *threshold, __u64 *random)
 {
 	__u64 t = CERTAIN - share_of(row, v, c, kind), x;
+	struct budget_share *b;
 
 	if (t && !number) { /* xorshift64 */
 		/* a soft interrupt in between may draw the same number once */
@@ -223,6 +256,9 @@ static __always_inline bool keep(struct policy_row *row, struct valve *v, struct
 		return false;
 	}
 	__sync_fetch_and_add(&row->offered, 1);
+	b = c && c->share ? share_of_cgroup(c) : NULL;
+	if (b)
+		__sync_fetch_and_add(&b->kept, 1);
 	return true;
 }
 

@@ -29,6 +29,7 @@ const (
 	FileMapPolicy        = "policy"
 	FileMapReaders       = "readers"
 	FileMapRings         = "rings"
+	FileMapShares        = "shares"
 	FileMapValve         = "valve"
 	FileProgFileCreat    = "file_creat"
 	FileProgFileOpen     = "file_open"
@@ -106,6 +107,7 @@ type FileMapSpecs struct {
 	Policy        *ebpf.MapSpec `ebpf:"policy"`
 	Readers       *ebpf.MapSpec `ebpf:"readers"`
 	Rings         *ebpf.MapSpec `ebpf:"rings"`
+	Shares        *ebpf.MapSpec `ebpf:"shares"`
 	Valve         *ebpf.MapSpec `ebpf:"valve"`
 }
 
@@ -153,6 +155,7 @@ type FileMaps struct {
 	Policy        *ebpf.Map `ebpf:"policy"`
 	Readers       *ebpf.Map `ebpf:"readers"`
 	Rings         *ebpf.Map `ebpf:"rings"`
+	Shares        *ebpf.Map `ebpf:"shares"`
 	Valve         *ebpf.Map `ebpf:"valve"`
 }
 
@@ -171,6 +174,7 @@ func (m *FileMaps) Close() error {
 		m.Policy,
 		m.Readers,
 		m.Rings,
+		m.Shares,
 		m.Valve,
 	)
 }

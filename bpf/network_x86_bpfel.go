@@ -31,6 +31,7 @@ const (
 	NetworkMapPolicy              = "policy"
 	NetworkMapReaders             = "readers"
 	NetworkMapRings               = "rings"
+	NetworkMapShares              = "shares"
 	NetworkMapValve               = "valve"
 	NetworkProgNetworkAccept      = "network_accept"
 	NetworkProgNetworkAccept4     = "network_accept4"
@@ -110,6 +111,7 @@ type NetworkMapSpecs struct {
 	Policy        *ebpf.MapSpec `ebpf:"policy"`
 	Readers       *ebpf.MapSpec `ebpf:"readers"`
 	Rings         *ebpf.MapSpec `ebpf:"rings"`
+	Shares        *ebpf.MapSpec `ebpf:"shares"`
 	Valve         *ebpf.MapSpec `ebpf:"valve"`
 }
 
@@ -159,6 +161,7 @@ type NetworkMaps struct {
 	Policy        *ebpf.Map `ebpf:"policy"`
 	Readers       *ebpf.Map `ebpf:"readers"`
 	Rings         *ebpf.Map `ebpf:"rings"`
+	Shares        *ebpf.Map `ebpf:"shares"`
 	Valve         *ebpf.Map `ebpf:"valve"`
 }
 
@@ -179,6 +182,7 @@ func (m *NetworkMaps) Close() error {
 		m.Policy,
 		m.Readers,
 		m.Rings,
+		m.Shares,
 		m.Valve,
 	)
 }

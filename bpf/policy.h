@@ -35,6 +35,26 @@ struct {
 	__type(value, struct group_rows);
 } groups SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SHARES);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct budget_share);
+} shares SEC(".maps");
+
+/* share_of_cgroup gives the share of the budget that a cgroup has a part in; NULL: none. */
+static __always_inline struct budget_share *share_of_cgroup(const struct cgroup_state *c)
+{
+	__u32 place = c->share;
+	struct budget_share *b;
+
+	if (!place)
+		return NULL;
+	b = bpf_map_lookup_elem(&shares, &place);
+	return b && b->parts ? b : NULL;
+}
+
 /* How many places there are for cgroups, less one: a power of two is. */
 const volatile __u32 cgroup_places = 1;
 

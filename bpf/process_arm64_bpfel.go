@@ -31,6 +31,7 @@ const (
 	ProcessMapPolicy             = "policy"
 	ProcessMapReaders            = "readers"
 	ProcessMapRings              = "rings"
+	ProcessMapShares             = "shares"
 	ProcessMapValve              = "valve"
 	ProcessProgProcessExec       = "process_exec"
 	ProcessProgProcessExit       = "process_exit"
@@ -110,6 +111,7 @@ type ProcessMapSpecs struct {
 	Policy        *ebpf.MapSpec `ebpf:"policy"`
 	Readers       *ebpf.MapSpec `ebpf:"readers"`
 	Rings         *ebpf.MapSpec `ebpf:"rings"`
+	Shares        *ebpf.MapSpec `ebpf:"shares"`
 	Valve         *ebpf.MapSpec `ebpf:"valve"`
 }
 
@@ -159,6 +161,7 @@ type ProcessMaps struct {
 	Policy        *ebpf.Map `ebpf:"policy"`
 	Readers       *ebpf.Map `ebpf:"readers"`
 	Rings         *ebpf.Map `ebpf:"rings"`
+	Shares        *ebpf.Map `ebpf:"shares"`
 	Valve         *ebpf.Map `ebpf:"valve"`
 }
 
@@ -179,6 +182,7 @@ func (m *ProcessMaps) Close() error {
 		m.Policy,
 		m.Readers,
 		m.Rings,
+		m.Shares,
 		m.Valve,
 	)
 }

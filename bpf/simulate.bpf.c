@@ -21,8 +21,8 @@ static volatile __u64 now_ns;
 static __always_inline __u64 clock_ns(void) { return now_ns; }
 static __always_inline __u64 clock_ticks(void) { return now_ns / TICK_NS; }
 
-#include "decide.h"
 #include "policy.h"
+#include "decide.h"
 
 /* One event; the last two words are the answer. */
 struct trial {

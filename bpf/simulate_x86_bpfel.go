@@ -20,6 +20,7 @@ const (
 	SimulateMapCgroups      = "cgroups"
 	SimulateMapGroups       = "groups"
 	SimulateMapPolicy       = "policy"
+	SimulateMapShares       = "shares"
 	SimulateMapTrials       = "trials"
 	SimulateMapValve        = "valve"
 	SimulateProgSimulate    = "simulate"
@@ -79,6 +80,7 @@ type SimulateMapSpecs struct {
 	Cgroups      *ebpf.MapSpec `ebpf:"cgroups"`
 	Groups       *ebpf.MapSpec `ebpf:"groups"`
 	Policy       *ebpf.MapSpec `ebpf:"policy"`
+	Shares       *ebpf.MapSpec `ebpf:"shares"`
 	Trials       *ebpf.MapSpec `ebpf:"trials"`
 	Valve        *ebpf.MapSpec `ebpf:"valve"`
 }
@@ -114,6 +116,7 @@ type SimulateMaps struct {
 	Cgroups      *ebpf.Map `ebpf:"cgroups"`
 	Groups       *ebpf.Map `ebpf:"groups"`
 	Policy       *ebpf.Map `ebpf:"policy"`
+	Shares       *ebpf.Map `ebpf:"shares"`
 	Trials       *ebpf.Map `ebpf:"trials"`
 	Valve        *ebpf.Map `ebpf:"valve"`
 }
@@ -124,6 +127,7 @@ func (m *SimulateMaps) Close() error {
 		m.Cgroups,
 		m.Groups,
 		m.Policy,
+		m.Shares,
 		m.Trials,
 		m.Valve,
 	)

@@ -15,8 +15,8 @@
 static __always_inline __u64 clock_ns(void) { return bpf_ktime_get_ns(); }
 static __always_inline __u64 clock_ticks(void) { return bpf_jiffies64(); }
 
-#include "decide.h"
 #include "policy.h"
+#include "decide.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 

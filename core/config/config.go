@@ -12,6 +12,7 @@ type Config struct {
 	Attribution Attribution
 	Load        Load
 	Budget      Budget
+	Shares      []Share    // in order
 	Filters     []Filter   // in order
 	Priorities  []Priority // in order
 	Auto        *Auto      // nil: only discoverers that the file names run
@@ -92,6 +93,8 @@ type Load struct {
 type Budget struct {
 	EventsPerSecond float64 `json:"events_per_second"`
 	Reserve         float64 `json:"reserve"` // the part for critical and first events
+	CPU             float64 `json:"cpu"`     // CPUs that the daemon itself uses; 0: no bound
+	Memory          int64   `json:"memory"`  // bytes of it; 0: no bound
 }
 
 // Resources says how it is measured what containers use.

@@ -139,8 +139,10 @@ func coreBlocks() []coreBlock {
 			schema: schema.Block{Attributes: []schema.Attribute{
 				{Name: "events_per_second", Type: schema.Number, Default: 100_000, Min: schema.Bound(1), Max: schema.Bound(100_000_000)},
 				{Name: "reserve", Type: schema.Number, Default: 0.5, Min: schema.Bound(0.01), Max: schema.Bound(1)},
+				{Name: "cpu", Type: schema.Number, Default: 0, Min: schema.Bound(0), Max: schema.Bound(1024)},
+				{Name: "memory", Type: schema.Size, Default: int64(0), Min: schema.Bound(0)},
 			}},
-			set: place(func(c *Config) *Budget { return &c.Budget }, nil),
+			set: place(func(c *Config) *Budget { return &c.Budget }, checkBudget),
 		},
 		{
 			word: "resources",
@@ -153,6 +155,7 @@ func coreBlocks() []coreBlock {
 			}},
 			set: place(fresh(func(c *Config) **Resources { return &c.Resources }), nil),
 		},
+		{word: "share", schema: shareSchema(), named: namedShare},
 		{word: "filter", schema: filterSchema(), named: namedFilter},
 		{word: "priority", schema: prioritySchema(), named: namedPriority},
 		{
@@ -204,6 +207,32 @@ func namedFilter(name string) func(*Config, []byte) (diag.Diagnostics, error) {
 	}
 }
 
+// checkBudget refuses what the daemon needs by itself.
+func checkBudget(b Budget) (ds diag.Diagnostics) {
+	const leastCPU, leastMemory = 0.01, 64 << 20
+	if b.CPU > 0 && b.CPU < leastCPU {
+		ds = append(ds, diag.Errorf(diag.Path{diag.Attr("cpu")}, "Too little", "The daemon needs a hundredth of a CPU when nothing happens: give it at least %v, or 0 for no bound.", leastCPU))
+	}
+	if b.Memory > 0 && b.Memory < leastMemory {
+		ds = append(ds, diag.Errorf(diag.Path{diag.Attr("memory")}, "Too little", "The daemon needs some tens of megabytes when nothing happens: give it at least 64MiB, or 0 for no bound."))
+	}
+	return ds
+}
+
+// namedShare adds a share of the budget to those before it.
+func namedShare(name string) func(*Config, []byte) (diag.Diagnostics, error) {
+	return func(c *Config, raw []byte) (diag.Diagnostics, error) {
+		if ds := checkName("share", name); ds != nil {
+			return ds, nil
+		}
+		s := Share{Name: name}
+		ds, err := place(func(*Config) *Share { return &s }, checkShare)(c, raw)
+		ds = append(ds, fits(c.Shares, s)...)
+		c.Shares = append(slices.Clone(c.Shares), s)
+		return ds, err
+	}
+}
+
 // namedPriority adds a priority block to those before it.
 func namedPriority(name string) func(*Config, []byte) (diag.Diagnostics, error) {
 	return func(c *Config, raw []byte) (diag.Diagnostics, error) {
@@ -217,10 +246,18 @@ func namedPriority(name string) func(*Config, []byte) (diag.Diagnostics, error) 
 	}
 }
 
+// checkName checks the name of a block of what the file may have several of.
+func checkName(what, name string) diag.Diagnostics {
+	if filterName.MatchString(name) {
+		return nil
+	}
+	return diag.Diagnostics{diag.Errorf(nil, "Malformed name", "%q can't name a %s: a name has letters, digits, \".\", \"_\" and \"-\", begins with a letter or a digit, and has at most 64.", name, what)}
+}
+
 // roomFor checks the name of one more filter or priority block, and that there is room.
 func roomFor(c *Config, what, name string) diag.Diagnostics {
-	if !filterName.MatchString(name) {
-		return diag.Diagnostics{diag.Errorf(nil, "Malformed name", "%q can't name a %s: a name has letters, digits, \".\", \"_\" and \"-\", begins with a letter or a digit, and has at most 64.", name, what)}
+	if ds := checkName(what, name); ds != nil {
+		return ds
 	}
 	used := len(c.Filters)
 	for _, p := range c.Priorities {

@@ -13,7 +13,7 @@ type later struct{}
 const notSupported = "Not supported by this version"
 
 func (later) block(word string) bool {
-	return slices.Contains([]string{"priority", "tenant"}, word)
+	return word == "tenant"
 }
 
 // label of one of the core's blocks.

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -32,6 +33,7 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/core/namespace"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pipeline"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost"
+	"github.com/ebpf-tracer/ebpf-tracer/core/share"
 )
 
 // Options of Run and Validate.
@@ -73,15 +75,18 @@ type daemon struct {
 	governor  *load.Governor
 	tally     *load.Tally
 	filters   *filter.Table
-	labels    filter.Labels
-	shedding  shed
-	outputs   outputs
-	live      *exporter.Live // one of them
-	clock     *exporter.Clock
-	servers   servers
-	rescan    chan struct{}
-	key       string // what attribution goes by
-	root      string // of the default hierarchy; "": none
+	shares    *share.Table
+
+	memoryLimit int64 // of the runtime, without a bound in the configuration
+	labels      filter.Labels
+	shedding    shed
+	outputs     outputs
+	live        *exporter.Live // one of them
+	clock       *exporter.Clock
+	servers     servers
+	rescan      chan struct{}
+	key         string // what attribution goes by
+	root        string // of the default hierarchy; "": none
 
 	namespaces *namespace.Namespaces
 	usage      usages
@@ -241,9 +246,11 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 // start starts what serves the pipeline and those who ask about it.
 func (d *daemon) start(ctx context.Context) error {
 	d.working = ctx
+	d.memoryLimit = debug.SetMemoryLimit(-1) // which only asks
+	d.limitMemory(d.config.Budget)
 	host := d.monitor()
 	d.governor = load.New(load.Options{
-		Kernel: d.kernel, Sampler: d.sampler(), Budget: budgetOf(d.config.Budget), Tally: d.tally,
+		Kernel: d.kernel, Sampler: d.sampler(), Budget: budgetOf(d.config.Budget), Limits: limitsOf(d.config.Budget), Tally: d.tally,
 		Queues: d.queues, Ring: d.kernel.RingFill, Monitor: host, Log: d.log,
 		Filters: d.filterForSampler,
 	})
@@ -251,7 +258,12 @@ func (d *daemon) start(ctx context.Context) error {
 	if err := d.filters.Set(filter.Config, filterRules(d.config)); err != nil {
 		return err
 	}
+	d.shares = share.New(d.kernel, d.inventory, d.log)
+	if err := d.shares.Set(sharesOf(d.config.Shares)); err != nil {
+		return err
+	}
 	d.goes(func() { d.inventory.Run(ctx) })
+	d.goes(func() { d.shares.Run(ctx) })
 	d.goes(func() { d.filters.Run(ctx) })
 	d.goes(func() { d.namespaces.Run(ctx) })
 	d.goes(func() { d.governor.Run(ctx) })

@@ -112,7 +112,7 @@ func MakePlan(ctx context.Context, o Options) (_ *Plan, err error) {
 	if p.Resources, err = planResources(file.Config); err != nil {
 		return nil, err
 	}
-	p.Budget = BudgetPlan{EventsPerSecond: file.Config.Budget.EventsPerSecond, Reserved: file.Config.Budget.EventsPerSecond * file.Config.Budget.Reserve}
+	p.Budget = planBudget(file.Config)
 	p.Filters, p.Priorities = planFilters(file.Config), planPriorities(file.Config)
 	d := &daemon{options: o, config: file.Config}
 	for _, x := range plugins {

@@ -155,8 +155,16 @@ func (r *reload) takeSettings(next config.Config) {
 	}
 	if next.Budget != r.applied.Budget {
 		r.applied.Budget = next.Budget
-		r.governor.SetBudget(budgetOf(next.Budget))
+		r.limitMemory(next.Budget)
+		r.governor.SetBudget(budgetOf(next.Budget), limitsOf(next.Budget))
 		r.tell("budget", changed, "", nil)
+	}
+	if !reflect.DeepEqual(next.Shares, r.applied.Shares) {
+		err := r.shares.Set(sharesOf(next.Shares))
+		if err == nil {
+			r.applied.Shares = next.Shares
+		}
+		r.tell("shares of the budget", changed, "", err)
 	}
 	now := r.config
 	for _, s := range []struct {

@@ -61,14 +61,16 @@ func (d *daemon) runResources(ctx context.Context) {
 	}
 }
 
-// moreMetrics writes the metrics of filters, and of containers where they are measured.
+// moreMetrics writes the metrics of filters and shares, and of containers where they are
+// measured.
 func (d *daemon) moreMetrics() exporter.MoreMetrics {
 	containers := d.containerMetrics()
-	if containers == nil {
-		return d.writeFilterMetrics
-	}
 	return func(w io.Writer, wanted func(name string) bool) error {
-		return errors.Join(d.writeFilterMetrics(w, wanted), containers(w, wanted))
+		err := errors.Join(d.writeFilterMetrics(w, wanted), d.writeShareMetrics(w, wanted))
+		if containers != nil {
+			err = errors.Join(err, containers(w, wanted))
+		}
+		return err
 	}
 }
 

@@ -29,6 +29,11 @@ func (s source) loadStats(rows []*protov1.LedgerRow, swaps uint64) *protov1.Load
 	if policy.Budget > 0 {
 		out.Budget.Use = truth.Second.Kernel / policy.Budget
 	}
+	for _, v := range s.shares.List() {
+		out.Budget.Shares = append(out.Budget.Shares, &protov1.ShareStats{
+			Name: v.Name, Portion: v.Portion, Cgroups: uint32(v.Cgroups), Kept: v.Kept,
+		})
+	}
 	for _, r := range rows {
 		out.ProcessedEvents += r.GetKept()
 		out.DroppedEvents += r.GetSampledOut() + r.GetLost()

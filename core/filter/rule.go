@@ -2,14 +2,11 @@ package filter
 
 import (
 	"net/netip"
-	"path"
-	"strings"
 	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/event"
-	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
 	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
-	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+	"github.com/ebpf-tracer/ebpf-tracer/core/selector"
 )
 
 // Rule is a filter as it was asked for. An event matches when it has, of everything that
@@ -38,79 +35,15 @@ type Rule struct {
 	Until time.Time
 }
 
+// selector is what the rule asks of control groups.
+func (r *Rule) selector() selector.Selector {
+	return selector.Selector{Containers: r.Containers, Images: r.Images, Cgroups: r.Cgroups, Labels: r.Labels}
+}
+
 // selects tells whether a rule asks for control groups.
 func (r *Rule) selects() bool {
-	return len(r.Containers)+len(r.Images)+len(r.Cgroups)+len(r.Labels) > 0
-}
-
-// ofContainer tells whether it asks for what only a container has.
-func (r *Rule) ofContainer() bool { return len(r.Containers)+len(r.Images)+len(r.Labels) > 0 }
-
-// covers tells whether a control group is one that the rule asks for. w is nil for one of
-// no container.
-func (r *Rule) covers(cgroup string, w *inventory.Workload) bool {
-	if len(r.Cgroups) > 0 && !below(r.Cgroups, cgroup) {
-		return false
-	}
-	if !r.ofContainer() {
-		return true
-	}
-	if w == nil {
-		return false
-	}
-	c := w.Container
-	if len(r.Containers) > 0 && !anyMatch(r.Containers, c.GetName()) && !anyBegins(r.Containers, c.GetId()) {
-		return false
-	}
-	if len(r.Images) > 0 && !imageMatches(r.Images, c.GetImage()) {
-		return false
-	}
-	for key, pattern := range r.Labels {
-		value, there := c.GetLabels()[key]
-		if ok, err := path.Match(pattern, value); !there || !ok || err != nil {
-			return false
-		}
-	}
-	return true
-}
-
-func anyMatch(patterns []string, s string) bool {
-	for _, p := range patterns {
-		if ok, err := path.Match(p, s); ok && err == nil {
-			return true
-		}
-	}
-	return false
-}
-
-// anyBegins tells whether one of the patterns is the beginning of an id, of at least as
-// many digits as the short form has.
-func anyBegins(patterns []string, id string) bool {
-	const short = 12
-	for _, p := range patterns {
-		if len(p) >= short && strings.HasPrefix(id, p) {
-			return true
-		}
-	}
-	return false
-}
-
-func imageMatches(patterns []string, i *protov1.Image) bool {
-	return anyMatch(patterns, i.GetName()) || anyMatch(patterns, i.GetName()+":"+i.GetTag())
-}
-
-// below tells whether a path, or one that it is below, matches.
-func below(patterns []string, at string) bool {
-	for at = path.Clean("/" + at); ; at = path.Dir(at) {
-		for _, p := range patterns {
-			if ok, err := path.Match(path.Clean("/"+p), at); ok && err == nil {
-				return true
-			}
-		}
-		if at == "/" {
-			return false
-		}
-	}
+	s := r.selector()
+	return !s.Empty()
 }
 
 // quick gives a rule as one by a single value, if it is one.

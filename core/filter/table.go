@@ -7,12 +7,10 @@ import (
 	"math"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
 	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
-	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+	"github.com/ebpf-tracer/ebpf-tracer/core/selector"
 )
 
 // Kernel does the filtering; *kernel.Kernel does.
@@ -20,14 +18,6 @@ type Kernel interface {
 	SetFilters(kernel.Filters) (ended kernel.Hits, err error)
 	SetCgroupFilters(cgroup uint64, mask uint32) error
 	FilterHits() (kernel.Hits, error)
-}
-
-// Inventory says which control groups there are, and whose; *inventory.Inventory does.
-type Inventory interface {
-	Cgroups() []*protov1.HostFact
-	Lookup(id uint64) *inventory.Cgroup
-	Get(*protov1.ContainerRef) (inventory.View, bool)
-	Observe(inventory.Observer) (stop func())
 }
 
 // Source is who asks for filters. Those of the first come before those of the next.
@@ -45,21 +35,17 @@ func (s Source) String() string { return [...]string{"config", "api", "sampler"}
 
 // Table is safe for use by several goroutines.
 type Table struct {
-	kernel    Kernel
-	inventory Inventory
-	log       *slog.Logger
-	now       func() time.Time
-	changed   chan struct{} // rules
-	cgroups   chan change
-	missed    atomic.Bool // changes of control groups: look at all
+	kernel   Kernel
+	follower *selector.Follower
+	log      *slog.Logger
+	now      func() time.Time
+	changed  chan struct{} // rules
 
 	mu      sync.Mutex
 	rules   [sources][]*entry
 	filters []*entry          // in force, by place
 	quick   []*entry          // the same of those by one value
 	named   map[uint64]uint32 // control groups, by the filters that name them
-	gone    map[uint64]bool   // control groups that the inventory may still know
-	most    int               // of those, before it is looked which it has forgotten
 	alone   int               // entries with a count of their own
 	ended   [sources]uint64   // what those without one have filtered that have ended
 }
@@ -73,10 +59,10 @@ type entry struct {
 }
 
 // New makes a table without a rule. Run follows the control groups.
-func New(k Kernel, i Inventory, log *slog.Logger) *Table {
+func New(k Kernel, i selector.Inventory, log *slog.Logger) *Table {
 	return &Table{
-		kernel: k, inventory: i, log: log, now: time.Now, changed: make(chan struct{}, 1),
-		cgroups: make(chan change, queueSize), named: map[uint64]uint32{}, gone: map[uint64]bool{},
+		kernel: k, follower: selector.Follow(i), log: log, now: time.Now, changed: make(chan struct{}, 1),
+		named: map[uint64]uint32{},
 	}
 }
 

@@ -280,38 +280,6 @@ func TestARuleWithATimeEndsThen(t *testing.T) {
 	})
 }
 
-func TestWhatARuleCoversFollowsContainersAndPaths(t *testing.T) {
-	w := &inventory.Workload{Container: &protov1.Container{
-		Id: "0123456789abcdef0123", Name: "shop-web-1", Image: &protov1.Image{Name: "nginx", Tag: "1.27"},
-		Labels: map[string]string{"app": "web", "tier": "front"},
-	}}
-	for _, test := range []struct {
-		name   string
-		rule   Rule
-		of, no bool // the container's, and the host's
-	}{
-		{"a name", Rule{Containers: []string{"shop-*"}}, true, false},
-		{"another name", Rule{Containers: []string{"shop"}}, false, false},
-		{"an id", Rule{Containers: []string{"0123456789ab"}}, true, false},
-		{"too little of an id", Rule{Containers: []string{"0123"}}, false, false},
-		{"an image", Rule{Images: []string{"nginx"}}, true, false},
-		{"an image with its tag", Rule{Images: []string{"nginx:1.*"}}, true, false},
-		{"labels, all of them", Rule{Labels: map[string]string{"app": "w*", "tier": "front"}}, true, false},
-		{"a label that is not there", Rule{Labels: map[string]string{"app": "*", "none": "*"}}, false, false},
-		{"a path", Rule{Cgroups: []string{"/system.slice/*"}}, true, true},
-		{"a path above", Rule{Cgroups: []string{"system.slice"}}, true, true},
-		{"another path", Rule{Cgroups: []string{"/user.slice"}}, false, false},
-		{"a path and a name", Rule{Cgroups: []string{"/system.slice"}, Containers: []string{"*"}}, true, false},
-	} {
-		if got := test.rule.covers("/system.slice/docker-1.scope", w); got != test.of {
-			t.Errorf("%s: the container's control group is covered: %v", test.name, got)
-		}
-		if got := test.rule.covers("/system.slice/docker-1.scope", nil); got != test.no {
-			t.Errorf("%s: one of no container is covered: %v", test.name, got)
-		}
-	}
-}
-
 func TestAControlGroupThatIsGoneIsNamedNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := inventory.New(inventory.Options{})
@@ -351,18 +319,10 @@ func TestAControlGroupThatIsGoneIsNamedNoMore(t *testing.T) {
 			if got := named(); got != 0 {
 				t.Fatalf("round %d: of those that are gone %d are named", round, got)
 			}
-			table.look(change{cgroup: uint64(2 + round*n)}) // as of its container
+			table.Look([]uint64{uint64(2 + round*n)}) // as of its container
 			if got := named(); got != 0 {
 				t.Fatalf("round %d: one is named again", round)
 			}
-		}
-		time.Sleep(2 * time.Hour)
-		synctest.Wait()
-		table.mu.Lock()
-		left := len(table.gone)
-		table.mu.Unlock()
-		if left > 0 {
-			t.Errorf("%d that are gone are remembered", left)
 		}
 	})
 }

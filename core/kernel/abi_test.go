@@ -38,6 +38,7 @@ func TestStructsOfMapsAreThoseOfTheHeader(t *testing.T) {
 	}{
 		{"policy_row", probes, policyRow{}, nil},
 		{"cgroup_state", probes, cgroupState{}, map[string]bool{"reserved": true}},
+		{"budget_share", probes, budgetShare{}, map[string]bool{"unused": true}},
 		{"valve", probes, valveWords{}, map[string]bool{"unused": true, "unused2": true}},
 		{"filters", probes, filterSet{}, nil},
 		{"filter_value", probes, filterValue{}, nil},

@@ -25,8 +25,8 @@ const (
 type cgroupState struct {
 	_                                  structs.HostLayout
 	ID, ReservePaidNS, PaidNS, Filters uint64
-	Group, Told                        uint32
-	_                                  [6]uint32
+	Group, Told, Share                 uint32
+	_                                  [5]uint32
 }
 
 // cgroupStates is what the programs know of each cgroup, in memory that user space shares
@@ -82,6 +82,10 @@ func (k *Kernel) SetGroup(cgroup uint64, group uint32) error {
 
 func (s *cgroupStates) setGroup(cgroup uint64, group uint32) error {
 	return s.change(cgroup, group != 0, func(c *cgroupState) { atomic.StoreUint32(&c.Group, group) })
+}
+
+func (s *cgroupStates) setShare(cgroup uint64, share uint32) error {
+	return s.change(cgroup, share != 0, func(c *cgroupState) { atomic.StoreUint32(&c.Share, share) })
 }
 
 func (s *cgroupStates) setFilters(cgroup, filters uint64) error {

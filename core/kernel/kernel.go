@@ -54,6 +54,7 @@ type Kernel struct {
 	valve   *valve
 	groups  *groupRows
 	states  *cgroupStates
+	shares  *shares
 	filters *filterMaps
 	loader  loader
 	alarm   atomic.Pointer[alarm] // while Read runs
@@ -174,7 +175,7 @@ func (k *Kernel) makeMaps() error {
 		return err
 	}
 	l.common = map[string]*ebpf.Map{}
-	for _, name := range []string{"rings", "readers", "faults", "valve", "groups", "cgroups", "cgroup_owners",
+	for _, name := range []string{"rings", "readers", "faults", "valve", "groups", "cgroups", "cgroup_owners", "shares",
 		"filters", "filter_comms", "filter_numbers", "filter_peers", "filter_hits"} {
 		m, err := ebpf.NewMap(spec.Maps[name])
 		if err != nil {
@@ -184,6 +185,9 @@ func (k *Kernel) makeMaps() error {
 	}
 	k.groups = newGroupRows(l.common["groups"])
 	if k.states, err = newCgroupStates(l.common, true); err != nil {
+		return err
+	}
+	if k.shares, err = newShares(l.common["shares"]); err != nil {
 		return err
 	}
 	if k.valve, err = newValve(l.common["valve"]); err != nil {
@@ -374,7 +378,7 @@ func (k *Kernel) Close() error {
 	for _, r := range k.rings {
 		errs = append(errs, r.close())
 	}
-	errs = append(errs, k.readers.close(), k.valve.close(), k.states.close())
+	errs = append(errs, k.readers.close(), k.valve.close(), k.states.close(), k.shares.close())
 	for name, m := range k.loader.common {
 		if name != "policy" { // its owner closes it
 			errs = append(errs, m.Close())

@@ -45,6 +45,7 @@ type Simulator struct {
 	valve   *valve
 	groups  *groupRows
 	states  *cgroupStates
+	shares  *shares
 }
 
 // NewSimulator makes one whose draws follow from seed. cpus is the number of CPUs
@@ -78,13 +79,16 @@ func NewSimulator(seed uint64, cpus int) (_ *Simulator, err error) {
 			err = notPermitted(errors.Join(err, s.Close()))
 		}
 	}()
-	for _, name := range []string{"groups", "valve", "cgroups", "cgroup_owners", "trials"} {
+	for _, name := range []string{"groups", "valve", "cgroups", "cgroup_owners", "shares", "trials"} {
 		if s.maps[name], err = ebpf.NewMap(spec.Maps[name]); err != nil {
 			return nil, fmt.Errorf("make map %s: %w", name, err)
 		}
 	}
 	s.groups = newGroupRows(s.maps["groups"])
 	if s.states, err = newCgroupStates(s.maps, false); err != nil {
+		return nil, err
+	}
+	if s.shares, err = newShares(s.maps["shares"]); err != nil {
 		return nil, err
 	}
 	if s.valve, err = newValve(s.maps["valve"]); err != nil {
@@ -148,6 +152,16 @@ func (s *Simulator) SetGroup(cgroup uint64, group uint32) error {
 	return s.states.setGroup(cgroup, group)
 }
 
+// SetShare gives the cgroups of a share a part of the budget to themselves.
+func (s *Simulator) SetShare(share uint32, portion float64) error {
+	return s.shares.set(share, portion)
+}
+
+// SetCgroupShare says which share a cgroup has a part in.
+func (s *Simulator) SetCgroupShare(cgroup uint64, share uint32) error {
+	return s.states.setShare(cgroup, share)
+}
+
 // Capacity of a policy.
 func (s *Simulator) Capacity() (rows, groups int) { return s.policy.capacity, s.groups.capacity }
 
@@ -163,7 +177,7 @@ func (s *Simulator) Close() error {
 	if s.page != nil {
 		errs = append(errs, unix.Munmap(s.page))
 	}
-	errs = append(errs, s.valve.close(), s.states.close())
+	errs = append(errs, s.valve.close(), s.states.close(), s.shares.close())
 	if s.policy != nil {
 		errs = append(errs, s.policy.close())
 	}

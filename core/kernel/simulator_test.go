@@ -128,6 +128,93 @@ func TestANoisyCgroupDoesNotStarveTheOthers(t *testing.T) {
 	}
 }
 
+// TestAShareOfTheBudgetIsKeptForItsCgroups: whatever the others do, what a tenant does
+// within its share is kept, and what it leaves is there for them.
+func TestAShareOfTheBudgetIsKeptForItsCgroups(t *testing.T) {
+	const tenant, noisy = 1, 2 // shares, and the first digits of cgroups
+	for _, test := range []struct {
+		name        string
+		probability float64 // of the policy
+		tenant      float64 // events a second
+		least, most float64 // of them, kept a second
+	}{
+		{"below its share", 1, 3_000, 2_850, 3_000},
+		{"below its share, against the policy", 0.01, 3_000, 2_850, 3_000},
+		{"above its share", 1, 100_000, 3_800, 7_000},
+		{"away", 1, 1, 0, 1.5},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := simulated(t)
+			s.SetSharers(10)
+			var p Policy
+			for i := range p.Pooled {
+				p.Pooled[i].Probability = test.probability
+			}
+			if _, err := s.SetPolicy(p); err != nil {
+				t.Fatal(err)
+			}
+			for share := range uint32(2) {
+				if err := s.SetShare(share+1, 0.4); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i := range uint64(5) {
+				for _, share := range []uint64{tenant, noisy} {
+					if err := s.SetCgroupShare(10*share+i, uint32(share)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			const rate, seconds = 1_000_000, 5
+			random := rand.New(rand.NewPCG(4, 4))
+			of := [3]sums{{}, {}, {}}
+			var all sums
+			arrive(t, s, 0, seconds*time.Second, rate+test.tenant, func(e *Trial) {
+				x := random.Float64() * (rate + test.tenant)
+				switch {
+				case x < test.tenant:
+					e.CgroupID = 10*tenant + random.Uint64N(5)
+				case x < test.tenant+10_000: // of those without a share
+					e.CgroupID = 1 + random.Uint64N(3)
+				default:
+					e.CgroupID = 10*noisy + random.Uint64N(5)
+				}
+			}, func(e *Trial) {
+				all.add(e)
+				of[e.CgroupID/10].add(e)
+			})
+			worst := 0
+			for _, n := range all.tenths {
+				worst = max(worst, n)
+			}
+			rates := [3]float64{}
+			for i := range of {
+				rates[i] = float64(of[i].kept) / seconds
+			}
+			t.Logf("kept a second: %.0f of the tenant, %.0f of the noisy one, %.0f of the rest, %.0f in all; the most in 100 ms %d; bias %+.4f; counted %d and %d",
+				rates[tenant], rates[noisy], rates[0], float64(all.kept)/seconds, worst, all.weight/float64(all.seen)-1,
+				s.shares.kept(tenant), s.shares.kept(noisy))
+			if rates[tenant] < test.least || rates[tenant] > test.most*1.05 {
+				t.Errorf("%.0f a second are kept of the tenant, which should be %v to %v", rates[tenant], test.least, test.most)
+			}
+			if kept := float64(all.kept) / seconds; kept < 9_300 || kept > 11_000 || worst > 2_000 {
+				t.Errorf("%.0f a second are kept of all, %d in 100 ms", kept, worst)
+			}
+			if bias := all.weight/float64(all.seen) - 1; math.Abs(bias) > 0.03 {
+				t.Errorf("bias %v", bias)
+			}
+			if of[tenant].seen > 1000 {
+				if bias := of[tenant].weight/float64(of[tenant].seen) - 1; math.Abs(bias) > 0.05 {
+					t.Errorf("bias of the tenant %v", bias)
+				}
+			}
+			if got := s.shares.kept(noisy); got != uint64(of[noisy].kept) {
+				t.Errorf("the kernel counts %d kept of a share, %d were", got, of[noisy].kept)
+			}
+		})
+	}
+}
+
 func BenchmarkDecide(b *testing.B) {
 	s := simulated(b)
 	trials := s.Trials()

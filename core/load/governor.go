@@ -60,6 +60,7 @@ type Options struct {
 	Kernel  Kernel
 	Sampler string         // its name, until SetSampler
 	Budget  kernel.Budget  // which no sampler exceeds
+	Limits  Limits         // of the daemon itself
 	Tally   *Tally         // of the kept events; nil: none, and groups have no rows
 	Queues  func() []Queue // nil: none
 	// Monitor tells how busy the machine is, and by how much less is kept for it;
@@ -106,6 +107,7 @@ type Governor struct {
 	now     Policy
 	plan    *plan           // in force
 	relief  monitor.Factors // in force
+	spare   throttle
 
 	userPolicy userPolicy        // in force
 	filters    []*protov1.Filter // in force
@@ -137,7 +139,7 @@ func New(o Options) *Governor {
 	g := &Governor{
 		options: o, sampler: o.Sampler, reported: o.Now(), changed: make(chan struct{}, 1),
 		now:  Policy{Generation: 1, Source: builtinSource, Reason: "no sampler has answered yet", Budget: o.Budget.EventsPerSecond},
-		plan: keepAll(), relief: monitor.None(), groups: newGroups(o.Kernel, o.Log),
+		plan: keepAll(), relief: monitor.None(), spare: newThrottle(o.Limits), groups: newGroups(o.Kernel, o.Log),
 		user: newUserEvents(o.Now), userPolicy: userPolicy{rest: builtin},
 	}
 	o.Kernel.SetBudget(o.Budget)
@@ -261,39 +263,45 @@ func (g *Governor) compile(next *plan) error {
 	if seen := g.options.Monitor.Last(); g.now.Source != builtinSource && !seen.Time.IsZero() {
 		relief, reasons = seen.Relief.Factors, seen.Relief.Reasons
 	}
-	g.now.Relief = reasons
+	g.now.Relief = append(slices.Clip(reasons), g.spare.reasons()...)
 	if next.equal(g.plan) && relief == g.relief {
 		return nil
 	}
-	budget := g.options.Budget
-	if next.budget > 0 && (budget.EventsPerSecond == 0 || next.budget < budget.EventsPerSecond) {
-		budget.EventsPerSecond = next.budget
-	}
-	budget.Raise = next.fill && len(reasons) == 0
 	policy, used := g.numbered(next, monitor.Relief{Factors: relief})
 	generation, err := g.options.Kernel.SetPolicy(policy)
 	if err != nil {
 		return err
 	}
-	g.options.Kernel.SetBudget(budget)
 	g.groups.retain(used)
 	g.groups.join()
-	g.now.Generation, g.now.Promoted, g.now.Budget = generation, len(policy.Promoted), budget.EventsPerSecond
+	g.now.Generation, g.now.Promoted = generation, len(policy.Promoted)
 	g.plan, g.relief = next, relief
+	g.bound()
 	return nil
 }
 
-// SetBudget holds at once; the policy in force goes on within it.
-func (g *Governor) SetBudget(b kernel.Budget) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.options.Budget = b
+// bound puts the budget into force: the sampler's, if it asks for less, or what the
+// daemon's limits leave of its own. With mu.
+func (g *Governor) bound() {
+	b := g.options.Budget
+	b.EventsPerSecond *= g.spare.factor
 	if g.plan.budget > 0 && (b.EventsPerSecond == 0 || g.plan.budget < b.EventsPerSecond) {
 		b.EventsPerSecond = g.plan.budget
 	}
-	b.Raise = g.plan.fill && len(g.now.Relief) == 0
+	b.Raise = g.plan.fill && g.relief == monitor.None()
 	g.now.Budget = b.EventsPerSecond
 	g.options.Kernel.SetBudget(b)
+}
+
+// SetBudget holds at once; the policy in force goes on within it.
+func (g *Governor) SetBudget(b kernel.Budget, l Limits) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.options.Budget = b
+	if l != g.spare.limits {
+		g.spare = newThrottle(l)
+	}
+	g.bound()
 	g.tellUser()
 }
 
@@ -351,7 +359,7 @@ func (g *Governor) Report() *protov1.Report {
 	}
 	g.tallied(r)
 	rows, _ := g.options.Kernel.Capacity()
-	r.RowCapacity, r.BudgetEventsPerSecond = uint32(rows), g.options.Budget.EventsPerSecond
+	r.RowCapacity, r.BudgetEventsPerSecond = uint32(rows), g.options.Budget.EventsPerSecond*g.spare.factor
 	r.Queues = depths(g.options.Queues())
 	r.Host = g.observe(now, r).Host
 	return r
@@ -372,6 +380,9 @@ func (g *Governor) observe(now time.Time, r *protov1.Report) monitor.Observation
 // relieve reads how busy the host is, and makes room. With mu.
 func (g *Governor) relieve(now time.Time, f monitor.Flow) monitor.Observation {
 	o := g.options.Monitor.Observe(now, f)
+	if g.spare.observe(now, o.Host) {
+		g.bound()
+	}
 	if err := g.compile(g.plan); err != nil {
 		g.options.Log.Error("keep less for the host's load", "error", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,4 +59,62 @@ func TestABudgetHoldsWhateverComes(t *testing.T) {
 			checkLedger(t, ledger, true, map[string]int64{"file.open": did.Opens})
 		})
 	}
+}
+
+// TestTheDaemonStaysWithinItsCPU has the daemon do with a third of what it uses without a
+// bound.
+func TestTheDaemonStaysWithinItsCPU(t *testing.T) {
+	const settle, watch = 10 * time.Second, 8 * time.Second
+	programs := load.Build(t)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	use := func(bound float64) float64 {
+		tr := harness.Start(t, fmt.Sprintf("probe \"file\" {}\nbudget {\n  events_per_second = 60000\n  cpu = %.4f\n}\n", bound))
+		done := make(chan error, 1)
+		go func() {
+			_, err := programs.RunOpen(t.Context(), "-s", fmt.Sprint(int((settle + watch).Seconds()+1)), file)
+			done <- err
+		}()
+		time.Sleep(settle)
+		before, began := processCPU(t, tr.PID()), time.Now()
+		time.Sleep(watch)
+		used := (processCPU(t, tr.PID()) - before).Seconds() / time.Since(began).Seconds()
+		stats := tr.Ask("get", "stats")
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if told := strings.Contains(stats, "daemon uses "); told != (bound > 0) {
+			t.Errorf("with a bound of %v get stats tells of it: %v\n%s", bound, told, stats)
+		}
+		checkLedger(t, tr.Stop(), true, nil)
+		return used
+	}
+	free := use(0)
+	limit := max(free/3, 0.01)
+	bound := use(limit)
+	t.Logf("the daemon used %.3f CPUs without a bound, %.3f with one of %.3f", free, bound, limit)
+	if bound > 1.5*limit {
+		t.Errorf("it uses %.3f CPUs, and may use %.3f", bound, limit)
+	}
+}
+
+// processCPU is what a process has used so far, of all its threads.
+func processCPU(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	var ticks int64
+	for _, f := range fields[11:13] { // utime, stime, in hundredths of a second
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
 }

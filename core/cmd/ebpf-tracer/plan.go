@@ -66,6 +66,9 @@ func showPlan(out io.Writer, p *daemon.Plan) error {
 		w.list("does not see", r.Network.Unseen)
 	}
 	w.line("budget: %.0f events/s, of which %.0f for critical and first events", p.Budget.EventsPerSecond, p.Budget.Reserved)
+	for _, s := range p.Budget.Shares {
+		w.line("share %q: %.0f events/s of it, whatever others do; not before the runtime has told of a container", s.Name, s.EventsPerSecond)
+	}
 	for _, f := range p.Filters {
 		w.line("filter %q: %s, in the kernel", f.Name, f.Action)
 		w.list("looks at", []string{strings.Join(f.Kinds, ", ")})

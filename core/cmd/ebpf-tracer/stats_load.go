@@ -99,6 +99,10 @@ func budget(b *protov1.BudgetStats, now time.Time) []string {
 		}
 		lines = append(lines, text)
 	}
+	for _, x := range b.GetShares() {
+		lines = append(lines, fmt.Sprintf("share %s: %s of it for %d control groups, %d kept",
+			clean(x.GetName()), percent(x.GetPortion()), x.GetCgroups(), x.GetKept()))
+	}
 	return lines
 }
 

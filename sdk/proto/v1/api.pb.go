@@ -2372,6 +2372,7 @@ type BudgetStats struct {
 	SecondsWithin   uint64                 `protobuf:"varint,4,opt,name=seconds_within,json=secondsWithin,proto3" json:"seconds_within,omitempty"`
 	WorstRatio      float64                `protobuf:"fixed64,5,opt,name=worst_ratio,json=worstRatio,proto3" json:"worst_ratio,omitempty"`           // the most that was kept in one, as a share of its budget
 	WorstUnixNano   int64                  `protobuf:"varint,6,opt,name=worst_unix_nano,json=worstUnixNano,proto3" json:"worst_unix_nano,omitempty"` // when that second ended
+	Shares          []*ShareStats          `protobuf:"bytes,7,rep,name=shares,proto3" json:"shares,omitempty"`                                       // in the order of the configuration
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -2448,6 +2449,82 @@ func (x *BudgetStats) GetWorstUnixNano() int64 {
 	return 0
 }
 
+func (x *BudgetStats) GetShares() []*ShareStats {
+	if x != nil {
+		return x.Shares
+	}
+	return nil
+}
+
+// ShareStats is a share of the budget.
+type ShareStats struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Portion       float64                `protobuf:"fixed64,2,opt,name=portion,proto3" json:"portion,omitempty"` // of the budget, whatever others do
+	Cgroups       uint32                 `protobuf:"varint,3,opt,name=cgroups,proto3" json:"cgroups,omitempty"`  // that have a part in it
+	Kept          uint64                 `protobuf:"varint,4,opt,name=kept,proto3" json:"kept,omitempty"`        // events, lost ones among them, since the share is there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShareStats) Reset() {
+	*x = ShareStats{}
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShareStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShareStats) ProtoMessage() {}
+
+func (x *ShareStats) ProtoReflect() protoreflect.Message {
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShareStats.ProtoReflect.Descriptor instead.
+func (*ShareStats) Descriptor() ([]byte, []int) {
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ShareStats) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ShareStats) GetPortion() float64 {
+	if x != nil {
+		return x.Portion
+	}
+	return 0
+}
+
+func (x *ShareStats) GetCgroups() uint32 {
+	if x != nil {
+		return x.Cgroups
+	}
+	return 0
+}
+
+func (x *ShareStats) GetKept() uint64 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
+}
+
 type LoadLevel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Level         string                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"`         // low, medium, high, critical; "": nothing was read yet
@@ -2461,7 +2538,7 @@ type LoadLevel struct {
 
 func (x *LoadLevel) Reset() {
 	*x = LoadLevel{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[32]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2550,7 @@ func (x *LoadLevel) String() string {
 func (*LoadLevel) ProtoMessage() {}
 
 func (x *LoadLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[32]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2563,7 @@ func (x *LoadLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadLevel.ProtoReflect.Descriptor instead.
 func (*LoadLevel) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LoadLevel) GetLevel() string {
@@ -2537,7 +2614,7 @@ type LoadAlert struct {
 
 func (x *LoadAlert) Reset() {
 	*x = LoadAlert{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[33]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2549,7 +2626,7 @@ func (x *LoadAlert) String() string {
 func (*LoadAlert) ProtoMessage() {}
 
 func (x *LoadAlert) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[33]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2562,7 +2639,7 @@ func (x *LoadAlert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadAlert.ProtoReflect.Descriptor instead.
 func (*LoadAlert) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LoadAlert) GetName() string {
@@ -2621,7 +2698,7 @@ type Estimate struct {
 
 func (x *Estimate) Reset() {
 	*x = Estimate{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[34]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2633,7 +2710,7 @@ func (x *Estimate) String() string {
 func (*Estimate) ProtoMessage() {}
 
 func (x *Estimate) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[34]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2646,7 +2723,7 @@ func (x *Estimate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Estimate.ProtoReflect.Descriptor instead.
 func (*Estimate) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Estimate) GetEvents() uint64 {
@@ -2711,7 +2788,7 @@ type UserStats struct {
 
 func (x *UserStats) Reset() {
 	*x = UserStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[35]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2723,7 +2800,7 @@ func (x *UserStats) String() string {
 func (*UserStats) ProtoMessage() {}
 
 func (x *UserStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[35]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2736,7 +2813,7 @@ func (x *UserStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserStats.ProtoReflect.Descriptor instead.
 func (*UserStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *UserStats) GetPrograms() uint32 {
@@ -2783,7 +2860,7 @@ type Discovered struct {
 
 func (x *Discovered) Reset() {
 	*x = Discovered{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[36]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2795,7 +2872,7 @@ func (x *Discovered) String() string {
 func (*Discovered) ProtoMessage() {}
 
 func (x *Discovered) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[36]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2808,7 +2885,7 @@ func (x *Discovered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Discovered.ProtoReflect.Descriptor instead.
 func (*Discovered) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Discovered) GetContainers() uint64 {
@@ -2882,7 +2959,7 @@ type LedgerRow struct {
 
 func (x *LedgerRow) Reset() {
 	*x = LedgerRow{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[37]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2894,7 +2971,7 @@ func (x *LedgerRow) String() string {
 func (*LedgerRow) ProtoMessage() {}
 
 func (x *LedgerRow) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[37]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2907,7 +2984,7 @@ func (x *LedgerRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerRow.ProtoReflect.Descriptor instead.
 func (*LedgerRow) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LedgerRow) GetKind() string {
@@ -3004,7 +3081,7 @@ type Pipeline struct {
 
 func (x *Pipeline) Reset() {
 	*x = Pipeline{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[38]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3016,7 +3093,7 @@ func (x *Pipeline) String() string {
 func (*Pipeline) ProtoMessage() {}
 
 func (x *Pipeline) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[38]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3029,7 +3106,7 @@ func (x *Pipeline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pipeline.ProtoReflect.Descriptor instead.
 func (*Pipeline) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Pipeline) GetDecoded() uint64 {
@@ -3100,7 +3177,7 @@ type ExporterStats struct {
 
 func (x *ExporterStats) Reset() {
 	*x = ExporterStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[39]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3112,7 +3189,7 @@ func (x *ExporterStats) String() string {
 func (*ExporterStats) ProtoMessage() {}
 
 func (x *ExporterStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[39]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3125,7 +3202,7 @@ func (x *ExporterStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExporterStats.ProtoReflect.Descriptor instead.
 func (*ExporterStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExporterStats) GetName() string {
@@ -3219,7 +3296,7 @@ type Attribution struct {
 
 func (x *Attribution) Reset() {
 	*x = Attribution{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[40]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3231,7 +3308,7 @@ func (x *Attribution) String() string {
 func (*Attribution) ProtoMessage() {}
 
 func (x *Attribution) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[40]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3244,7 +3321,7 @@ func (x *Attribution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attribution.ProtoReflect.Descriptor instead.
 func (*Attribution) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Attribution) GetHost() uint64 {
@@ -3372,7 +3449,7 @@ type Histogram struct {
 
 func (x *Histogram) Reset() {
 	*x = Histogram{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[41]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3384,7 +3461,7 @@ func (x *Histogram) String() string {
 func (*Histogram) ProtoMessage() {}
 
 func (x *Histogram) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[41]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3397,7 +3474,7 @@ func (x *Histogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
 func (*Histogram) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Histogram) GetBoundsSeconds() []float64 {
@@ -3435,7 +3512,7 @@ type PolicyStats struct {
 
 func (x *PolicyStats) Reset() {
 	*x = PolicyStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[42]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3447,7 +3524,7 @@ func (x *PolicyStats) String() string {
 func (*PolicyStats) ProtoMessage() {}
 
 func (x *PolicyStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[42]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3460,7 +3537,7 @@ func (x *PolicyStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStats.ProtoReflect.Descriptor instead.
 func (*PolicyStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PolicyStats) GetGeneration() uint32 {
@@ -3517,7 +3594,7 @@ type ProbeStats struct {
 
 func (x *ProbeStats) Reset() {
 	*x = ProbeStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[43]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3529,7 +3606,7 @@ func (x *ProbeStats) String() string {
 func (*ProbeStats) ProtoMessage() {}
 
 func (x *ProbeStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[43]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3542,7 +3619,7 @@ func (x *ProbeStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeStats.ProtoReflect.Descriptor instead.
 func (*ProbeStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ProbeStats) GetName() string {
@@ -3584,7 +3661,7 @@ type DaemonStats struct {
 
 func (x *DaemonStats) Reset() {
 	*x = DaemonStats{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[44]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3596,7 +3673,7 @@ func (x *DaemonStats) String() string {
 func (*DaemonStats) ProtoMessage() {}
 
 func (x *DaemonStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[44]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3609,7 +3686,7 @@ func (x *DaemonStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DaemonStats.ProtoReflect.Descriptor instead.
 func (*DaemonStats) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DaemonStats) GetPid() uint32 {
@@ -3643,7 +3720,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[45]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3655,7 +3732,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[45]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3668,7 +3745,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *WatchEventsRequest) GetKinds() []string {
@@ -3695,7 +3772,7 @@ type EventLines struct {
 
 func (x *EventLines) Reset() {
 	*x = EventLines{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[46]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3707,7 +3784,7 @@ func (x *EventLines) String() string {
 func (*EventLines) ProtoMessage() {}
 
 func (x *EventLines) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[46]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3720,7 +3797,7 @@ func (x *EventLines) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventLines.ProtoReflect.Descriptor instead.
 func (*EventLines) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *EventLines) GetLines() []byte {
@@ -3748,7 +3825,7 @@ type ShouldSampleRequest struct {
 
 func (x *ShouldSampleRequest) Reset() {
 	*x = ShouldSampleRequest{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[47]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3760,7 +3837,7 @@ func (x *ShouldSampleRequest) String() string {
 func (*ShouldSampleRequest) ProtoMessage() {}
 
 func (x *ShouldSampleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[47]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3773,7 +3850,7 @@ func (x *ShouldSampleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShouldSampleRequest.ProtoReflect.Descriptor instead.
 func (*ShouldSampleRequest) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ShouldSampleRequest) GetName() string {
@@ -3800,7 +3877,7 @@ type ShouldSampleResponse struct {
 
 func (x *ShouldSampleResponse) Reset() {
 	*x = ShouldSampleResponse{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[48]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3812,7 +3889,7 @@ func (x *ShouldSampleResponse) String() string {
 func (*ShouldSampleResponse) ProtoMessage() {}
 
 func (x *ShouldSampleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[48]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3825,7 +3902,7 @@ func (x *ShouldSampleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShouldSampleResponse.ProtoReflect.Descriptor instead.
 func (*ShouldSampleResponse) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ShouldSampleResponse) GetKeep() bool {
@@ -3857,7 +3934,7 @@ type UserReport struct {
 
 func (x *UserReport) Reset() {
 	*x = UserReport{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[49]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3869,7 +3946,7 @@ func (x *UserReport) String() string {
 func (*UserReport) ProtoMessage() {}
 
 func (x *UserReport) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[49]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3882,7 +3959,7 @@ func (x *UserReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserReport.ProtoReflect.Descriptor instead.
 func (*UserReport) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *UserReport) GetProgram() uint64 {
@@ -3942,7 +4019,7 @@ type UserCounts struct {
 
 func (x *UserCounts) Reset() {
 	*x = UserCounts{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[50]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3954,7 +4031,7 @@ func (x *UserCounts) String() string {
 func (*UserCounts) ProtoMessage() {}
 
 func (x *UserCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[50]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3967,7 +4044,7 @@ func (x *UserCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserCounts.ProtoReflect.Descriptor instead.
 func (*UserCounts) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *UserCounts) GetName() string {
@@ -4025,7 +4102,7 @@ type UserTable struct {
 
 func (x *UserTable) Reset() {
 	*x = UserTable{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[51]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4037,7 +4114,7 @@ func (x *UserTable) String() string {
 func (*UserTable) ProtoMessage() {}
 
 func (x *UserTable) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[51]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4050,7 +4127,7 @@ func (x *UserTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserTable.ProtoReflect.Descriptor instead.
 func (*UserTable) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *UserTable) GetRules() []*UserRule {
@@ -4092,7 +4169,7 @@ type UserRule struct {
 
 func (x *UserRule) Reset() {
 	*x = UserRule{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[52]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4104,7 +4181,7 @@ func (x *UserRule) String() string {
 func (*UserRule) ProtoMessage() {}
 
 func (x *UserRule) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[52]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4117,7 +4194,7 @@ func (x *UserRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserRule.ProtoReflect.Descriptor instead.
 func (*UserRule) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *UserRule) GetName() string {
@@ -4149,7 +4226,7 @@ type ListFiltersRequest struct {
 
 func (x *ListFiltersRequest) Reset() {
 	*x = ListFiltersRequest{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[53]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4161,7 +4238,7 @@ func (x *ListFiltersRequest) String() string {
 func (*ListFiltersRequest) ProtoMessage() {}
 
 func (x *ListFiltersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[53]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4174,7 +4251,7 @@ func (x *ListFiltersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiltersRequest.ProtoReflect.Descriptor instead.
 func (*ListFiltersRequest) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 type ListFiltersResponse struct {
@@ -4186,7 +4263,7 @@ type ListFiltersResponse struct {
 
 func (x *ListFiltersResponse) Reset() {
 	*x = ListFiltersResponse{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[54]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4198,7 +4275,7 @@ func (x *ListFiltersResponse) String() string {
 func (*ListFiltersResponse) ProtoMessage() {}
 
 func (x *ListFiltersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[54]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4211,7 +4288,7 @@ func (x *ListFiltersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiltersResponse.ProtoReflect.Descriptor instead.
 func (*ListFiltersResponse) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListFiltersResponse) GetFilters() []*FilterView {
@@ -4240,7 +4317,7 @@ type FilterView struct {
 
 func (x *FilterView) Reset() {
 	*x = FilterView{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[55]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4252,7 +4329,7 @@ func (x *FilterView) String() string {
 func (*FilterView) ProtoMessage() {}
 
 func (x *FilterView) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[55]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4265,7 +4342,7 @@ func (x *FilterView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilterView.ProtoReflect.Descriptor instead.
 func (*FilterView) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *FilterView) GetSource() string {
@@ -4327,7 +4404,7 @@ type AddFiltersRequest struct {
 
 func (x *AddFiltersRequest) Reset() {
 	*x = AddFiltersRequest{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[56]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4339,7 +4416,7 @@ func (x *AddFiltersRequest) String() string {
 func (*AddFiltersRequest) ProtoMessage() {}
 
 func (x *AddFiltersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[56]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4352,7 +4429,7 @@ func (x *AddFiltersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddFiltersRequest.ProtoReflect.Descriptor instead.
 func (*AddFiltersRequest) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AddFiltersRequest) GetFilters() []*Filter {
@@ -4380,7 +4457,7 @@ type AddFiltersResponse struct {
 
 func (x *AddFiltersResponse) Reset() {
 	*x = AddFiltersResponse{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[57]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4392,7 +4469,7 @@ func (x *AddFiltersResponse) String() string {
 func (*AddFiltersResponse) ProtoMessage() {}
 
 func (x *AddFiltersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[57]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4405,7 +4482,7 @@ func (x *AddFiltersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddFiltersResponse.ProtoReflect.Descriptor instead.
 func (*AddFiltersResponse) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AddFiltersResponse) GetReplaced() []string {
@@ -4438,7 +4515,7 @@ type RemoveFilterRequest struct {
 
 func (x *RemoveFilterRequest) Reset() {
 	*x = RemoveFilterRequest{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[58]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4450,7 +4527,7 @@ func (x *RemoveFilterRequest) String() string {
 func (*RemoveFilterRequest) ProtoMessage() {}
 
 func (x *RemoveFilterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[58]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4463,7 +4540,7 @@ func (x *RemoveFilterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveFilterRequest.ProtoReflect.Descriptor instead.
 func (*RemoveFilterRequest) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RemoveFilterRequest) GetName() string {
@@ -4484,7 +4561,7 @@ type RemoveFilterResponse struct {
 
 func (x *RemoveFilterResponse) Reset() {
 	*x = RemoveFilterResponse{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[59]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4496,7 +4573,7 @@ func (x *RemoveFilterResponse) String() string {
 func (*RemoveFilterResponse) ProtoMessage() {}
 
 func (x *RemoveFilterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[59]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4509,7 +4586,7 @@ func (x *RemoveFilterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveFilterResponse.ProtoReflect.Descriptor instead.
 func (*RemoveFilterResponse) Descriptor() ([]byte, []int) {
-	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_sdk_proto_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RemoveFilterResponse) GetFound() bool {
@@ -4546,7 +4623,7 @@ type ReloadResponse_Change struct {
 
 func (x *ReloadResponse_Change) Reset() {
 	*x = ReloadResponse_Change{}
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[61]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4558,7 +4635,7 @@ func (x *ReloadResponse_Change) String() string {
 func (*ReloadResponse_Change) ProtoMessage() {}
 
 func (x *ReloadResponse_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_sdk_proto_v1_api_proto_msgTypes[61]
+	mi := &file_sdk_proto_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4866,7 +4943,7 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x13filtered_per_second\x18\x04 \x01(\x01R\x11filteredPerSecond\x12#\n" +
 	"\rsampling_rate\x18\x05 \x01(\x01R\fsamplingRate\x12\x1b\n" +
 	"\tdrop_rate\x18\x06 \x01(\x01R\bdropRate\x12 \n" +
-	"\vadaptations\x18\a \x01(\x04R\vadaptations\"\xd5\x01\n" +
+	"\vadaptations\x18\a \x01(\x04R\vadaptations\"\x88\x02\n" +
 	"\vBudgetStats\x12*\n" +
 	"\x11events_per_second\x18\x01 \x01(\x01R\x0feventsPerSecond\x12\x10\n" +
 	"\x03use\x18\x02 \x01(\x01R\x03use\x12\x18\n" +
@@ -4874,7 +4951,14 @@ const file_sdk_proto_v1_api_proto_rawDesc = "" +
 	"\x0eseconds_within\x18\x04 \x01(\x04R\rsecondsWithin\x12\x1f\n" +
 	"\vworst_ratio\x18\x05 \x01(\x01R\n" +
 	"worstRatio\x12&\n" +
-	"\x0fworst_unix_nano\x18\x06 \x01(\x03R\rworstUnixNano\"\x9e\x01\n" +
+	"\x0fworst_unix_nano\x18\x06 \x01(\x03R\rworstUnixNano\x121\n" +
+	"\x06shares\x18\a \x03(\v2\x19.ebpftracer.v1.ShareStatsR\x06shares\"h\n" +
+	"\n" +
+	"ShareStats\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aportion\x18\x02 \x01(\x01R\aportion\x12\x18\n" +
+	"\acgroups\x18\x03 \x01(\rR\acgroups\x12\x12\n" +
+	"\x04kept\x18\x04 \x01(\x04R\x04kept\"\x9e\x01\n" +
 	"\tLoadLevel\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12\x12\n" +
@@ -5097,7 +5181,7 @@ func file_sdk_proto_v1_api_proto_rawDescGZIP() []byte {
 	return file_sdk_proto_v1_api_proto_rawDescData
 }
 
-var file_sdk_proto_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
+var file_sdk_proto_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_sdk_proto_v1_api_proto_goTypes = []any{
 	(*GetVersionRequest)(nil),         // 0: ebpftracer.v1.GetVersionRequest
 	(*GetVersionResponse)(nil),        // 1: ebpftracer.v1.GetVersionResponse
@@ -5131,52 +5215,53 @@ var file_sdk_proto_v1_api_proto_goTypes = []any{
 	(*SystemLoad)(nil),                // 29: ebpftracer.v1.SystemLoad
 	(*LoadWindow)(nil),                // 30: ebpftracer.v1.LoadWindow
 	(*BudgetStats)(nil),               // 31: ebpftracer.v1.BudgetStats
-	(*LoadLevel)(nil),                 // 32: ebpftracer.v1.LoadLevel
-	(*LoadAlert)(nil),                 // 33: ebpftracer.v1.LoadAlert
-	(*Estimate)(nil),                  // 34: ebpftracer.v1.Estimate
-	(*UserStats)(nil),                 // 35: ebpftracer.v1.UserStats
-	(*Discovered)(nil),                // 36: ebpftracer.v1.Discovered
-	(*LedgerRow)(nil),                 // 37: ebpftracer.v1.LedgerRow
-	(*Pipeline)(nil),                  // 38: ebpftracer.v1.Pipeline
-	(*ExporterStats)(nil),             // 39: ebpftracer.v1.ExporterStats
-	(*Attribution)(nil),               // 40: ebpftracer.v1.Attribution
-	(*Histogram)(nil),                 // 41: ebpftracer.v1.Histogram
-	(*PolicyStats)(nil),               // 42: ebpftracer.v1.PolicyStats
-	(*ProbeStats)(nil),                // 43: ebpftracer.v1.ProbeStats
-	(*DaemonStats)(nil),               // 44: ebpftracer.v1.DaemonStats
-	(*WatchEventsRequest)(nil),        // 45: ebpftracer.v1.WatchEventsRequest
-	(*EventLines)(nil),                // 46: ebpftracer.v1.EventLines
-	(*ShouldSampleRequest)(nil),       // 47: ebpftracer.v1.ShouldSampleRequest
-	(*ShouldSampleResponse)(nil),      // 48: ebpftracer.v1.ShouldSampleResponse
-	(*UserReport)(nil),                // 49: ebpftracer.v1.UserReport
-	(*UserCounts)(nil),                // 50: ebpftracer.v1.UserCounts
-	(*UserTable)(nil),                 // 51: ebpftracer.v1.UserTable
-	(*UserRule)(nil),                  // 52: ebpftracer.v1.UserRule
-	(*ListFiltersRequest)(nil),        // 53: ebpftracer.v1.ListFiltersRequest
-	(*ListFiltersResponse)(nil),       // 54: ebpftracer.v1.ListFiltersResponse
-	(*FilterView)(nil),                // 55: ebpftracer.v1.FilterView
-	(*AddFiltersRequest)(nil),         // 56: ebpftracer.v1.AddFiltersRequest
-	(*AddFiltersResponse)(nil),        // 57: ebpftracer.v1.AddFiltersResponse
-	(*RemoveFilterRequest)(nil),       // 58: ebpftracer.v1.RemoveFilterRequest
-	(*RemoveFilterResponse)(nil),      // 59: ebpftracer.v1.RemoveFilterResponse
-	nil,                               // 60: ebpftracer.v1.ContainerView.FieldsEntry
-	(*ReloadResponse_Change)(nil),     // 61: ebpftracer.v1.ReloadResponse.Change
-	nil,                               // 62: ebpftracer.v1.Stats.FaultsEntry
-	(*Container)(nil),                 // 63: ebpftracer.v1.Container
-	(*Pod)(nil),                       // 64: ebpftracer.v1.Pod
-	(*MeshFact)(nil),                  // 65: ebpftracer.v1.MeshFact
-	(*ContainerRef)(nil),              // 66: ebpftracer.v1.ContainerRef
-	(Kind)(0),                         // 67: ebpftracer.v1.Kind
-	(*QueueDepth)(nil),                // 68: ebpftracer.v1.QueueDepth
-	(*HostLoad)(nil),                  // 69: ebpftracer.v1.HostLoad
-	(*Filter)(nil),                    // 70: ebpftracer.v1.Filter
+	(*ShareStats)(nil),                // 32: ebpftracer.v1.ShareStats
+	(*LoadLevel)(nil),                 // 33: ebpftracer.v1.LoadLevel
+	(*LoadAlert)(nil),                 // 34: ebpftracer.v1.LoadAlert
+	(*Estimate)(nil),                  // 35: ebpftracer.v1.Estimate
+	(*UserStats)(nil),                 // 36: ebpftracer.v1.UserStats
+	(*Discovered)(nil),                // 37: ebpftracer.v1.Discovered
+	(*LedgerRow)(nil),                 // 38: ebpftracer.v1.LedgerRow
+	(*Pipeline)(nil),                  // 39: ebpftracer.v1.Pipeline
+	(*ExporterStats)(nil),             // 40: ebpftracer.v1.ExporterStats
+	(*Attribution)(nil),               // 41: ebpftracer.v1.Attribution
+	(*Histogram)(nil),                 // 42: ebpftracer.v1.Histogram
+	(*PolicyStats)(nil),               // 43: ebpftracer.v1.PolicyStats
+	(*ProbeStats)(nil),                // 44: ebpftracer.v1.ProbeStats
+	(*DaemonStats)(nil),               // 45: ebpftracer.v1.DaemonStats
+	(*WatchEventsRequest)(nil),        // 46: ebpftracer.v1.WatchEventsRequest
+	(*EventLines)(nil),                // 47: ebpftracer.v1.EventLines
+	(*ShouldSampleRequest)(nil),       // 48: ebpftracer.v1.ShouldSampleRequest
+	(*ShouldSampleResponse)(nil),      // 49: ebpftracer.v1.ShouldSampleResponse
+	(*UserReport)(nil),                // 50: ebpftracer.v1.UserReport
+	(*UserCounts)(nil),                // 51: ebpftracer.v1.UserCounts
+	(*UserTable)(nil),                 // 52: ebpftracer.v1.UserTable
+	(*UserRule)(nil),                  // 53: ebpftracer.v1.UserRule
+	(*ListFiltersRequest)(nil),        // 54: ebpftracer.v1.ListFiltersRequest
+	(*ListFiltersResponse)(nil),       // 55: ebpftracer.v1.ListFiltersResponse
+	(*FilterView)(nil),                // 56: ebpftracer.v1.FilterView
+	(*AddFiltersRequest)(nil),         // 57: ebpftracer.v1.AddFiltersRequest
+	(*AddFiltersResponse)(nil),        // 58: ebpftracer.v1.AddFiltersResponse
+	(*RemoveFilterRequest)(nil),       // 59: ebpftracer.v1.RemoveFilterRequest
+	(*RemoveFilterResponse)(nil),      // 60: ebpftracer.v1.RemoveFilterResponse
+	nil,                               // 61: ebpftracer.v1.ContainerView.FieldsEntry
+	(*ReloadResponse_Change)(nil),     // 62: ebpftracer.v1.ReloadResponse.Change
+	nil,                               // 63: ebpftracer.v1.Stats.FaultsEntry
+	(*Container)(nil),                 // 64: ebpftracer.v1.Container
+	(*Pod)(nil),                       // 65: ebpftracer.v1.Pod
+	(*MeshFact)(nil),                  // 66: ebpftracer.v1.MeshFact
+	(*ContainerRef)(nil),              // 67: ebpftracer.v1.ContainerRef
+	(Kind)(0),                         // 68: ebpftracer.v1.Kind
+	(*QueueDepth)(nil),                // 69: ebpftracer.v1.QueueDepth
+	(*HostLoad)(nil),                  // 70: ebpftracer.v1.HostLoad
+	(*Filter)(nil),                    // 71: ebpftracer.v1.Filter
 }
 var file_sdk_proto_v1_api_proto_depIdxs = []int32{
 	4,  // 0: ebpftracer.v1.ListContainersResponse.containers:type_name -> ebpftracer.v1.ContainerView
-	63, // 1: ebpftracer.v1.ContainerView.container:type_name -> ebpftracer.v1.Container
-	64, // 2: ebpftracer.v1.ContainerView.pod:type_name -> ebpftracer.v1.Pod
-	65, // 3: ebpftracer.v1.ContainerView.mesh:type_name -> ebpftracer.v1.MeshFact
-	60, // 4: ebpftracer.v1.ContainerView.fields:type_name -> ebpftracer.v1.ContainerView.FieldsEntry
+	64, // 1: ebpftracer.v1.ContainerView.container:type_name -> ebpftracer.v1.Container
+	65, // 2: ebpftracer.v1.ContainerView.pod:type_name -> ebpftracer.v1.Pod
+	66, // 3: ebpftracer.v1.ContainerView.mesh:type_name -> ebpftracer.v1.MeshFact
+	61, // 4: ebpftracer.v1.ContainerView.fields:type_name -> ebpftracer.v1.ContainerView.FieldsEntry
 	10, // 5: ebpftracer.v1.ContainerView.namespaces:type_name -> ebpftracer.v1.NamespaceRef
 	18, // 6: ebpftracer.v1.ContainerView.usage:type_name -> ebpftracer.v1.Usage
 	4,  // 7: ebpftracer.v1.GetContainerByPIDResponse.container:type_name -> ebpftracer.v1.ContainerView
@@ -5189,74 +5274,75 @@ var file_sdk_proto_v1_api_proto_depIdxs = []int32{
 	16, // 14: ebpftracer.v1.Namespace.containers:type_name -> ebpftracer.v1.NamespaceMember
 	17, // 15: ebpftracer.v1.Namespace.uid_map:type_name -> ebpftracer.v1.IDMap
 	17, // 16: ebpftracer.v1.Namespace.gid_map:type_name -> ebpftracer.v1.IDMap
-	66, // 17: ebpftracer.v1.NamespaceMember.container:type_name -> ebpftracer.v1.ContainerRef
+	67, // 17: ebpftracer.v1.NamespaceMember.container:type_name -> ebpftracer.v1.ContainerRef
 	19, // 18: ebpftracer.v1.Usage.pressure:type_name -> ebpftracer.v1.UsagePressure
 	22, // 19: ebpftracer.v1.ListPluginsResponse.plugins:type_name -> ebpftracer.v1.PluginView
-	67, // 20: ebpftracer.v1.PluginView.kind:type_name -> ebpftracer.v1.Kind
+	68, // 20: ebpftracer.v1.PluginView.kind:type_name -> ebpftracer.v1.Kind
 	23, // 21: ebpftracer.v1.PluginView.sandbox:type_name -> ebpftracer.v1.Sandbox
-	61, // 22: ebpftracer.v1.ReloadResponse.changes:type_name -> ebpftracer.v1.ReloadResponse.Change
-	37, // 23: ebpftracer.v1.Stats.kernel:type_name -> ebpftracer.v1.LedgerRow
-	38, // 24: ebpftracer.v1.Stats.pipeline:type_name -> ebpftracer.v1.Pipeline
-	39, // 25: ebpftracer.v1.Stats.exporters:type_name -> ebpftracer.v1.ExporterStats
-	40, // 26: ebpftracer.v1.Stats.attribution:type_name -> ebpftracer.v1.Attribution
-	68, // 27: ebpftracer.v1.Stats.queues:type_name -> ebpftracer.v1.QueueDepth
-	42, // 28: ebpftracer.v1.Stats.policy:type_name -> ebpftracer.v1.PolicyStats
-	43, // 29: ebpftracer.v1.Stats.probes:type_name -> ebpftracer.v1.ProbeStats
-	44, // 30: ebpftracer.v1.Stats.daemon:type_name -> ebpftracer.v1.DaemonStats
-	62, // 31: ebpftracer.v1.Stats.faults:type_name -> ebpftracer.v1.Stats.FaultsEntry
-	36, // 32: ebpftracer.v1.Stats.discovered:type_name -> ebpftracer.v1.Discovered
+	62, // 22: ebpftracer.v1.ReloadResponse.changes:type_name -> ebpftracer.v1.ReloadResponse.Change
+	38, // 23: ebpftracer.v1.Stats.kernel:type_name -> ebpftracer.v1.LedgerRow
+	39, // 24: ebpftracer.v1.Stats.pipeline:type_name -> ebpftracer.v1.Pipeline
+	40, // 25: ebpftracer.v1.Stats.exporters:type_name -> ebpftracer.v1.ExporterStats
+	41, // 26: ebpftracer.v1.Stats.attribution:type_name -> ebpftracer.v1.Attribution
+	69, // 27: ebpftracer.v1.Stats.queues:type_name -> ebpftracer.v1.QueueDepth
+	43, // 28: ebpftracer.v1.Stats.policy:type_name -> ebpftracer.v1.PolicyStats
+	44, // 29: ebpftracer.v1.Stats.probes:type_name -> ebpftracer.v1.ProbeStats
+	45, // 30: ebpftracer.v1.Stats.daemon:type_name -> ebpftracer.v1.DaemonStats
+	63, // 31: ebpftracer.v1.Stats.faults:type_name -> ebpftracer.v1.Stats.FaultsEntry
+	37, // 32: ebpftracer.v1.Stats.discovered:type_name -> ebpftracer.v1.Discovered
 	28, // 33: ebpftracer.v1.Stats.load:type_name -> ebpftracer.v1.LoadStats
-	37, // 34: ebpftracer.v1.Stats.user:type_name -> ebpftracer.v1.LedgerRow
-	35, // 35: ebpftracer.v1.Stats.user_events:type_name -> ebpftracer.v1.UserStats
+	38, // 34: ebpftracer.v1.Stats.user:type_name -> ebpftracer.v1.LedgerRow
+	36, // 35: ebpftracer.v1.Stats.user_events:type_name -> ebpftracer.v1.UserStats
 	29, // 36: ebpftracer.v1.LoadStats.system_load:type_name -> ebpftracer.v1.SystemLoad
 	30, // 37: ebpftracer.v1.LoadStats.windows:type_name -> ebpftracer.v1.LoadWindow
 	31, // 38: ebpftracer.v1.LoadStats.budget:type_name -> ebpftracer.v1.BudgetStats
-	32, // 39: ebpftracer.v1.LoadStats.level:type_name -> ebpftracer.v1.LoadLevel
-	69, // 40: ebpftracer.v1.LoadStats.host:type_name -> ebpftracer.v1.HostLoad
-	33, // 41: ebpftracer.v1.LoadStats.alerts:type_name -> ebpftracer.v1.LoadAlert
-	34, // 42: ebpftracer.v1.LedgerRow.estimate:type_name -> ebpftracer.v1.Estimate
-	41, // 43: ebpftracer.v1.Attribution.delay:type_name -> ebpftracer.v1.Histogram
-	50, // 44: ebpftracer.v1.UserReport.counts:type_name -> ebpftracer.v1.UserCounts
-	52, // 45: ebpftracer.v1.UserTable.rules:type_name -> ebpftracer.v1.UserRule
-	28, // 46: ebpftracer.v1.UserTable.load:type_name -> ebpftracer.v1.LoadStats
-	55, // 47: ebpftracer.v1.ListFiltersResponse.filters:type_name -> ebpftracer.v1.FilterView
-	70, // 48: ebpftracer.v1.FilterView.filter:type_name -> ebpftracer.v1.Filter
-	70, // 49: ebpftracer.v1.AddFiltersRequest.filters:type_name -> ebpftracer.v1.Filter
-	0,  // 50: ebpftracer.v1.Tracer.GetVersion:input_type -> ebpftracer.v1.GetVersionRequest
-	2,  // 51: ebpftracer.v1.Tracer.ListContainers:input_type -> ebpftracer.v1.ListContainersRequest
-	5,  // 52: ebpftracer.v1.Tracer.GetContainerByPID:input_type -> ebpftracer.v1.GetContainerByPIDRequest
-	8,  // 53: ebpftracer.v1.Tracer.GetContainer:input_type -> ebpftracer.v1.GetContainerRequest
-	11, // 54: ebpftracer.v1.Tracer.ListNamespaces:input_type -> ebpftracer.v1.ListNamespacesRequest
-	13, // 55: ebpftracer.v1.Tracer.GetNamespace:input_type -> ebpftracer.v1.GetNamespaceRequest
-	20, // 56: ebpftracer.v1.Tracer.ListPlugins:input_type -> ebpftracer.v1.ListPluginsRequest
-	26, // 57: ebpftracer.v1.Tracer.GetStats:input_type -> ebpftracer.v1.GetStatsRequest
-	24, // 58: ebpftracer.v1.Tracer.Reload:input_type -> ebpftracer.v1.ReloadRequest
-	45, // 59: ebpftracer.v1.Tracer.WatchEvents:input_type -> ebpftracer.v1.WatchEventsRequest
-	47, // 60: ebpftracer.v1.Tracer.ShouldSample:input_type -> ebpftracer.v1.ShouldSampleRequest
-	49, // 61: ebpftracer.v1.Tracer.ExchangeUserEvents:input_type -> ebpftracer.v1.UserReport
-	53, // 62: ebpftracer.v1.Tracer.ListFilters:input_type -> ebpftracer.v1.ListFiltersRequest
-	56, // 63: ebpftracer.v1.Tracer.AddFilters:input_type -> ebpftracer.v1.AddFiltersRequest
-	58, // 64: ebpftracer.v1.Tracer.RemoveFilter:input_type -> ebpftracer.v1.RemoveFilterRequest
-	1,  // 65: ebpftracer.v1.Tracer.GetVersion:output_type -> ebpftracer.v1.GetVersionResponse
-	3,  // 66: ebpftracer.v1.Tracer.ListContainers:output_type -> ebpftracer.v1.ListContainersResponse
-	6,  // 67: ebpftracer.v1.Tracer.GetContainerByPID:output_type -> ebpftracer.v1.GetContainerByPIDResponse
-	9,  // 68: ebpftracer.v1.Tracer.GetContainer:output_type -> ebpftracer.v1.GetContainerResponse
-	12, // 69: ebpftracer.v1.Tracer.ListNamespaces:output_type -> ebpftracer.v1.ListNamespacesResponse
-	14, // 70: ebpftracer.v1.Tracer.GetNamespace:output_type -> ebpftracer.v1.GetNamespaceResponse
-	21, // 71: ebpftracer.v1.Tracer.ListPlugins:output_type -> ebpftracer.v1.ListPluginsResponse
-	27, // 72: ebpftracer.v1.Tracer.GetStats:output_type -> ebpftracer.v1.Stats
-	25, // 73: ebpftracer.v1.Tracer.Reload:output_type -> ebpftracer.v1.ReloadResponse
-	46, // 74: ebpftracer.v1.Tracer.WatchEvents:output_type -> ebpftracer.v1.EventLines
-	48, // 75: ebpftracer.v1.Tracer.ShouldSample:output_type -> ebpftracer.v1.ShouldSampleResponse
-	51, // 76: ebpftracer.v1.Tracer.ExchangeUserEvents:output_type -> ebpftracer.v1.UserTable
-	54, // 77: ebpftracer.v1.Tracer.ListFilters:output_type -> ebpftracer.v1.ListFiltersResponse
-	57, // 78: ebpftracer.v1.Tracer.AddFilters:output_type -> ebpftracer.v1.AddFiltersResponse
-	59, // 79: ebpftracer.v1.Tracer.RemoveFilter:output_type -> ebpftracer.v1.RemoveFilterResponse
-	65, // [65:80] is the sub-list for method output_type
-	50, // [50:65] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	33, // 39: ebpftracer.v1.LoadStats.level:type_name -> ebpftracer.v1.LoadLevel
+	70, // 40: ebpftracer.v1.LoadStats.host:type_name -> ebpftracer.v1.HostLoad
+	34, // 41: ebpftracer.v1.LoadStats.alerts:type_name -> ebpftracer.v1.LoadAlert
+	32, // 42: ebpftracer.v1.BudgetStats.shares:type_name -> ebpftracer.v1.ShareStats
+	35, // 43: ebpftracer.v1.LedgerRow.estimate:type_name -> ebpftracer.v1.Estimate
+	42, // 44: ebpftracer.v1.Attribution.delay:type_name -> ebpftracer.v1.Histogram
+	51, // 45: ebpftracer.v1.UserReport.counts:type_name -> ebpftracer.v1.UserCounts
+	53, // 46: ebpftracer.v1.UserTable.rules:type_name -> ebpftracer.v1.UserRule
+	28, // 47: ebpftracer.v1.UserTable.load:type_name -> ebpftracer.v1.LoadStats
+	56, // 48: ebpftracer.v1.ListFiltersResponse.filters:type_name -> ebpftracer.v1.FilterView
+	71, // 49: ebpftracer.v1.FilterView.filter:type_name -> ebpftracer.v1.Filter
+	71, // 50: ebpftracer.v1.AddFiltersRequest.filters:type_name -> ebpftracer.v1.Filter
+	0,  // 51: ebpftracer.v1.Tracer.GetVersion:input_type -> ebpftracer.v1.GetVersionRequest
+	2,  // 52: ebpftracer.v1.Tracer.ListContainers:input_type -> ebpftracer.v1.ListContainersRequest
+	5,  // 53: ebpftracer.v1.Tracer.GetContainerByPID:input_type -> ebpftracer.v1.GetContainerByPIDRequest
+	8,  // 54: ebpftracer.v1.Tracer.GetContainer:input_type -> ebpftracer.v1.GetContainerRequest
+	11, // 55: ebpftracer.v1.Tracer.ListNamespaces:input_type -> ebpftracer.v1.ListNamespacesRequest
+	13, // 56: ebpftracer.v1.Tracer.GetNamespace:input_type -> ebpftracer.v1.GetNamespaceRequest
+	20, // 57: ebpftracer.v1.Tracer.ListPlugins:input_type -> ebpftracer.v1.ListPluginsRequest
+	26, // 58: ebpftracer.v1.Tracer.GetStats:input_type -> ebpftracer.v1.GetStatsRequest
+	24, // 59: ebpftracer.v1.Tracer.Reload:input_type -> ebpftracer.v1.ReloadRequest
+	46, // 60: ebpftracer.v1.Tracer.WatchEvents:input_type -> ebpftracer.v1.WatchEventsRequest
+	48, // 61: ebpftracer.v1.Tracer.ShouldSample:input_type -> ebpftracer.v1.ShouldSampleRequest
+	50, // 62: ebpftracer.v1.Tracer.ExchangeUserEvents:input_type -> ebpftracer.v1.UserReport
+	54, // 63: ebpftracer.v1.Tracer.ListFilters:input_type -> ebpftracer.v1.ListFiltersRequest
+	57, // 64: ebpftracer.v1.Tracer.AddFilters:input_type -> ebpftracer.v1.AddFiltersRequest
+	59, // 65: ebpftracer.v1.Tracer.RemoveFilter:input_type -> ebpftracer.v1.RemoveFilterRequest
+	1,  // 66: ebpftracer.v1.Tracer.GetVersion:output_type -> ebpftracer.v1.GetVersionResponse
+	3,  // 67: ebpftracer.v1.Tracer.ListContainers:output_type -> ebpftracer.v1.ListContainersResponse
+	6,  // 68: ebpftracer.v1.Tracer.GetContainerByPID:output_type -> ebpftracer.v1.GetContainerByPIDResponse
+	9,  // 69: ebpftracer.v1.Tracer.GetContainer:output_type -> ebpftracer.v1.GetContainerResponse
+	12, // 70: ebpftracer.v1.Tracer.ListNamespaces:output_type -> ebpftracer.v1.ListNamespacesResponse
+	14, // 71: ebpftracer.v1.Tracer.GetNamespace:output_type -> ebpftracer.v1.GetNamespaceResponse
+	21, // 72: ebpftracer.v1.Tracer.ListPlugins:output_type -> ebpftracer.v1.ListPluginsResponse
+	27, // 73: ebpftracer.v1.Tracer.GetStats:output_type -> ebpftracer.v1.Stats
+	25, // 74: ebpftracer.v1.Tracer.Reload:output_type -> ebpftracer.v1.ReloadResponse
+	47, // 75: ebpftracer.v1.Tracer.WatchEvents:output_type -> ebpftracer.v1.EventLines
+	49, // 76: ebpftracer.v1.Tracer.ShouldSample:output_type -> ebpftracer.v1.ShouldSampleResponse
+	52, // 77: ebpftracer.v1.Tracer.ExchangeUserEvents:output_type -> ebpftracer.v1.UserTable
+	55, // 78: ebpftracer.v1.Tracer.ListFilters:output_type -> ebpftracer.v1.ListFiltersResponse
+	58, // 79: ebpftracer.v1.Tracer.AddFilters:output_type -> ebpftracer.v1.AddFiltersResponse
+	60, // 80: ebpftracer.v1.Tracer.RemoveFilter:output_type -> ebpftracer.v1.RemoveFilterResponse
+	66, // [66:81] is the sub-list for method output_type
+	51, // [51:66] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_sdk_proto_v1_api_proto_init() }
@@ -5271,15 +5357,15 @@ func file_sdk_proto_v1_api_proto_init() {
 	file_sdk_proto_v1_api_proto_msgTypes[7].OneofWrappers = []any{}
 	file_sdk_proto_v1_api_proto_msgTypes[18].OneofWrappers = []any{}
 	file_sdk_proto_v1_api_proto_msgTypes[29].OneofWrappers = []any{}
-	file_sdk_proto_v1_api_proto_msgTypes[32].OneofWrappers = []any{}
-	file_sdk_proto_v1_api_proto_msgTypes[55].OneofWrappers = []any{}
+	file_sdk_proto_v1_api_proto_msgTypes[33].OneofWrappers = []any{}
+	file_sdk_proto_v1_api_proto_msgTypes[56].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sdk_proto_v1_api_proto_rawDesc), len(file_sdk_proto_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   63,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -945,7 +945,7 @@ type Policy struct {
 	// budget of kept events a second for the kernel's valve; absent: the core's
 	// own. The core clamps it to its own.
 	BudgetEventsPerSecond *float64 `protobuf:"fixed64,7,opt,name=budget_events_per_second,json=budgetEventsPerSecond,proto3,oneof" json:"budget_events_per_second,omitempty"`
-	// fill_budget lets the kernel raise probabilities above the rules', up to 64
+	// fill_budget lets the kernel raise probabilities above the rules', up to 128
 	// times, while the budget is not used. Weights tell of it.
 	FillBudget bool `protobuf:"varint,8,opt,name=fill_budget,json=fillBudget,proto3" json:"fill_budget,omitempty"`
 	// filters are what the sampler does not want at all, whatever the budget: of action

@@ -38,14 +38,16 @@ static void worker(int i)
 {
 	long left = total ? share(total, threads, i) : LONG_MAX;
 	uint64_t end = total ? 0 : now_ns() + run_seconds * 1000000000ull;
-	long opens = 0, failed = 0;
+	long opens = 0, failed = 0, step = 64; /* a clock costs what some opens cost */
 	int owed = 0;
 
+	if (rate && rate / threads < 64000)
+		step = rate / threads / 1000 + 1;
 	for (; opens < left; opens++) {
 		const char *what = path;
 		int fd;
 
-		if ((opens & 63) == 0) {
+		if (opens % step == 0) {
 			if (end && now_ns() >= end)
 				break;
 			if (rate)

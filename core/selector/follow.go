@@ -1,0 +1,173 @@
+package selector
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+// Inventory says which control groups there are, and whose; *inventory.Inventory does.
+type Inventory interface {
+	Cgroups() []*protov1.HostFact
+	Lookup(id uint64) *inventory.Cgroup
+	Get(*protov1.ContainerRef) (inventory.View, bool)
+	Observe(inventory.Observer) (stop func())
+}
+
+// Looker looks again at control groups, and gives them what they are due. Its methods are
+// called one at a time.
+type Looker interface {
+	// Look looks at some of them, which may be gone.
+	Look(ids []uint64)
+	// LookAtAll looks at every one that there is or that had something.
+	LookAtAll()
+}
+
+// Follower follows the control groups. Its methods may be called from several goroutines.
+type Follower struct {
+	inventory Inventory
+	changes   chan change
+	wake      chan struct{}
+	missed    atomic.Bool // changes: look at all
+
+	mu   sync.Mutex
+	gone map[uint64]bool // removed ones, which the inventory may still know
+	most int             // of those, before it is looked which it has forgotten
+}
+
+// change of what the inventory knows: one of the two.
+type change struct {
+	cgroup    uint64
+	removed   bool // the cgroup
+	container *protov1.ContainerRef
+}
+
+// queueSize is how many changes may wait; when more do, all is looked at.
+const queueSize = 1024
+
+// Follow makes a follower. Run has it follow.
+func Follow(i Inventory) *Follower {
+	return &Follower{
+		inventory: i, changes: make(chan change, queueSize), wake: make(chan struct{}, 1),
+		gone: map[uint64]bool{}, most: queueSize,
+	}
+}
+
+// Lookup gives what the inventory knows of a control group; nil when there is none, or no
+// more.
+func (f *Follower) Lookup(id uint64) *inventory.Cgroup {
+	f.mu.Lock()
+	gone := f.gone[id]
+	f.mu.Unlock()
+	if gone {
+		return nil
+	}
+	return f.inventory.Lookup(id)
+}
+
+// All are the ids of the control groups that there are.
+func (f *Follower) All() []uint64 {
+	facts := f.inventory.Cgroups()
+	ids := make([]uint64, 0, len(facts))
+	for _, fact := range facts {
+		if id := fact.GetCgroup().GetId(); id != 0 && f.Lookup(id) != nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// Run has a looker look at what changes, and at all once in an hour, until ctx is done.
+func (f *Follower) Run(ctx context.Context, l Looker) {
+	stop := f.inventory.Observe(inventory.Observer{Workload: f.hearContainer, Cgroup: f.hearCgroup})
+	defer stop()
+	hour := time.NewTicker(time.Hour)
+	defer hour.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.wake:
+			if f.missed.Swap(false) {
+				f.lookAtAll(l)
+			}
+		case <-hour.C:
+			f.lookAtAll(l)
+		case c := <-f.changes:
+			f.look(l, c)
+		}
+	}
+}
+
+// hearContainer and hearCgroup are called under the inventory's lock.
+func (f *Follower) hearContainer(c *protov1.InventoryChange) {
+	if d := c.GetContainer(); d != nil {
+		f.queue(change{container: &protov1.ContainerRef{Id: d.GetId(), Scope: d.GetScope()}})
+	}
+}
+
+func (f *Follower) hearCgroup(fact *protov1.HostFact) {
+	g := fact.GetCgroup()
+	f.queue(change{cgroup: g.GetId(), removed: g.GetChange() == protov1.CgroupFact_CHANGE_REMOVED})
+}
+
+func (f *Follower) queue(c change) {
+	select {
+	case f.changes <- c:
+	default:
+		f.missed.Store(true)
+		select {
+		case f.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (f *Follower) lookAtAll(l Looker) {
+	f.sweep()
+	l.LookAtAll()
+}
+
+// look has what a change is about looked at.
+func (f *Follower) look(l Looker, c change) {
+	if c.removed {
+		f.bury(c.cgroup)
+	}
+	ids := []uint64{c.cgroup}
+	if c.container != nil {
+		v, ok := f.inventory.Get(c.container)
+		if !ok {
+			return
+		}
+		ids = v.CgroupIDs
+	}
+	l.Look(ids)
+}
+
+// bury remembers that a control group is gone: a change of its container may yet come, and
+// would give it something again.
+func (f *Follower) bury(id uint64) {
+	f.mu.Lock()
+	f.gone[id] = true
+	full := len(f.gone) > f.most
+	f.mu.Unlock()
+	if full {
+		f.sweep()
+	}
+}
+
+// sweep forgets control groups that the inventory has forgotten.
+func (f *Follower) sweep() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id := range f.gone {
+		if f.inventory.Lookup(id) == nil {
+			delete(f.gone, id)
+		}
+	}
+	f.most = 2*len(f.gone) + queueSize
+}

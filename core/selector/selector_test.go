@@ -1,0 +1,107 @@
+package selector
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
+	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+)
+
+func TestWhatASelectorMeansFollowsContainersAndPaths(t *testing.T) {
+	w := &inventory.Workload{Container: &protov1.Container{
+		Id: "0123456789abcdef0123", Name: "shop-web-1", Image: &protov1.Image{Name: "nginx", Tag: "1.27"},
+		Labels: map[string]string{"app": "web", "tier": "front"},
+	}}
+	for _, test := range []struct {
+		name     string
+		selector Selector
+		of, no   bool // the container's, and the host's
+	}{
+		{"a name", Selector{Containers: []string{"shop-*"}}, true, false},
+		{"another name", Selector{Containers: []string{"shop"}}, false, false},
+		{"an id", Selector{Containers: []string{"0123456789ab"}}, true, false},
+		{"too little of an id", Selector{Containers: []string{"0123"}}, false, false},
+		{"an image", Selector{Images: []string{"nginx"}}, true, false},
+		{"an image with its tag", Selector{Images: []string{"nginx:1.*"}}, true, false},
+		{"labels, all of them", Selector{Labels: map[string]string{"app": "w*", "tier": "front"}}, true, false},
+		{"a label that is not there", Selector{Labels: map[string]string{"app": "*", "none": "*"}}, false, false},
+		{"a path", Selector{Cgroups: []string{"/system.slice/*"}}, true, true},
+		{"a path above", Selector{Cgroups: []string{"system.slice"}}, true, true},
+		{"another path", Selector{Cgroups: []string{"/user.slice"}}, false, false},
+		{"a path and a name", Selector{Cgroups: []string{"/system.slice"}, Containers: []string{"*"}}, true, false},
+	} {
+		if got := test.selector.Covers("/system.slice/docker-1.scope", w); got != test.of {
+			t.Errorf("%s: the container's control group is covered: %v", test.name, got)
+		}
+		if got := test.selector.Covers("/system.slice/docker-1.scope", nil); got != test.no {
+			t.Errorf("%s: one of no container is covered: %v", test.name, got)
+		}
+	}
+}
+
+// counter counts what it is asked to look at.
+type counter struct{ some, all atomic.Int64 }
+
+func (c *counter) Look(ids []uint64) { c.some.Add(int64(len(ids))) }
+func (c *counter) LookAtAll()        { c.all.Add(1) }
+
+func TestAControlGroupThatIsGoneIsForgottenInTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := inventory.New(inventory.Options{})
+		f := Follow(i)
+		var c counter
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go i.Run(ctx)
+		go f.Run(ctx, &c)
+		synctest.Wait()
+		const n = 100
+		for id := range uint64(n) {
+			i.CgroupCreated(2+id, "/a")
+		}
+		synctest.Wait()
+		if got := len(f.All()); got != n {
+			t.Errorf("of %d control groups it knows %d", n, got)
+		}
+		for id := range uint64(n) {
+			i.CgroupRemoved(2 + id)
+		}
+		synctest.Wait()
+		if got := len(f.All()); got != 0 || f.Lookup(2) != nil {
+			t.Errorf("of those that are gone it knows %d", got)
+		}
+		if got := c.some.Load(); got != 2*n || c.all.Load() != 0 {
+			t.Errorf("it had %d looked at, and all %d times", got, c.all.Load())
+		}
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		f.mu.Lock()
+		left := len(f.gone)
+		f.mu.Unlock()
+		if left > 0 {
+			t.Errorf("%d that are gone are remembered", left)
+		}
+	})
+}
+
+func TestWhenTooMuchChangesAllIsLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := inventory.New(inventory.Options{})
+		f := Follow(i)
+		for id := range uint64(queueSize + 1) {
+			f.queue(change{cgroup: id + 2})
+		}
+		var c counter
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go f.Run(ctx, &c)
+		synctest.Wait()
+		if c.all.Load() != 1 || c.some.Load() != queueSize {
+			t.Errorf("all was looked at %d times, and %d of %d control groups alone", c.all.Load(), c.some.Load(), queueSize+1)
+		}
+	})
+}
