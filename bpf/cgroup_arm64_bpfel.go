@@ -37,6 +37,7 @@ const (
 	CgroupProgSelf         = "self"
 	CgroupVarCgroupPlaces  = "cgroup_places"
 	CgroupVarRingCount     = "ring_count"
+	CgroupVarRingHigh      = "ring_high"
 	CgroupVarRingOfCpu     = "ring_of_cpu"
 	CgroupVarSeed          = "seed"
 	CgroupVarSelfTgid      = "self_tgid"
@@ -117,6 +118,7 @@ type CgroupMapSpecs struct {
 type CgroupVariableSpecs struct {
 	CgroupPlaces *ebpf.VariableSpec `ebpf:"cgroup_places"`
 	RingCount    *ebpf.VariableSpec `ebpf:"ring_count"`
+	RingHigh     *ebpf.VariableSpec `ebpf:"ring_high"`
 	RingOfCpu    *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
 	Seed         *ebpf.VariableSpec `ebpf:"seed"`
 	SelfTgid     *ebpf.VariableSpec `ebpf:"self_tgid"`
@@ -187,6 +189,7 @@ func (m *CgroupMaps) Close() error {
 type CgroupVariables struct {
 	CgroupPlaces *ebpf.Variable `ebpf:"cgroup_places"`
 	RingCount    *ebpf.Variable `ebpf:"ring_count"`
+	RingHigh     *ebpf.Variable `ebpf:"ring_high"`
 	RingOfCpu    *ebpf.Variable `ebpf:"ring_of_cpu"`
 	Seed         *ebpf.Variable `ebpf:"seed"`
 	SelfTgid     *ebpf.Variable `ebpf:"self_tgid"`

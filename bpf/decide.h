@@ -183,7 +183,7 @@ static __always_inline __u64 share_of(struct policy_row *row, struct valve *v,
 	b = c && c->share ? share_of_cgroup(c) : NULL;
 	if (c && first(c, kind) && share)
 		reserved = true;
-	if (reserved) {
+	if (unlikely(reserved)) {
 		share = CERTAIN;
 		late = debt(v->reserve_paid_ns, now);
 		if (c) {
@@ -213,7 +213,7 @@ static __always_inline __u64 share_of(struct policy_row *row, struct valve *v,
 	}
 	/* Lost when a soft interrupt comes between: a token at most. */
 	due = row->charged + share;
-	if (due >= v->quantum) {
+	if (unlikely(due >= v->quantum)) {
 		now = clock_ns();
 		*(volatile __u64 *)&v->now_ns = now;
 		late = ((due & -v->quantum) >> 40) * v->event_cost >> (16 + COST_SHIFT);

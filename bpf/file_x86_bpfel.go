@@ -37,6 +37,7 @@ const (
 	FileProgFileOpenat2  = "file_openat2"
 	FileVarCgroupPlaces  = "cgroup_places"
 	FileVarRingCount     = "ring_count"
+	FileVarRingHigh      = "ring_high"
 	FileVarRingOfCpu     = "ring_of_cpu"
 	FileVarSeed          = "seed"
 	FileVarSelfTgid      = "self_tgid"
@@ -117,6 +118,7 @@ type FileMapSpecs struct {
 type FileVariableSpecs struct {
 	CgroupPlaces *ebpf.VariableSpec `ebpf:"cgroup_places"`
 	RingCount    *ebpf.VariableSpec `ebpf:"ring_count"`
+	RingHigh     *ebpf.VariableSpec `ebpf:"ring_high"`
 	RingOfCpu    *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
 	Seed         *ebpf.VariableSpec `ebpf:"seed"`
 	SelfTgid     *ebpf.VariableSpec `ebpf:"self_tgid"`
@@ -185,6 +187,7 @@ func (m *FileMaps) Close() error {
 type FileVariables struct {
 	CgroupPlaces *ebpf.Variable `ebpf:"cgroup_places"`
 	RingCount    *ebpf.Variable `ebpf:"ring_count"`
+	RingHigh     *ebpf.Variable `ebpf:"ring_high"`
 	RingOfCpu    *ebpf.Variable `ebpf:"ring_of_cpu"`
 	Seed         *ebpf.Variable `ebpf:"seed"`
 	SelfTgid     *ebpf.Variable `ebpf:"self_tgid"`

@@ -159,7 +159,7 @@ static __always_inline __u32 first_of(__u64 word)
 }
 
 /* filtered tells whether an event is not wanted, and counts it; one that is may get
- * another priority than the one that it comes with. */
+ * another priority than the one that it comes with. There must be filters in force. */
 static __always_inline bool filtered(const struct valve *v, const struct cgroup_state *c, __u16 kind,
 				     __u8 *priority, const struct subject *s)
 {
@@ -168,7 +168,7 @@ static __always_inline bool filtered(const struct valve *v, const struct cgroup_
 	__u64 looks, unwanted, decisive, ranked;
 	struct filters *f;
 
-	if (!place || !s->cgroup)
+	if (!s->cgroup)
 		return false;
 	place--;
 	f = bpf_map_lookup_elem(&filters, &place);

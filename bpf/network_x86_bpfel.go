@@ -39,6 +39,7 @@ const (
 	NetworkProgNetworkState       = "network_state"
 	NetworkVarCgroupPlaces        = "cgroup_places"
 	NetworkVarRingCount           = "ring_count"
+	NetworkVarRingHigh            = "ring_high"
 	NetworkVarRingOfCpu           = "ring_of_cpu"
 	NetworkVarSeed                = "seed"
 	NetworkVarSelfTgid            = "self_tgid"
@@ -121,6 +122,7 @@ type NetworkMapSpecs struct {
 type NetworkVariableSpecs struct {
 	CgroupPlaces *ebpf.VariableSpec `ebpf:"cgroup_places"`
 	RingCount    *ebpf.VariableSpec `ebpf:"ring_count"`
+	RingHigh     *ebpf.VariableSpec `ebpf:"ring_high"`
 	RingOfCpu    *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
 	Seed         *ebpf.VariableSpec `ebpf:"seed"`
 	SelfTgid     *ebpf.VariableSpec `ebpf:"self_tgid"`
@@ -193,6 +195,7 @@ func (m *NetworkMaps) Close() error {
 type NetworkVariables struct {
 	CgroupPlaces *ebpf.Variable `ebpf:"cgroup_places"`
 	RingCount    *ebpf.Variable `ebpf:"ring_count"`
+	RingHigh     *ebpf.Variable `ebpf:"ring_high"`
 	RingOfCpu    *ebpf.Variable `ebpf:"ring_of_cpu"`
 	Seed         *ebpf.Variable `ebpf:"seed"`
 	SelfTgid     *ebpf.Variable `ebpf:"self_tgid"`

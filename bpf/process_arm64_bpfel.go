@@ -39,6 +39,7 @@ const (
 	ProcessProgProcessFork       = "process_fork"
 	ProcessVarCgroupPlaces       = "cgroup_places"
 	ProcessVarRingCount          = "ring_count"
+	ProcessVarRingHigh           = "ring_high"
 	ProcessVarRingOfCpu          = "ring_of_cpu"
 	ProcessVarSeed               = "seed"
 	ProcessVarSelfTgid           = "self_tgid"
@@ -121,6 +122,7 @@ type ProcessMapSpecs struct {
 type ProcessVariableSpecs struct {
 	CgroupPlaces *ebpf.VariableSpec `ebpf:"cgroup_places"`
 	RingCount    *ebpf.VariableSpec `ebpf:"ring_count"`
+	RingHigh     *ebpf.VariableSpec `ebpf:"ring_high"`
 	RingOfCpu    *ebpf.VariableSpec `ebpf:"ring_of_cpu"`
 	Seed         *ebpf.VariableSpec `ebpf:"seed"`
 	SelfTgid     *ebpf.VariableSpec `ebpf:"self_tgid"`
@@ -193,6 +195,7 @@ func (m *ProcessMaps) Close() error {
 type ProcessVariables struct {
 	CgroupPlaces *ebpf.Variable `ebpf:"cgroup_places"`
 	RingCount    *ebpf.Variable `ebpf:"ring_count"`
+	RingHigh     *ebpf.Variable `ebpf:"ring_high"`
 	RingOfCpu    *ebpf.Variable `ebpf:"ring_of_cpu"`
 	Seed         *ebpf.Variable `ebpf:"seed"`
 	SelfTgid     *ebpf.Variable `ebpf:"self_tgid"`

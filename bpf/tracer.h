@@ -25,6 +25,7 @@ const volatile __u32 self_tgid;	 /* the tracer itself, filtered out */
 const volatile __u64 seed;	 /* of the numbers that lifecycles draw */
 const volatile __u32 ring_count = 1;
 const volatile __u8 ring_of_cpu[1024];
+const volatile __u64 ring_high = ~0ULL; /* bytes waiting in a ring that is nearly full */
 
 struct ring {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -115,7 +116,8 @@ static __always_inline bool decide(struct decision *d, __u16 kind, __u8 priority
 		if (!c)
 			fault(FAULT_NO_CGROUP_STATE);
 	}
-	unwanted = s->pid == self_tgid || filtered(v, c, kind, &priority, s);
+	unwanted = unlikely(s->pid == self_tgid) ||
+		   (unlikely(v->filters) && filtered(v, c, kind, &priority, s));
 	index = row_of(kind * PRIORITIES + priority, c ? c->group : 0);
 	row = bpf_map_lookup_elem(table, &index);
 	if (!row) {
@@ -146,12 +148,30 @@ static __always_inline void charge_lost(struct decision *d)
 	__sync_fetch_and_add(&d->row->lost, 1);
 }
 
+/* current_ring gives the ring of this CPU; when it is nearly full, another that is less
+ * so. */
 static __always_inline void *current_ring(__u32 *index)
 {
+	__u32 next;
+	void *ring, *other;
+	__u64 waiting;
+
 	*index = 0;
-	if (ring_count > 1)
-		*index = ring_of_cpu[bpf_get_smp_processor_id() & 1023];
-	return bpf_map_lookup_elem(&rings, index);
+	if (ring_count == 1)
+		return bpf_map_lookup_elem(&rings, index);
+	*index = ring_of_cpu[bpf_get_smp_processor_id() & 1023];
+	ring = bpf_map_lookup_elem(&rings, index);
+	if (!ring)
+		return NULL;
+	waiting = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
+	if (likely(waiting < ring_high))
+		return ring;
+	next = (*index + 1 + bpf_get_prandom_u32() % (ring_count - 1)) % ring_count;
+	other = bpf_map_lookup_elem(&rings, &next);
+	if (!other || bpf_ringbuf_query(other, BPF_RB_AVAIL_DATA) >= waiting)
+		return ring;
+	*index = next;
+	return other;
 }
 
 /* A wake-up costs about 10 us, a record a tenth of one: the reader is woken

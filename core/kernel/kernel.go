@@ -132,6 +132,7 @@ func (k *Kernel) load(o Options, nodes ringMap) error {
 		"seed":        binary.NativeEndian.Uint64(word[:]),
 		"ring_count":  uint32(nodes.count),
 		"ring_of_cpu": nodes.of,
+		"ring_high":   uint64(o.RingBytes) / 4 * 3,
 	}}
 	k.loader.cpus, err = ebpf.PossibleCPU()
 	if err != nil {

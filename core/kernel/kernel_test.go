@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/event"
+	"github.com/ebpf-tracer/ebpf-tracer/test/load"
 )
 
 // collector counts records by kind.
@@ -121,6 +123,60 @@ func TestTheLedgerClosesOverPolicySwapsForEveryNumberOfRings(t *testing.T) {
 			if n != 0 {
 				t.Errorf("fault %s: %d", name, n)
 			}
+		}
+	}
+}
+
+// TestARingThatIsNearlyFullSpillsIntoAnother fills the rings of one CPU while nobody
+// reads: what one ring has no room for is in another, and nothing is told twice or lost
+// from the counts.
+func TestARingThatIsNearlyFullSpillsIntoAnother(t *testing.T) {
+	programs := load.Build(t)
+	absent := filepath.Join(t.TempDir(), "absent")
+	taskset, err := exec.LookPath("taskset")
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := map[int]uint64{}
+	for _, rings := range []int{1, 2, 3} {
+		k, err := Load(Options{Probes: []string{"file"}, RingBytes: 1 << 16, Rings: rings})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.Close()
+		if out, err := exec.Command(taskset, "-c", "0", programs.Open, "-n", "5000", "-f", "100", absent).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if err := k.Detach(); err != nil {
+			t.Fatal(err)
+		}
+		rows, _, _, err := k.Ledger()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var kept, lost uint64
+		for _, r := range rows {
+			kept += r.Kept
+			lost += r.Lost
+		}
+		if lost == 0 {
+			t.Errorf("%d rings: 5000 events filled none", rings)
+		}
+		held[rings] = kept
+		var c collector
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // what is there is read to its end
+		if err := k.Read(ctx, &c); err != nil {
+			t.Fatal(err)
+		}
+		if c.all != kept {
+			t.Errorf("%d rings: %d events were read, %d are counted as kept", rings, c.all, kept)
+		}
+	}
+	t.Logf("events that found room: %v", held)
+	for _, rings := range []int{2, 3} {
+		if least := held[1] * uint64(rings) * 8 / 10; held[rings] < least {
+			t.Errorf("%d rings held %d events of one CPU, one holds %d", rings, held[rings], held[1])
 		}
 	}
 }

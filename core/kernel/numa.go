@@ -16,7 +16,7 @@ type ringMap struct {
 
 // ringOfCPU gives each NUMA node a ring of its own, so that a record is written
 // and its ring's lock is taken within the node; or spreads the CPUs over want
-// rings, when want is not 0.
+// rings, when want is not 0. A CPU whose ring is nearly full writes into another.
 func ringOfCPU(cpus, want int) ringMap {
 	m := ringMap{count: 1}
 	if want > 0 {
