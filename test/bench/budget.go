@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/client"
 	"github.com/ebpf-tracer/ebpf-tracer/test/load"
 )
 
@@ -19,7 +20,6 @@ const keptBudget = 10_000 // events/s
 
 const budgetConfig = `
 node { name = "bench" }
-probe "file" {}
 budget { events_per_second = %d }
 load { cpu_threshold = 0 }
 sampler "adaptive" {}
@@ -68,13 +68,73 @@ func (b *bench) budget(ctx context.Context) error {
 		}
 		k.report(b.report)
 	}
+	return b.slowdown(ctx, path)
+}
+
+// slowdown measures what tracing opens with a budget costs a load, in many short rounds: a
+// reload takes the probe off and puts it on again, and the daemon runs all the time.
+func (b *bench) slowdown(ctx context.Context, path string) (err error) {
+	config := func(probes string) func(*daemon) string {
+		return func(d *daemon) string {
+			return probes + fmt.Sprintf(budgetConfig, keptBudget, d.events, filepath.Join(d.dir, "api.sock"))
+		}
+	}
+	off, on := config(`probe "process" {}`), config(`probe "process" {}`+"\n"+`probe "file" {}`)
+	d, err := b.spawnText(off)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.end(ctx, err != nil)) }()
+	if err := d.isReady(ctx); err != nil {
+		return err
+	}
+	asked, err := client.Dial(ctx, filepath.Join(d.dir, "api.sock"))
+	if err != nil {
+		return err
+	}
+	defer asked.Close()
+	rounds, opens := 30, "300000"
+	if b.Quick {
+		rounds, opens = 2, "30000"
+	}
+	for _, l := range []struct {
+		name, path string
+		more       []string
+	}{
+		{"budget, cost of an open", path, nil},
+		{"budget, cost of an open that fails", path, []string{"-f", "100"}},
+		{"budget, cost of an empty open", "", nil},
+	} {
+		b.say("%s, %d rounds", l.name, rounds)
+		args := slices.Concat([]string{"-n", opens, "-t", "2"}, l.more, []string{l.path})
+		slower := series{experiment: l.name, name: "CPU of the load for one", unit: "ns", baselineOf: "the load, untraced"}
+		speed := series{experiment: l.name, name: "events offered", unit: "/s", baselineOf: "the load, untraced"}
+		for range rounds {
+			var counts [2]load.OpenCounts
+			for i, text := range []func(*daemon) string{off, on} {
+				if err := os.WriteFile(d.config, []byte(text(d)), 0o600); err != nil {
+					return fmt.Errorf("configure the daemon: %w", err)
+				}
+				if _, err := asked.Reload(ctx); err != nil {
+					return err
+				}
+				if counts[i], err = inContainer[load.OpenCounts](ctx, b, b.loads.Open, args...); err != nil {
+					return err
+				}
+			}
+			slower.beside(1000*seconds(counts[1].CPUSelf, counts[1].Opens), 1000*seconds(counts[0].CPUSelf, counts[0].Opens))
+			speed.beside(counts[1].PerSecond, counts[0].PerSecond)
+		}
+		b.report.figure(&slower)
+		b.report.figure(&speed)
+	}
 	return nil
 }
 
 // keep runs the load beside a daemon with the budget.
 func (b *bench) keep(ctx context.Context, k *kept, event string, args []string, bare load.OpenCounts) (err error) {
 	d, err := b.spawnText(func(d *daemon) string {
-		return fmt.Sprintf(budgetConfig, keptBudget, d.events, filepath.Join(d.dir, "api.sock"))
+		return `probe "file" {}` + fmt.Sprintf(budgetConfig, keptBudget, d.events, filepath.Join(d.dir, "api.sock"))
 	})
 	if err != nil {
 		return err
@@ -96,9 +156,11 @@ func (b *bench) keep(ctx context.Context, k *kept, event string, args []string, 
 	if err != nil {
 		return errors.Join(err, d.kill())
 	}
-	if _, err := d.stop(ctx); err != nil {
+	l, err := d.stop(ctx)
+	if err != nil {
 		return err
 	}
+	b.report.check(k.experiment, "events lost", sum(l.lost), 0)
 	if err := k.read(d.events, event); err != nil {
 		return err
 	}
