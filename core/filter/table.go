@@ -190,6 +190,8 @@ func (t *Table) apply() error {
 	if len(filters) > kernel.MaxFilters || len(quick) > kernel.MaxQuick {
 		return fmt.Errorf("%w: %d, and %d by one value; at most %d and %d", ErrNoRoom, len(filters), len(quick), kernel.MaxFilters, kernel.MaxQuick)
 	}
+	t.follower.Want(selecting(filters) || selecting(t.filters)) // before all are looked at
+	defer func() { t.follower.Want(selecting(t.filters)) }()
 	named := t.names(filters)
 	next.Cgroups = make(map[uint64]uint32, len(named))
 	for id, mask := range named {

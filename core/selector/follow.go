@@ -33,6 +33,7 @@ type Follower struct {
 	changes   chan change
 	wake      chan struct{}
 	missed    atomic.Bool // changes: look at all
+	wanted    atomic.Bool // changes are heard
 
 	mu   sync.Mutex
 	gone map[uint64]bool // removed ones, which the inventory may still know
@@ -56,6 +57,10 @@ func Follow(i Inventory) *Follower {
 		gone: map[uint64]bool{}, most: queueSize,
 	}
 }
+
+// Want says whether changes are of any use. While they are not, nobody is woken for them,
+// and whoever wants them again looks at all.
+func (f *Follower) Want(wanted bool) { f.wanted.Store(wanted) }
 
 // Lookup gives what the inventory knows of a control group; nil when there is none, or no
 // more.
@@ -81,7 +86,8 @@ func (f *Follower) All() []uint64 {
 	return ids
 }
 
-// Run has a looker look at what changes, and at all once in an hour, until ctx is done.
+// Run has a looker look at what changes, where that is wanted, and at all once in an hour,
+// until ctx is done.
 func (f *Follower) Run(ctx context.Context, l Looker) {
 	stop := f.inventory.Observe(inventory.Observer{Workload: f.hearContainer, Cgroup: f.hearCgroup})
 	defer stop()
@@ -116,6 +122,9 @@ func (f *Follower) hearCgroup(fact *protov1.HostFact) {
 }
 
 func (f *Follower) queue(c change) {
+	if !f.wanted.Load() {
+		return
+	}
 	select {
 	case f.changes <- c:
 	default:

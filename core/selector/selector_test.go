@@ -53,6 +53,7 @@ func TestAControlGroupThatIsGoneIsForgottenInTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := inventory.New(inventory.Options{})
 		f := Follow(i)
+		f.Want(true)
 		var c counter
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -92,6 +93,8 @@ func TestWhenTooMuchChangesAllIsLookedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := inventory.New(inventory.Options{})
 		f := Follow(i)
+		f.queue(change{cgroup: 1}) // nobody wants it
+		f.Want(true)
 		for id := range uint64(queueSize + 1) {
 			f.queue(change{cgroup: id + 2})
 		}

@@ -110,6 +110,7 @@ func (t *Table) Set(shares []Share) error {
 		}
 	}
 	t.shares = next
+	t.follower.Want(len(next) > 0)
 	t.lookAtAll()
 	return nil
 }
