@@ -207,7 +207,8 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 	})
 	d.kernel, err = kernel.Load(kernel.Options{
 		Probes: probes(d.config.Probes), RingBytes: int(d.config.Kernel.RingSize), Rings: d.config.Kernel.Rings,
-		NoArgs: d.config.Probes.Process != nil && !d.config.Probes.Process.Args,
+		NoArgs:  d.config.Probes.Process != nil && !d.config.Probes.Process.Args,
+		Prepare: d.prepare,
 	})
 	if err != nil {
 		return errors.Join(err, d.closePlugins(), d.outputs.close())
@@ -243,6 +244,14 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 	return errors.Join(err, d.stop(stopReading, read))
 }
 
+// prepare sets what holds for the first event.
+func (d *daemon) prepare(k *kernel.Kernel) error {
+	k.SetBudget(budgetOf(d.config.Budget))
+	d.filters = filter.New(k, d.inventory, d.log)
+	d.shares = share.New(k, d.inventory, d.log)
+	return errors.Join(d.filters.Set(filter.Config, filterRules(d.config)), d.shares.Set(sharesOf(d.config.Shares)))
+}
+
 // start starts what serves the pipeline and those who ask about it.
 func (d *daemon) start(ctx context.Context) error {
 	d.working = ctx
@@ -254,14 +263,6 @@ func (d *daemon) start(ctx context.Context) error {
 		Queues: d.queues, Ring: d.kernel.RingFill, Monitor: host, Log: d.log,
 		Filters: d.filterForSampler,
 	})
-	d.filters = filter.New(d.kernel, d.inventory, d.log)
-	if err := d.filters.Set(filter.Config, filterRules(d.config)); err != nil {
-		return err
-	}
-	d.shares = share.New(d.kernel, d.inventory, d.log)
-	if err := d.shares.Set(sharesOf(d.config.Shares)); err != nil {
-		return err
-	}
 	d.goes(func() { d.inventory.Run(ctx) })
 	d.goes(func() { d.shares.Run(ctx) })
 	d.goes(func() { d.filters.Run(ctx) })

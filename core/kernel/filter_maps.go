@@ -67,40 +67,39 @@ type values[K comparable] struct {
 }
 
 // put brings the map to what is wanted: old bits stay beside the new ones when both is
-// set.
+// set. now is what is there, after an error too.
 func (v *values[K]) put(next map[K]filterValue, both bool) error {
 	if len(next) > v.most {
 		return fmt.Errorf("%d values, of which there is room for %d", len(next), v.most)
 	}
-	out := make(map[K]filterValue, len(next))
-	for key, value := range next {
-		if both {
-			value.Filters |= v.now[key].Filters
-			if value.Quick == 0 {
-				value.Quick = v.now[key].Quick
-			}
-		}
-		out[key] = value
+	if v.now == nil {
+		v.now = map[K]filterValue{}
 	}
-	for key, value := range v.now {
-		if _, still := next[key]; still {
+	for key := range v.now {
+		if _, still := next[key]; still || both {
 			continue
 		}
-		if both {
-			out[key] = value
-		} else if err := v.m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := v.m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("take a filter's value out: %w", err)
 		}
+		delete(v.now, key)
 	}
-	for key, value := range out {
-		if v.now[key] == value {
+	for key, value := range next {
+		before := v.now[key]
+		if both {
+			value.Filters |= before.Filters
+			if value.Quick == 0 {
+				value.Quick = before.Quick
+			}
+		}
+		if before == value {
 			continue
 		}
 		if err := v.m.Put(key, value); err != nil {
 			return fmt.Errorf("name a filter's value: %w", err)
 		}
+		v.now[key] = value
 	}
-	v.now = out
 	return nil
 }
 
@@ -127,7 +126,7 @@ func (f *filterMaps) set(next Filters, settle func() error) (ended Hits, err err
 		return ended, err
 	}
 	if err := f.put(c, next.Cgroups, true); err != nil {
-		return ended, err
+		return ended, errors.Join(err, f.takeBack(next))
 	}
 	place := uint64(half(!f.upper))
 	if err := f.sets.Put(uint32(place), &c.set); err != nil {
@@ -146,6 +145,18 @@ func (f *filterMaps) set(next Filters, settle func() error) (ended Hits, err err
 	f.now, f.upper = next, !was
 	f.used[half(f.upper)] = len(next.Quick)
 	return ended, err
+}
+
+// takeBack takes out what there is already of a set that did not come into force: a quick
+// filter's value would match by itself, and a later set has the same bits.
+func (f *filterMaps) takeBack(failed Filters) error {
+	errs := []error{f.put(compileFilters(f.now, f.upper), f.now.Cgroups, false)}
+	for id := range failed.Cgroups {
+		if _, still := f.now.Cgroups[id]; !still {
+			errs = append(errs, f.putCgroup(id, 0))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // half is 0 for the lower half and 1 for the upper one.

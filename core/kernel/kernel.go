@@ -42,6 +42,9 @@ type Options struct {
 	RingBytes int      // of each ring: a power of two, at least a page
 	Rings     int      // 0: one for each NUMA node
 	NoArgs    bool     // the arguments of an exec are not even read
+	// Prepare sets what is to hold for the first event: a budget, filters. It is called
+	// before anything is attached; nil: nothing is set. Load fails with its error.
+	Prepare func(*Kernel) error
 }
 
 // Kernel is the loaded kernel side. Its methods may be called at the same time,
@@ -90,7 +93,7 @@ func Check() error {
 // Load makes the maps, loads the programs of the probes and attaches them. A
 // program that this kernel can't take is reported in Probes and left out; Load
 // fails when nothing could be attached. Events are kept from the moment it
-// returns, at the probability 1.
+// returns, at the probability 1, but for what Options.Prepare has set.
 func Load(o Options) (*Kernel, error) {
 	if err := Check(); err != nil {
 		return nil, err
@@ -150,6 +153,11 @@ func (k *Kernel) load(o Options, nodes ringMap) error {
 		}
 		k.probes = append(k.probes, p)
 		if err := k.setArgs(p); err != nil {
+			return err
+		}
+	}
+	if o.Prepare != nil {
+		if err := o.Prepare(k); err != nil {
 			return err
 		}
 	}

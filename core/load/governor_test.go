@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 // table stands for the kernel, which these rules are not about.
 type table struct {
+	mu     sync.Mutex // of SetPolicy, which a governor that runs calls
 	now    kernel.Policy
 	budget kernel.Budget
 	groups map[uint64]uint32
@@ -24,9 +26,18 @@ type table struct {
 func (k *table) Since() ([]kernel.Period, error) { return nil, nil }
 
 func (k *table) SetPolicy(p kernel.Policy) (uint32, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.now = p
 	k.puts++
 	return k.puts + 1, nil
+}
+
+// last gives how many tables were put, and the share that the first row of the last keeps.
+func (k *table) last() (puts uint32, first float64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.puts, k.now.Pooled[0].Probability
 }
 
 func (k *table) SetBudget(b kernel.Budget) { k.budget = b }
@@ -134,22 +145,22 @@ func TestAPolicyThatIsNotRenewedEndsAndKeepRenewsIt(t *testing.T) {
 			time.Sleep(1500 * time.Millisecond)
 			g.Answer(keep)
 		}
-		if g.Policy().Source != "test" || k.puts != 1 {
-			t.Fatalf("kept: %+v, %d tables put", g.Policy(), k.puts)
+		if puts, _ := k.last(); g.Policy().Source != "test" || puts != 1 {
+			t.Fatalf("kept: %+v, %d tables put", g.Policy(), puts)
 		}
 		time.Sleep(2100 * time.Millisecond)
 		synctest.Wait()
-		if g.Policy().Source != "default" || k.now.Pooled[0].Probability != builtin {
-			t.Errorf("after its time: %+v, p %v", g.Policy(), k.now.Pooled[0].Probability)
+		if _, first := k.last(); g.Policy().Source != "default" || first != builtin {
+			t.Errorf("after its time: %+v, p %v", g.Policy(), first)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if k.puts != 2 {
-			t.Errorf("%d tables put, want 2", k.puts)
+		if puts, _ := k.last(); puts != 2 {
+			t.Errorf("%d tables put, want 2", puts)
 		}
 		g.Answer(keep)
-		if g.Policy().Source != "test" || k.now.Pooled[0].Probability != 0.5 {
-			t.Errorf("kept after its end: %+v, p %v", g.Policy(), k.now.Pooled[0].Probability)
+		if _, first := k.last(); g.Policy().Source != "test" || first != 0.5 {
+			t.Errorf("kept after its end: %+v, p %v", g.Policy(), first)
 		}
 	})
 }

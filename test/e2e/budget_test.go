@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"os"
@@ -59,6 +60,43 @@ func TestABudgetHoldsWhateverComes(t *testing.T) {
 			checkLedger(t, ledger, true, map[string]int64{"file.open": did.Opens})
 		})
 	}
+}
+
+// TestWhatIsConfiguredHoldsForTheFirstEvent starts the daemon in the middle of a load.
+func TestWhatIsConfiguredHoldsForTheFirstEvent(t *testing.T) {
+	programs := load.Build(t)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	of := func(config string) []*harness.Event {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _ = programs.RunOpen(ctx, "-s", "60", file) // is killed
+		}()
+		defer func() { cancel(); <-ended }()
+		tr := harness.Start(t, "probe \"file\" {}\n"+config)
+		time.Sleep(2 * time.Second)
+		checkLedger(t, tr.Stop(), true, nil)
+		return harness.Select(tr.Events(), "file.open", func(e *harness.Event) bool { return e.File.Path == file })
+	}
+	t.Run("a filter", func(t *testing.T) {
+		if opens := of("filter \"load\" { comm = [\"openload\"] }"); len(opens) > 0 {
+			t.Errorf("%d events were kept that a filter should have left out", len(opens))
+		}
+	})
+	t.Run("a budget", func(t *testing.T) {
+		const budget = 5000
+		opens := of(fmt.Sprintf("budget { events_per_second = %d }", budget))
+		second, _ := harness.Densest(opens, time.Second)
+		tenth, first := harness.Densest(opens, 100*time.Millisecond)
+		t.Logf("at most %d in a second and %d in 100 ms, of which %d in the first", second, tenth, first)
+		if len(opens) == 0 || second > 1.1*budget || tenth > 2*budget/10 {
+			t.Errorf("kept are %d, at most %d in a second and %d in 100 ms, of a budget of %d", len(opens), second, tenth, budget)
+		}
+	})
 }
 
 // TestTheDaemonStaysWithinItsCPU has the daemon do with a third of what it uses without a
