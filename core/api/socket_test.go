@@ -343,9 +343,8 @@ func TestOtherUsersAreTurnedAwayWithASentence(t *testing.T) {
 }
 
 func TestTheSocketOfADaemonThatWasKilledIsReplaced(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "api.sock")
-	if os.Getenv("EBPF_TRACER_TEST_SOCKET") != "" {
-		if _, err := open(os.Getenv("EBPF_TRACER_TEST_SOCKET")); err != nil {
+	if socket := os.Getenv("EBPF_TRACER_TEST_SOCKET"); socket != "" { // the one that is killed, and cleans nothing up
+		if _, err := open(socket); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := os.Stdout.WriteString("open\n"); err != nil {
@@ -353,6 +352,7 @@ func TestTheSocketOfADaemonThatWasKilledIsReplaced(t *testing.T) {
 		}
 		select {}
 	}
+	socket := filepath.Join(t.TempDir(), "api.sock")
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
