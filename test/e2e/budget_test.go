@@ -112,7 +112,7 @@ func TestTheDaemonStaysWithinItsCPU(t *testing.T) {
 		tr := harness.Start(t, fmt.Sprintf("probe \"file\" {}\nbudget {\n  events_per_second = 60000\n  cpu = %.4f\n}\n", bound))
 		done := make(chan error, 1)
 		go func() {
-			_, err := programs.RunOpen(t.Context(), "-s", fmt.Sprint(int((settle + watch).Seconds()+1)), file)
+			_, err := programs.RunOpen(t.Context(), "-s", fmt.Sprint(int((settle+watch).Seconds()+1)), file)
 			done <- err
 		}()
 		time.Sleep(settle)

@@ -24,7 +24,7 @@ import (
 func TestThePageOfMetricsListsEachThatADaemonServes(t *testing.T) {
 	address := freeAddress(t)
 	d := dockerd(t)
-	tr := harness.Start(t, withDocker(d, fmt.Sprintf("mesh \"generic\" {}\nfilter \"nobody\" { comm = [\"nobody-at-all\"] }\nresources { interval = \"1s\" }\nexporter \"prometheus\" { listen = %q }\n", address)))
+	tr := harness.Start(t, withDocker(d, fmt.Sprintf("mesh \"generic\" {}\nfilter \"nobody\" { comm = [\"nobody-at-all\"] }\nshare \"nobody\" {\n  portion = 0.1\n  container = [\"nobody\"]\n}\nresources { interval = \"1s\" }\nexporter \"prometheus\" { listen = %q }\n", address)))
 	// A plugin that has an error to tell of.
 	mesh := func(as func(*protov1.PluginView) bool) *protov1.PluginView {
 		return tr.WaitPlugin("mesh", "generic", as)
