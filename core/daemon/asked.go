@@ -13,7 +13,6 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/core/event"
 	"github.com/ebpf-tracer/ebpf-tracer/core/filter"
 	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
-	"github.com/ebpf-tracer/ebpf-tracer/core/share"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -227,34 +226,6 @@ func callName(c kernel.Call) string {
 		}
 	}
 	return strconv.Itoa(int(c))
-}
-
-// writeShareMetrics tells what is kept of each share of the budget.
-func (d *daemon) writeShareMetrics(w io.Writer, wanted func(name string) bool) error {
-	if d.shares == nil {
-		return nil
-	}
-	all := d.shares.List()
-	var b []byte
-	for _, m := range []struct {
-		name, help, kind string
-		value            func(share.View) string
-	}{
-		{"ebpf_tracer_budget_share_ratio", "Part of the budget that a share is for its control groups alone.", "gauge",
-			func(v share.View) string { return strconv.FormatFloat(v.Portion, 'g', -1, 64) }},
-		{"ebpf_tracer_budget_share_kept_total", "Events of a share's control groups that were kept, lost ones among them.", "counter",
-			func(v share.View) string { return strconv.FormatUint(v.Kept, 10) }},
-	} {
-		if len(all) == 0 || !wanted(m.name) {
-			continue
-		}
-		b = fmt.Appendf(b, "# HELP %s %s\n# TYPE %s %s\n", m.name, m.help, m.name, m.kind)
-		for _, v := range all {
-			b = fmt.Appendf(b, "%s{share=%q} %s\n", m.name, v.Name, m.value(v))
-		}
-	}
-	_, err := w.Write(b)
-	return err
 }
 
 // writeFilterMetrics tells how many events filters have filtered.

@@ -91,29 +91,6 @@ func ruleOf(name string, f config.Selector) filter.Rule {
 	return r
 }
 
-// BudgetPlan is what is kept at most.
-type BudgetPlan struct {
-	EventsPerSecond float64 `json:"events_per_second"`
-	Reserved        float64 `json:"reserved"` // of it, for critical and first events
-	// Shares are for what their selectors mean, in order.
-	Shares []SharePlan `json:"shares,omitempty"`
-}
-
-// SharePlan is a share of the budget.
-type SharePlan struct {
-	Name            string  `json:"name"`
-	EventsPerSecond float64 `json:"events_per_second"`
-}
-
-func planBudget(c config.Config) BudgetPlan {
-	b := c.Budget
-	p := BudgetPlan{EventsPerSecond: b.EventsPerSecond, Reserved: b.EventsPerSecond * b.Reserve}
-	for _, s := range c.Shares {
-		p.Shares = append(p.Shares, SharePlan{Name: s.Name, EventsPerSecond: b.EventsPerSecond * s.Portion})
-	}
-	return p
-}
-
 // FilterPlan is a filter or a priority block, and what the kernel can do of it.
 type FilterPlan struct {
 	Name   string   `json:"name"`

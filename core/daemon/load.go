@@ -3,49 +3,16 @@ package daemon
 import (
 	"context"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"time"
 
-	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/event"
 	"github.com/ebpf-tracer/ebpf-tracer/core/filter"
 	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
-	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
 	"github.com/ebpf-tracer/ebpf-tracer/core/load"
 	"github.com/ebpf-tracer/ebpf-tracer/core/load/monitor"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pipeline"
-	"github.com/ebpf-tracer/ebpf-tracer/core/selector"
-	"github.com/ebpf-tracer/ebpf-tracer/core/share"
 )
-
-func budgetOf(b config.Budget) kernel.Budget {
-	return kernel.Budget{EventsPerSecond: b.EventsPerSecond, Reserve: b.Reserve}
-}
-
-func limitsOf(b config.Budget) load.Limits {
-	return load.Limits{CPUs: b.CPU, MemoryBytes: uint64(max(b.Memory, 0))}
-}
-
-// limitMemory has the runtime collect its garbage sooner near the bound; without one it is
-// as it was when the daemon began.
-func (d *daemon) limitMemory(b config.Budget) {
-	if b.Memory > 0 {
-		debug.SetMemoryLimit(b.Memory)
-	} else {
-		debug.SetMemoryLimit(d.memoryLimit)
-	}
-}
-
-// sharesOf are the shares of the budget of a configuration that has been checked.
-func sharesOf(shares []config.Share) (out []share.Share) {
-	for _, s := range shares {
-		out = append(out, share.Share{Name: s.Name, Portion: s.Portion, Selector: selector.Selector{
-			Containers: s.Container, Images: s.Image, Labels: s.Label, Cgroups: s.Cgroup,
-		}})
-	}
-	return out
-}
 
 // monitor watches the host, by the thresholds of the configuration.
 func (d *daemon) monitor() *monitor.Monitor {

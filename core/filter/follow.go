@@ -2,17 +2,16 @@ package filter
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
+	"github.com/ebpf-tracer/ebpf-tracer/core/selector"
 )
 
 // names gives the control groups that filters name, of all there are.
-func (t *Table) names(filters []*entry) map[uint64]uint32 {
-	named := map[uint64]uint32{}
+func (t *Table) names(filters []*entry) selector.Given {
+	named := selector.Given{}
 	if !selecting(filters) {
 		return named
 	}
@@ -66,15 +65,7 @@ func (t *Table) Run(ctx context.Context) {
 func (t *Table) LookAtAll() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	next := t.names(t.filters)
-	for id := range t.named {
-		if _, still := next[id]; !still {
-			t.name(id, 0)
-		}
-	}
-	for id, mask := range next {
-		t.name(id, mask)
-	}
+	t.named.Replace(t.names(t.filters), t.name)
 }
 
 // Look looks again at some of them: for Run.
@@ -91,14 +82,7 @@ func (t *Table) Look(ids []uint64) {
 
 // name says which filters name a control group. With mu.
 func (t *Table) name(id uint64, mask uint32) {
-	if mask == t.named[id] {
-		return
-	}
-	if err := t.kernel.SetCgroupFilters(id, mask); err != nil && !errors.Is(err, kernel.ErrNoCgroup) {
+	if err := t.named.Give(id, mask, t.kernel.SetCgroupFilters); err != nil {
 		t.log.Warn("filter a control group", "cgroup", id, "error", err)
-		return
-	}
-	if t.named[id] = mask; mask == 0 {
-		delete(t.named, id)
 	}
 }

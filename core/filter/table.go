@@ -43,11 +43,11 @@ type Table struct {
 
 	mu      sync.Mutex
 	rules   [sources][]*entry
-	filters []*entry          // in force, by place
-	quick   []*entry          // the same of those by one value
-	named   map[uint64]uint32 // control groups, by the filters that name them
-	alone   int               // entries with a count of their own
-	ended   [sources]uint64   // what those without one have filtered that have ended
+	filters []*entry        // in force, by place
+	quick   []*entry        // the same of those by one value
+	named   selector.Given  // control groups, by the filters that name them
+	alone   int             // entries with a count of their own
+	ended   [sources]uint64 // what those without one have filtered that have ended
 }
 
 // entry is a rule and what it has filtered under earlier sets.
@@ -62,7 +62,7 @@ type entry struct {
 func New(k Kernel, i selector.Inventory, log *slog.Logger) *Table {
 	return &Table{
 		kernel: k, follower: selector.Follow(i), log: log, now: time.Now, changed: make(chan struct{}, 1),
-		named: map[uint64]uint32{},
+		named: selector.Given{},
 	}
 }
 

@@ -102,12 +102,12 @@ type Governor struct {
 	user    *UserEvents
 	truth   truth
 
-	mu      sync.Mutex
-	sampler string // its name
-	now     Policy
-	plan    *plan           // in force
-	relief  monitor.Factors // in force
-	spare   throttle
+	mu       sync.Mutex
+	sampler  string // its name
+	now      Policy
+	plan     *plan           // in force
+	relief   monitor.Factors // in force
+	throttle throttle        // of the budget, so that the daemon stays within its limits
 
 	userPolicy userPolicy        // in force
 	filters    []*protov1.Filter // in force
@@ -139,7 +139,7 @@ func New(o Options) *Governor {
 	g := &Governor{
 		options: o, sampler: o.Sampler, reported: o.Now(), changed: make(chan struct{}, 1),
 		now:  Policy{Generation: 1, Source: builtinSource, Reason: "no sampler has answered yet", Budget: o.Budget.EventsPerSecond},
-		plan: keepAll(), relief: monitor.None(), spare: newThrottle(o.Limits), groups: newGroups(o.Kernel, o.Log),
+		plan: keepAll(), relief: monitor.None(), throttle: newThrottle(o.Limits), groups: newGroups(o.Kernel, o.Log),
 		user: newUserEvents(o.Now), userPolicy: userPolicy{rest: builtin},
 	}
 	o.Kernel.SetBudget(o.Budget)
@@ -263,7 +263,7 @@ func (g *Governor) compile(next *plan) error {
 	if seen := g.options.Monitor.Last(); g.now.Source != builtinSource && !seen.Time.IsZero() {
 		relief, reasons = seen.Relief.Factors, seen.Relief.Reasons
 	}
-	g.now.Relief = append(slices.Clip(reasons), g.spare.reasons()...)
+	g.now.Relief = append(slices.Clip(reasons), g.throttle.reasons()...)
 	if next.equal(g.plan) && relief == g.relief {
 		return nil
 	}
@@ -284,7 +284,7 @@ func (g *Governor) compile(next *plan) error {
 // daemon's limits leave of its own. With mu.
 func (g *Governor) bound() {
 	b := g.options.Budget
-	b.EventsPerSecond *= g.spare.factor
+	b.EventsPerSecond *= g.throttle.factor
 	if g.plan.budget > 0 && (b.EventsPerSecond == 0 || g.plan.budget < b.EventsPerSecond) {
 		b.EventsPerSecond = g.plan.budget
 	}
@@ -298,8 +298,8 @@ func (g *Governor) SetBudget(b kernel.Budget, l Limits) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.options.Budget = b
-	if l != g.spare.limits {
-		g.spare = newThrottle(l)
+	if l != g.throttle.limits {
+		g.throttle = newThrottle(l)
 	}
 	g.bound()
 	g.tellUser()
@@ -359,7 +359,7 @@ func (g *Governor) Report() *protov1.Report {
 	}
 	g.tallied(r)
 	rows, _ := g.options.Kernel.Capacity()
-	r.RowCapacity, r.BudgetEventsPerSecond = uint32(rows), g.options.Budget.EventsPerSecond*g.spare.factor
+	r.RowCapacity, r.BudgetEventsPerSecond = uint32(rows), g.options.Budget.EventsPerSecond*g.throttle.factor
 	r.Queues = depths(g.options.Queues())
 	r.Host = g.observe(now, r).Host
 	return r
@@ -380,7 +380,7 @@ func (g *Governor) observe(now time.Time, r *protov1.Report) monitor.Observation
 // relieve reads how busy the host is, and makes room. With mu.
 func (g *Governor) relieve(now time.Time, f monitor.Flow) monitor.Observation {
 	o := g.options.Monitor.Observe(now, f)
-	if g.spare.observe(now, o.Host) {
+	if g.throttle.observe(now, o.Host) {
 		g.bound()
 	}
 	if err := g.compile(g.plan); err != nil {

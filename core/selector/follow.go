@@ -2,11 +2,13 @@ package selector
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
+	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -179,4 +181,34 @@ func (f *Follower) sweep() {
 		}
 	}
 	f.most = 2*len(f.gone) + queueSize
+}
+
+// Given is what control groups were given, a number each; one that is not there has 0.
+type Given map[uint64]uint32
+
+// Give has a control group told its number, unless it has it already. One that is gone
+// needs none.
+func (g Given) Give(id uint64, number uint32, tell func(id uint64, number uint32) error) error {
+	if number == g[id] {
+		return nil
+	}
+	if err := tell(id, number); err != nil && !errors.Is(err, kernel.ErrNoCgroup) {
+		return err
+	}
+	if g[id] = number; number == 0 {
+		delete(g, id)
+	}
+	return nil
+}
+
+// Replace gives all that next says, and 0 to all others that have a number.
+func (g Given) Replace(next Given, give func(id uint64, number uint32)) {
+	for id := range g {
+		if _, still := next[id]; !still {
+			give(id, 0)
+		}
+	}
+	for id, number := range next {
+		give(id, number)
+	}
 }

@@ -8,7 +8,6 @@ package share
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -47,8 +46,8 @@ type Table struct {
 	log      *slog.Logger
 
 	mu     sync.Mutex
-	shares []*entry          // in order: the first that means a control group counts
-	of     map[uint64]uint32 // control groups that have a part in a share, by its number
+	shares []*entry       // in order: the first that means a control group counts
+	of     selector.Given // control groups that have a part in a share, by its number
 }
 
 // entry is a share in force.
@@ -60,7 +59,7 @@ type entry struct {
 
 // New makes a table without a share. Run follows the control groups.
 func New(k Kernel, i selector.Inventory, log *slog.Logger) *Table {
-	return &Table{kernel: k, follower: selector.Follow(i), log: log, of: map[uint64]uint32{}}
+	return &Table{kernel: k, follower: selector.Follow(i), log: log, of: selector.Given{}}
 }
 
 // Set replaces all shares; one that goes on under its name goes on counting. There may be
@@ -142,7 +141,7 @@ func (t *Table) LookAtAll() {
 
 // lookAtAll is LookAtAll with mu.
 func (t *Table) lookAtAll() {
-	next := map[uint64]uint32{}
+	next := selector.Given{}
 	if len(t.shares) > 0 {
 		for _, id := range t.follower.All() {
 			if number := t.numberOf(id); number != 0 {
@@ -150,14 +149,7 @@ func (t *Table) lookAtAll() {
 			}
 		}
 	}
-	for id := range t.of {
-		if _, still := next[id]; !still {
-			t.give(id, 0)
-		}
-	}
-	for id, number := range next {
-		t.give(id, number)
-	}
+	t.of.Replace(next, t.give)
 }
 
 // Look looks again at some of them: for Run.
@@ -189,14 +181,7 @@ func (t *Table) numberOf(id uint64) uint32 {
 
 // give gives a control group its part in a share. With mu.
 func (t *Table) give(id uint64, number uint32) {
-	if number == t.of[id] {
-		return
-	}
-	if err := t.kernel.SetCgroupShare(id, number); err != nil && !errors.Is(err, kernel.ErrNoCgroup) {
+	if err := t.of.Give(id, number, t.kernel.SetCgroupShare); err != nil {
 		t.log.Warn("give a control group its share of the budget", "cgroup", id, "error", err)
-		return
-	}
-	if t.of[id] = number; number == 0 {
-		delete(t.of, id)
 	}
 }

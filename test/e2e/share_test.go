@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/test/harness"
 	"github.com/ebpf-tracer/ebpf-tracer/test/load"
@@ -85,13 +86,12 @@ func TestAShareOfTheBudgetIsThereForATenantBesideANoisyOne(t *testing.T) {
 			}
 			stats := tr.Ask("get", "stats")
 			ledger := tr.Stop()
-			second := 0
 			all := harness.Select(tr.Events(), "file.open", nil)
 			for path, n := range made {
 				kept := harness.Select(tr.Events(), "file.open", func(e *harness.Event) bool { return e.File.Path == path })
 				part[path] = float64(len(kept)) / float64(n)
 			}
-			second, _ = harness.Densest(all, 1e9)
+			second, _ := harness.Densest(all, time.Second)
 			t.Logf("of the tenant's %d opens %.1f %% are kept, of the noisy one's %d %.2f %%; at most %d in a second",
 				made[quiet], 100*part[quiet], made[noisy], 100*part[noisy], second)
 			if part[quiet] < test.least || part[quiet] > test.most {
