@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"github.com/ebpf-tracer/ebpf-tracer/core/inventory"
+	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
 	"github.com/ebpf-tracer/ebpf-tracer/core/namespace"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -29,7 +30,7 @@ func (d *daemon) findNamespaces() error {
 	if host.Doubt != "" {
 		d.log.Warn("containers may seem to use the host's namespaces, or not to", "reason", host.Doubt)
 	}
-	d.namespaces = namespace.New(namespace.Options{Inventory: d.inventory, Host: host, Monotonic: monotonic})
+	d.namespaces = namespace.New(namespace.Options{Inventory: d.inventory, Host: host, Monotonic: kernel.Monotonic})
 	return nil
 }
 

@@ -21,8 +21,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ebpf-tracer/ebpf-tracer/core/api"
 	"github.com/ebpf-tracer/ebpf-tracer/core/config"
 	"github.com/ebpf-tracer/ebpf-tracer/core/exporter"
@@ -202,7 +200,7 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 		Inventory: d.inventory, Exporters: append([]pipeline.Exporter{counter{d.tally, d.inventory}, &labeller{labels: &d.labels}}, d.outputs.pipeline()...), ByPID: d.namespaces.ByPID,
 		Hold: d.config.Attribution.Hold, HoldCgroup: d.config.Attribution.HoldPerCgroup,
 		HoldTotal: d.config.Attribution.HoldTotal,
-		Unknown:   d.wantRescan, Monotonic: monotonic,
+		Unknown:   d.wantRescan, Monotonic: kernel.Monotonic,
 		Wake: func() { d.kernel.Wake() }, // nothing is injected before the kernel is there
 	})
 	d.kernel, err = kernel.Load(kernel.Options{
@@ -386,20 +384,11 @@ func probes(p config.Probes) (names []string) {
 	return names
 }
 
-// monotonic is the clock of the kernel's events.
-func monotonic() uint64 {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		return 0
-	}
-	return uint64(ts.Nano())
-}
-
 // clocks reads the wall clock and the events' clock at one time.
 func clocks() (wall, mono int64) {
-	before := monotonic()
+	before := kernel.Monotonic()
 	wall = time.Now().UnixNano()
-	return wall, int64(before+monotonic()) / 2
+	return wall, int64(before+kernel.Monotonic()) / 2
 }
 
 // ConfigError is a configuration that is refused. Its text has every mistake at

@@ -74,9 +74,9 @@ func (d *daemon) runDiscoverer(ctx context.Context, r *running, log *slog.Logger
 	// The observer may be called before the discoverer is there to be told; it
 	// can't have subscribed by then.
 	var discoverer atomic.Pointer[pluginhost.Discoverer]
-	d.observe(ctx, inventory.Observer{Cgroup: func(f *protov1.HostFact) {
+	d.observe(ctx, inventory.Observer{Cgroup: func(f *protov1.HostFact, awaited bool) {
 		if to := discoverer.Load(); to != nil {
-			to.Tell(f)
+			to.Tell(f, awaited)
 		}
 	}})
 	run, err := d.host.RunDiscoverer(ctx, d.spec(r.plugin), pluginhost.DiscovererHandler{

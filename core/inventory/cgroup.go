@@ -39,6 +39,7 @@ type Cgroup struct {
 	node    *node     // nil: the queue or Scan has yet to bring it
 	removed time.Time // zero: it is there
 	scan    uint64    // that saw it last, or in which it came
+	awaited bool      // as it came, it was no container's that was there
 }
 
 // Workload is the container that the cgroup belongs to, nil when it is none's or
@@ -187,6 +188,8 @@ func (i *Inventory) link(g *Cgroup) {
 	i.stats.Cgroups++
 	g.asked.Store(i.claimants.asked(i.options.Now()))
 	i.settleNode(n)
+	o := g.owner.Load()
+	g.awaited = o == nil || !o.removed.IsZero()
 	i.tellCgroup(g, protov1.CgroupFact_CHANGE_CREATED)
 }
 

@@ -267,7 +267,7 @@ func BenchmarkCgroupCreatedDuringApply(b *testing.B) {
 	var waits, owned []time.Duration
 	for b.Loop() {
 		i := New(Options{})
-		stop := i.Observe(Observer{Cgroup: func(f *protov1.HostFact) {
+		stop := i.Observe(Observer{Cgroup: func(f *protov1.HostFact, _ bool) {
 			owned = append(owned, time.Since(start)-time.Duration(f.GetCgroup().GetId()))
 		}})
 		done := make(chan error, 1)

@@ -222,7 +222,7 @@ func TestAnObserverIsToldWhatChangesAndAListHoldsTheRest(t *testing.T) {
 	var cgroups []*protov1.HostFact
 	stop := i.Observe(Observer{
 		Workload: func(c *protov1.InventoryChange) { workloads = append(workloads, c) },
-		Cgroup:   func(f *protov1.HostFact) { cgroups = append(cgroups, f) },
+		Cgroup:   func(f *protov1.HostFact, _ bool) { cgroups = append(cgroups, f) },
 	})
 	apply(t, i, "docker", described(id("b"), "b"), removed(id("b")))
 	i.CgroupCreated(2, "/b")
@@ -244,6 +244,29 @@ func TestAnObserverIsToldWhatChangesAndAListHoldsTheRest(t *testing.T) {
 		if d := c.GetContainer(); len(d.GetEnv())+len(d.GetArgs()) != 0 {
 			t.Errorf("a secret goes out: %v", d)
 		}
+	}
+}
+
+func TestACgroupIsAwaitedUnlessItsContainerWasThereFirst(t *testing.T) {
+	i := New(Options{})
+	var got []string
+	defer i.Observe(Observer{Cgroup: func(f *protov1.HostFact, awaited bool) {
+		got = append(got, fmt.Sprint(f.GetCgroup().GetPath(), " ", f.GetCgroup().GetChange() == protov1.CgroupFact_CHANGE_CREATED, " ", awaited))
+	}})()
+	known := func(name string) *protov1.InventoryChange {
+		return &protov1.InventoryChange{Change: &protov1.InventoryChange_Container{Container: &protov1.Container{Id: id(name), CgroupPath: "/" + name}}}
+	}
+	apply(t, i, "docker", known("a"), known("b"), removed(id("b")))
+	i.CgroupCreated(1, "/a")
+	i.CgroupCreated(2, "/a/inner")
+	i.CgroupCreated(3, "/b") // its container is gone: this may be another's
+	i.CgroupCreated(4, "/c")
+	apply(t, i, "docker", known("c"), removed(id("a")))
+	i.CgroupRemoved(4)
+	i.CgroupRemoved(1)
+	want := "/a true false, /a/inner true false, /b true true, /c true true, /c false true, /a false false"
+	if s := strings.Join(got, ", "); s != want {
+		t.Errorf("told are %s, want %s", s, want)
 	}
 }
 

@@ -20,7 +20,7 @@ func TestACgroupThatIsRemovedWhileAScanFindsItIsNotThere(t *testing.T) {
 		}
 	}
 	i := New(Options{})
-	stop := i.Observe(Observer{Cgroup: func(f *protov1.HostFact) {
+	stop := i.Observe(Observer{Cgroup: func(f *protov1.HostFact, _ bool) {
 		// The scan has found it; the kernel's word of its end came before that.
 		if f.GetCgroup().GetPath() == "/short" && f.GetCgroup().GetChange() == protov1.CgroupFact_CHANGE_CREATED {
 			if err := os.Remove(short); err != nil {

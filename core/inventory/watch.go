@@ -11,7 +11,9 @@ import (
 // block and must not call the inventory. The messages must not be changed.
 type Observer struct {
 	Workload func(*protov1.InventoryChange) // nil: not wanted
-	Cgroup   func(*protov1.HostFact)        // nil: not wanted
+	// Cgroup is told of cgroups that come and go; nil: not wanted. Nobody waits for what
+	// is said of one that is not awaited: whose it is was known as it came.
+	Cgroup func(f *protov1.HostFact, awaited bool)
 }
 
 // Observe adds an observer and returns how to take it away again.
@@ -37,7 +39,7 @@ func (i *Inventory) tell(change *protov1.InventoryChange) {
 func (i *Inventory) tellCgroup(g *Cgroup, change protov1.CgroupFact_Change) {
 	for o := range i.observers {
 		if o.Cgroup != nil {
-			o.Cgroup(i.fact(g, change))
+			o.Cgroup(i.fact(g, change), g.awaited)
 		}
 	}
 }

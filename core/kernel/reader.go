@@ -261,7 +261,7 @@ func (k *Kernel) merge(sink Sink) (n int) {
 		if first == nil {
 			break
 		}
-		if lacking && monotonic()-int64(oldest) < int64(mergeWindow) {
+		if lacking && int64(Monotonic()-oldest) < int64(mergeWindow) {
 			time.Sleep(mergeWindow) // what the empty ring may still get is there then
 			continue
 		}
@@ -278,14 +278,6 @@ func (k *Kernel) merge(sink Sink) (n int) {
 		r.release()
 	}
 	return n
-}
-
-func monotonic() int64 {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		return 0
-	}
-	return ts.Nano()
 }
 
 // InRing counts the records that wait to be read.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/quiet"
 )
 
 // alarm waits for a wake-up by a program or by wake, for a time, or for stop. It waits in
@@ -55,14 +57,10 @@ func (a *alarm) wake() error {
 // wait returns when a program or wake woke the reader, when d has passed, or when stop was
 // called.
 func (a *alarm) wait(d time.Duration) error {
-	if err := a.file.SetReadDeadline(time.Now().Add(d)); err != nil {
+	if err := a.file.SetReadDeadline(time.Now().Add(quiet.Millis(d))); err != nil {
 		return fmt.Errorf("wait for a ring: %w", err)
 	}
-	err := a.raw.Read(func(fd uintptr) bool {
-		var events [16]unix.EpollEvent
-		n, _ := unix.EpollWait(int(fd), events[:], 0) // an error waits again
-		return n > 0
-	})
+	err := a.raw.Read(quiet.Ready)
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("wait for a ring: %w", err)
 	}

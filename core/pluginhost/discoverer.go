@@ -51,34 +51,32 @@ func (h *Host) RunDiscoverer(ctx context.Context, s Spec, handler DiscovererHand
 	return d, nil
 }
 
-// Tell passes host facts on to a plugin that subscribed to their kind. It never
-// blocks. Whoever calls it has made them visible to DiscovererHandler.Facts. That
-// something is gone is told a little later, where nothing else is to be told.
-func (d *Discoverer) Tell(facts ...*protov1.HostFact) {
+// Tell passes a host fact on to a plugin that subscribed to its kind. It never
+// blocks. Whoever calls it has made the fact visible to DiscovererHandler.Facts. That
+// something is gone, and what is not awaited, is told a little later, where nothing else
+// is to be told; of a cgroup that was not awaited and is gone by then nothing is.
+func (d *Discoverer) Tell(f *protov1.HostFact, awaited bool) {
 	s := d.subscribed.Load()
 	if s == nil {
 		return
 	}
-	wanted := make([]*protov1.HostFact, 0, len(facts))
-	urgent := false
-	for _, f := range facts {
-		switch f.GetFact().(type) {
-		case *protov1.HostFact_Cgroup:
-			if s.GetCgroups() {
-				wanted = append(wanted, f)
-				urgent = urgent || f.GetCgroup().GetChange() != protov1.CgroupFact_CHANGE_REMOVED
-			}
-		case *protov1.HostFact_Process:
-			if s.GetProcesses() {
-				wanted = append(wanted, f)
-				urgent = true
-			}
+	switch what := f.GetFact().(type) {
+	case *protov1.HostFact_Process:
+		if s.GetProcesses() {
+			d.facts.put(f)
 		}
-	}
-	if urgent {
-		d.facts.put(wanted...)
-	} else {
-		d.facts.putLater(wanted...)
+	case *protov1.HostFact_Cgroup:
+		gone := what.Cgroup.GetChange() == protov1.CgroupFact_CHANGE_REMOVED
+		switch {
+		case !s.GetCgroups():
+		case awaited && !gone:
+			d.facts.put(f)
+		case gone && !awaited && d.facts.drop(func(q *protov1.HostFact) bool {
+			return q.GetCgroup().GetId() == what.Cgroup.GetId() && q.GetCgroup().GetChange() == protov1.CgroupFact_CHANGE_CREATED
+		}):
+		default:
+			d.facts.putLater(f)
+		}
 	}
 }
 

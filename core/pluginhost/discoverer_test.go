@@ -149,7 +149,8 @@ func TestASubscriberHearsTheListAndThenWhatChanges(t *testing.T) {
 		known, resets, synced := told(got)
 		return len(known) == 1200 && resets == 1 && synced
 	})
-	d.Tell(facts.add(5000), &protov1.HostFact{Fact: &protov1.HostFact_Process{Process: &protov1.ProcessFact{Pid: 1}}})
+	d.Tell(facts.add(5000), true)
+	d.Tell(&protov1.HostFact{Fact: &protov1.HostFact_Process{Process: &protov1.ProcessFact{Pid: 1}}}, true)
 	eventually(t, "the new cgroup", func() bool {
 		known, _, _ := told(got)
 		return known[5000] == "/c5000"
@@ -158,7 +159,7 @@ func TestASubscriberHearsTheListAndThenWhatChanges(t *testing.T) {
 	if err := syscall.Kill(running(t, d), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	d.Tell(facts.add(5001))
+	d.Tell(facts.add(5001), true)
 	eventually(t, "the list again", func() bool {
 		known, resets, synced := told(got)
 		return len(known) == 1202 && resets == 2 && synced
@@ -177,7 +178,7 @@ func TestAPluginThatDoesNotReadMissesFactsAndTheDaemonDoesNotWait(t *testing.T) 
 	}
 	eventually(t, "the subscription", func() bool { return d.subscribed.Load() != nil })
 	for id := range uint64(200000) {
-		d.Tell(facts.add(id))
+		d.Tell(facts.add(id), true)
 	}
 	s := d.Status()
 	if s.QueueDropped == 0 || s.QueueDepth > queueLimit {
@@ -205,7 +206,7 @@ func TestASlowReaderIsToldEverythingAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id := uint64(0); d.Status().QueueDropped == 0; id++ {
-		d.Tell(facts.add(id))
+		d.Tell(facts.add(id), true)
 	}
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
@@ -219,5 +220,33 @@ func TestASlowReaderIsToldEverythingAgain(t *testing.T) {
 	})
 	if s := d.Status(); s.Restarts != 0 {
 		t.Errorf("status is %+v", s)
+	}
+}
+
+func TestOfACgroupThatNobodyAwaitsAndThatIsGoneNothingIsTold(t *testing.T) {
+	d := &Discoverer{facts: newQueue[*protov1.HostFact]()}
+	d.subscribed.Store(&protov1.Subscribe{Cgroups: true})
+	d.facts.begin()
+	fact := func(id uint64, c protov1.CgroupFact_Change) *protov1.HostFact {
+		return &protov1.HostFact{Fact: &protov1.HostFact_Cgroup{Cgroup: &protov1.CgroupFact{Id: id, Change: c}}}
+	}
+	const created, removed = protov1.CgroupFact_CHANGE_CREATED, protov1.CgroupFact_CHANGE_REMOVED
+	d.Tell(fact(1, created), false)
+	d.Tell(fact(2, created), true)
+	d.Tell(fact(3, created), false)
+	d.Tell(fact(4, removed), false) // of which it was told long ago
+	d.Tell(fact(1, removed), false)
+	d.Tell(fact(2, removed), true)
+	d.Tell(&protov1.HostFact{Fact: &protov1.HostFact_Process{Process: &protov1.ProcessFact{Pid: 9}}}, true) // not subscribed to
+	items, _, _, err := d.facts.take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range items {
+		got = append(got, fmt.Sprint(f.GetCgroup().GetId(), " ", f.GetCgroup().GetChange()))
+	}
+	if s := strings.Join(got, ", "); s != "2 CHANGE_CREATED, 3 CHANGE_CREATED, 4 CHANGE_REMOVED, 2 CHANGE_REMOVED" {
+		t.Errorf("told are %s", s)
 	}
 }

@@ -50,7 +50,7 @@ func TestAPluginThatStopsReadingItsStreamIsStartedAgain(t *testing.T) {
 		return d
 	}
 	deaf := run(map[string]any{"deaf": true})
-	deaf.Tell(facts.add(1))
+	deaf.Tell(facts.add(1), true)
 	eventually(t, "its end", func() bool { return len(got.losses()) == 1 })
 	if l := got.losses(); !strings.HasPrefix(l[0], "its stream has stopped: of 2 messages it has read 1") {
 		t.Errorf("lost: %q", l)
@@ -63,7 +63,7 @@ func TestAPluginThatStopsReadingItsStreamIsStartedAgain(t *testing.T) {
 	// One that reads, and then has nothing to read, is left alone.
 	reads := run(map[string]any{"subscribe": true})
 	for id := range uint64(100) {
-		reads.Tell(facts.add(id))
+		reads.Tell(facts.add(id), true)
 	}
 	time.Sleep(900 * time.Millisecond)
 	if s := reads.Status(); s.Restarts != 0 || s.State != Running {

@@ -25,6 +25,7 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/core/pluginhost/sandbox"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/quiet"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/wire"
 )
@@ -216,7 +217,11 @@ func (i *instance) newClient(timeout time.Duration) *goplugin.Client {
 				grpc.ForceCodecV2(wire.Codec()),
 			),
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-				return r.dial(ctx, r.address())
+				conn, err := r.dial(ctx, r.address())
+				if err != nil {
+					return nil, err
+				}
+				return quiet.Conn(conn), nil
 			}),
 		},
 	})

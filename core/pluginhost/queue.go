@@ -2,6 +2,7 @@ package pluginhost
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -73,6 +74,19 @@ func (q *queue[T]) putLater(items ...T) {
 	if q.keep(items) && q.later == nil {
 		q.later = time.AfterFunc(leisure, q.signal)
 	}
+}
+
+// drop takes out the last item that is as wanted, and tells whether there was one.
+func (q *queue[T]) drop(wanted func(T) bool) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for at := len(q.items) - 1; at >= 0; at-- {
+		if wanted(q.items[at]) {
+			q.items = slices.Delete(q.items, at, at+1)
+			return true
+		}
+	}
+	return false
 }
 
 // keep adds items if somebody reads, and tells whether there are any then. It is under

@@ -118,7 +118,7 @@ func (f *Follower) hearContainer(c *protov1.InventoryChange) {
 	}
 }
 
-func (f *Follower) hearCgroup(fact *protov1.HostFact) {
+func (f *Follower) hearCgroup(fact *protov1.HostFact, _ bool) {
 	g := fact.GetCgroup()
 	f.queue(change{cgroup: g.GetId(), removed: g.GetChange() == protov1.CgroupFact_CHANGE_REMOVED})
 }

@@ -8,15 +8,18 @@ import (
 
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/quiet"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/wire"
 )
 
 const (
 	// batchChanges is how many changes go into one batch at most.
 	batchChanges = 100
-	// batchWait is the least time between two batches that are not full: a
-	// change after a pause goes out at once, a stream of them in batches.
-	batchWait = 5 * time.Millisecond
+	// batchWait is the least time between batches that are not full, but for the first
+	// batchesAtOnce after a pause: a change now and then goes out at once, a stream of
+	// them in batches.
+	batchWait     = 5 * time.Millisecond
+	batchesAtOnce = 3
 	// leisure is how long changes that nobody waits for may wait for company.
 	leisure = 100 * time.Millisecond
 	// pendingChanges is how many changes wait for the daemon before the
@@ -81,7 +84,7 @@ func isUrgent(c *protov1.InventoryChange) bool {
 // send writes batches until the inventory is closed and empty, or its context
 // is done. Only it calls write.
 func (i *inventory) send(write func(*protov1.InventoryChanges) error) error {
-	var last time.Time
+	due := time.Now() // of the next batch, if batches had not been few before
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -98,7 +101,7 @@ func (i *inventory) send(write func(*protov1.InventoryChanges) error) error {
 			}
 		}
 		b := newBatch(first)
-		over := i.gather(b, last, timer) // did not fit any more
+		over := i.gather(b, due, timer) // did not fit any more
 		if err := write(&protov1.InventoryChanges{Changes: b.changes}); err != nil {
 			return fmt.Errorf("send changes: %w", err)
 		}
@@ -107,16 +110,22 @@ func (i *inventory) send(write func(*protov1.InventoryChanges) error) error {
 				return fmt.Errorf("send changes: %w", err)
 			}
 		}
-		last = time.Now()
+		if now := time.Now(); due.Before(now) {
+			due = now
+		}
+		due = due.Add(batchWait)
 	}
 }
 
-// gather fills a batch until it is full or time is up; last is when the one before was
-// sent. A change that would make it too large is returned apart.
-func (i *inventory) gather(b *batch, last time.Time, timer *time.Timer) *sized {
+// gather fills a batch until it is full or time is up; due is when it would go if none had
+// gone at once. A change that would make it too large is returned apart.
+func (i *inventory) gather(b *batch, due time.Time, timer *time.Timer) *sized {
+	hurry := func() {
+		timer.Reset(quiet.Millis(max(0, time.Until(due)-(batchesAtOnce-1)*batchWait)))
+	}
 	urgent := isUrgent(b.changes[0])
 	if urgent {
-		timer.Reset(max(0, batchWait-time.Since(last)))
+		hurry()
 	} else {
 		timer.Reset(leisure)
 	}
@@ -148,7 +157,7 @@ func (i *inventory) gather(b *batch, last time.Time, timer *time.Timer) *sized {
 		b.add(c)
 		if !urgent && isUrgent(c.change) {
 			urgent = true
-			timer.Reset(max(0, batchWait-time.Since(last)))
+			hurry()
 		}
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/diag"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/quiet"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/schema"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/wire"
 )
@@ -260,28 +261,31 @@ func TestWhatNobodyWaitsForIsSentWithWhatSomebodyDoes(t *testing.T) {
 			defer s.mu.Unlock()
 			return len(s.batches)
 		}
-		must(inv.Container(&protov1.Container{Id: "a"}))
-		if n := batches(0); n != 1 {
-			t.Errorf("a description after a pause: %d batches", n)
+		for i := range batchesAtOnce {
+			must(inv.Container(&protov1.Container{Id: "a"}))
+			if n := batches(0); n != i+1 {
+				t.Errorf("description %d after a pause: %d batches", i, n)
+			}
 		}
 		must(inv.Container(&protov1.Container{Id: "b"}))
-		if n := batches(batchWait - 1); n != 1 {
-			t.Errorf("another right after it: %d batches", n)
+		if n := batches(quiet.Millis(batchWait) - 1); n != batchesAtOnce {
+			t.Errorf("another right after them: %d batches", n)
 		}
-		if n := batches(1); n != 2 {
+		if n := batches(1); n != batchesAtOnce+1 {
 			t.Errorf("another, in time: %d batches", n)
 		}
+		const before = batchesAtOnce + 1
 		must(inv.RemoveContainer(&protov1.ContainerRef{Id: "a"}))
 		must(inv.Lifecycle(&protov1.Lifecycle{Action: "died"}))
-		if n := batches(leisure - 1); n != 2 {
+		if n := batches(leisure - 1); n != before {
 			t.Errorf("a removal: %d batches", n)
 		}
 		must(inv.Considered(1))
-		if n := batches(0); n != 3 || len(s.batches[2].GetChanges()) != 3 {
+		if n := batches(0); n != before+1 || len(s.batches[before].GetChanges()) != 3 {
 			t.Errorf("a removal and an answer: %d batches, %v", n, s.batches[n-1])
 		}
 		must(inv.RemoveContainer(&protov1.ContainerRef{Id: "b"}))
-		if n := batches(leisure); n != 4 {
+		if n := batches(leisure); n != before+2 {
 			t.Errorf("a removal alone, in time: %d batches", n)
 		}
 		inv.close()

@@ -11,8 +11,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ebpf-tracer/ebpf-tracer/core/event"
 	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
 	"github.com/ebpf-tracer/ebpf-tracer/core/pipeline"
@@ -48,10 +46,7 @@ func Run(ctx context.Context, o Options, w *recording.Writer) (h recording.Heade
 		return h, err
 	}
 	defer func() { err = errors.Join(err, k.Close()) }()
-	start, err := monotonic()
-	if err != nil {
-		return h, err
-	}
+	start := kernel.Monotonic()
 	if o.Began != nil {
 		o.Began(k.Probes())
 	}
@@ -61,10 +56,7 @@ func Run(ctx context.Context, o Options, w *recording.Writer) (h recording.Heade
 	if err := k.Read(ctx, s); err != nil {
 		return h, err
 	}
-	end, err := monotonic()
-	if err != nil {
-		return h, err
-	}
+	end := kernel.Monotonic()
 	if err := k.Detach(); err != nil {
 		return h, err
 	}
@@ -162,13 +154,4 @@ func (s *sink) missing() (uint64, error) {
 		return 0, fmt.Errorf("the kernel says that it kept %d events, and %d were read: please report this", kept, s.decoded)
 	}
 	return lost + kept - s.decoded, nil
-}
-
-// monotonic is the clock of the kernel's events.
-func monotonic() (uint64, error) {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		return 0, fmt.Errorf("read the clock: %w", err)
-	}
-	return uint64(ts.Nano()), nil
 }

@@ -1,10 +1,6 @@
 package main
 
-import (
-	"time"
-
-	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
-)
+import "time"
 
 // endPatience is how long a container's deletion waits for the word of its end, and for
 // its record where a cgroup waits for that. A shim tells of an end by itself, and may do
@@ -87,12 +83,12 @@ func (t *tracker) leaveLate() error {
 
 // gone tells that a container is no more.
 func (t *tracker) gone(k key, c *tracked, e *event) error {
-	r := describe.Pack(created(e))
+	as := callOf(created(e))
 	if c != nil && c.record != nil {
-		r = c.record
+		as = c.called
 	}
 	t.buried.add(grave{key: k, tick: t.tick})
-	if err := t.lifecycle(e, "removed", r); err != nil {
+	if err := t.lifecycle(e, "removed", as); err != nil {
 		return err
 	}
 	if c != nil {

@@ -65,7 +65,7 @@ func connect(ctx context.Context, socket string, c Config) (*connection, *stream
 	if err == nil {
 		// containerd says nothing until there is an event. What it answers now it
 		// answers after it took the subscription.
-		_, err = conn.ping(ctx)
+		err = conn.ping(ctx)
 	}
 	if err != nil {
 		err = errors.Join(err, conn.close()) // ends the stream
@@ -361,8 +361,7 @@ func (s *session) ping(ctx context.Context) {
 	}
 	s.pinging = true
 	s.workers.Go(func() { // the channel has room for the only one
-		_, err := s.conn.ping(ctx)
-		s.pings <- err
+		s.pings <- s.conn.ping(ctx)
 	})
 }
 

@@ -58,6 +58,7 @@ type tracker struct {
 type tracked struct {
 	record   describe.Packed // what containerd's store tells; nil: not known yet, and nothing told
 	path     string          // of its cgroup, as the record has it
+	called   called          // by the record
 	status   status
 	cgroup   uint64 // id; 0: not known
 	tick     uint64 // of the last event
@@ -149,7 +150,7 @@ func (t *tracker) event(e *event) error {
 	if word == "" {
 		return nil
 	}
-	if err := t.lifecycle(e, word, c.record); err != nil {
+	if err := t.lifecycle(e, word, c.called); err != nil {
 		return err
 	}
 	if word == "died" {
@@ -255,7 +256,18 @@ func (t *tracker) record(k key, c *tracked, r *protov1.Container) {
 	if id := t.cgroups[c.path]; id != 0 && c.path != "" {
 		c.cgroup = id
 	}
-	c.record = describe.Pack(r)
+	c.record, c.called = describe.Pack(r), callOf(r)
+}
+
+// called is what lifecycle events call a container.
+type called struct{ name, image string }
+
+func callOf(r *protov1.Container) called {
+	c := called{name: r.GetName()}
+	if r.GetImage().GetName() != "" {
+		c.image = reference(r.GetImage())
+	}
+	return c
 }
 
 // tell sends the description of a container.
@@ -277,17 +289,16 @@ func (t *tracker) tell(k key, c *tracked) error {
 	return t.inv.Container(out)
 }
 
-func (t *tracker) lifecycle(e *event, word string, r describe.Packed) error {
+func (t *tracker) lifecycle(e *event, word string, as called) error {
 	if isDocker(e.key.namespace) {
 		return nil
 	}
 	l := &protov1.Lifecycle{Container: refOf(e.key), Action: word, TimeUnixNano: e.nano, Attributes: map[string]string{}}
-	said := r.Container()
-	if said.GetName() != "" {
-		l.Attributes["name"] = said.GetName()
+	if as.name != "" {
+		l.Attributes["name"] = as.name
 	}
-	if ref := said.GetImage(); ref.GetName() != "" {
-		l.Attributes["image"] = reference(ref)
+	if as.image != "" {
+		l.Attributes["image"] = as.image
 	}
 	if word == "died" {
 		l.Attributes["exit_code"] = strconv.FormatUint(uint64(e.code), 10)

@@ -16,6 +16,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/quiet"
 )
 
 // maxAnswer bounds what is read of one answer: twice what a kubelet takes.
@@ -44,7 +45,11 @@ func dial(ctx context.Context, socket string, timeout time.Duration) (*connectio
 		grpc.WithAuthority("localhost"),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			d := net.Dialer{Timeout: timeout}
-			return d.DialContext(ctx, "unix", socket)
+			conn, err := d.DialContext(ctx, "unix", socket)
+			if err != nil {
+				return nil, err
+			}
+			return quiet.Conn(conn), nil
 		}),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), grpc.WithIdleTimeout(0),
 		// Fixed, so that no message is followed by a ping to measure the connection.

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/quiet"
 )
 
 // maxInspect bounds what is read of one answer of the inspector: an annotation of the
@@ -27,7 +29,11 @@ func newInspector(socket string, timeout time.Duration) *inspector {
 	return &inspector{timeout: timeout, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			d := net.Dialer{Timeout: timeout}
-			return d.DialContext(ctx, "unix", socket)
+			conn, err := d.DialContext(ctx, "unix", socket)
+			if err != nil {
+				return nil, err
+			}
+			return quiet.Conn(conn), nil
 		},
 		DisableCompression: true, MaxIdleConns: 2, IdleConnTimeout: time.Minute, ReadBufferSize: 4 << 10, WriteBufferSize: 1 << 10,
 	}}}

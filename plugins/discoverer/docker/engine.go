@@ -18,6 +18,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/quiet"
 )
 
 // maxAnswer bounds what is read of one answer: a list of 10,000 containers is
@@ -48,7 +49,11 @@ func dial(ctx context.Context, socket string, timeout time.Duration) (*connectio
 	api, err := client.New(client.WithHost("unix://"+socket), client.WithHTTPResponseHook(c.answered),
 		client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) {
 			d := net.Dialer{Timeout: timeout}
-			return d.DialContext(ctx, "unix", socket)
+			conn, err := d.DialContext(ctx, "unix", socket)
+			if err != nil {
+				return nil, err
+			}
+			return quiet.Conn(conn), nil
 		}))
 	if err != nil {
 		return nil, fmt.Errorf("make a client for %s: %w", socket, err)
