@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	shedFirst = 3 * time.Second // after the start: what only the start needed goes
-	shedAgain = 30 * time.Second
-	shedPause = 3 // times as long as the one before, until it is shedAgain: a first list takes a while
+	shedFirst = 3 * time.Second  // after the start: what only the start needed goes
+	shedLook  = 10 * time.Second // between looks whether there is anything to give back
+	shedWorth = 4 << 20          // bytes, of which half are the pages that are always needed again
 )
 
 const (
@@ -30,36 +30,54 @@ const (
 	mostChunks = 2048
 )
 
-// shed gives memory back now and then, until ctx is done. A plugin spends its life
-// waiting, on machines that have many of them. Of the program most is touched at
+// shed gives memory back when some has come together, until ctx is done. A plugin spends
+// its life waiting, on machines that have many of them. Of the program most is touched at
 // the start alone: its pages, and those around them that the kernel maps with them,
 // make up four fifths of an idle plugin's memory. What is needed again is
 // mapped again from the page cache.
 func (p *process) shed(ctx context.Context) {
-	pause := shedFirst
-	wait := time.NewTimer(pause)
+	wait := time.NewTimer(shedFirst)
 	defer wait.Stop()
 	var program []region // nil: not looked for yet
+	var left uint64      // resident when memory was given back last
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-wait.C:
 		}
-		var err error
-		if program == nil {
+		wait.Reset(shedLook)
+		resident, err := residentBytes()
+		if err == nil && resident < left+shedWorth {
+			continue
+		}
+		if program == nil && err == nil {
 			if program, err = ownProgram(); err == nil {
 				err = inChunks(program)
 			}
 		}
 		debug.FreeOSMemory()
-		if err = errors.Join(err, unmap(program)); err != nil {
+		if err = errors.Join(err, unmap(program)); err == nil {
+			left, err = residentBytes()
+		}
+		if err != nil {
 			p.log.Debug("give back the program's pages", "error", err)
 			return // it won't be otherwise the next time
 		}
-		pause = min(shedPause*pause, shedAgain)
-		wait.Reset(pause)
 	}
+}
+
+// residentBytes is how much of this process is in memory.
+func residentBytes() (uint64, error) {
+	raw, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0, err
+	}
+	var size, resident uint64
+	if _, err := fmt.Sscan(string(raw), &size, &resident); err != nil {
+		return 0, fmt.Errorf("read /proc/self/statm: %w", err)
+	}
+	return resident * uint64(os.Getpagesize()), nil
 }
 
 // ownProgram finds the pages of the program and its libraries that nobody has written to.

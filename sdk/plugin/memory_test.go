@@ -108,3 +108,22 @@ func rss(t *testing.T) (kib int) {
 	t.Fatal("the roll-up tells no Pss_File")
 	return 0
 }
+
+func TestWhatIsResidentIsWhatTheKernelSays(t *testing.T) {
+	before, err := residentBytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := make([]byte, 64<<20)
+	for i := 0; i < len(held); i += 4096 {
+		held[i] = 1
+	}
+	after, err := residentBytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if grown := int64(after) - int64(before); grown < 48<<20 || grown > 96<<20 {
+		t.Errorf("64 MiB made %d bytes more", grown)
+	}
+	runtime.KeepAlive(held)
+}
