@@ -51,7 +51,8 @@ type Host interface {
 	// Facts subscribes to the host's facts and delivers them in order. The
 	// channel is closed when the stream ends. Call it at most once, and then
 	// read it: facts that are not read in time are dropped, counted, and told
-	// again as a new list.
+	// again as a new list. Of a cgroup that came and went within a tenth of a second
+	// and whose container was known before, there is no fact.
 	Facts(*protov1.Subscribe) <-chan *protov1.HostFacts
 }
 

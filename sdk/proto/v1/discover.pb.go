@@ -1013,9 +1013,12 @@ func (x *Synced) GetKinds() []WorkloadKind {
 
 // Subscribe asks for host facts.
 type Subscribe struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Cgroups   bool                   `protobuf:"varint,1,opt,name=cgroups,proto3" json:"cgroups,omitempty"`
-	Processes bool                   `protobuf:"varint,2,opt,name=processes,proto3" json:"processes,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// cgroups: those that come and go. Of one whose container the daemon knew before it
+	// came, the fact may be a tenth of a second late, and where it is gone by then there is
+	// none.
+	Cgroups   bool `protobuf:"varint,1,opt,name=cgroups,proto3" json:"cgroups,omitempty"`
+	Processes bool `protobuf:"varint,2,opt,name=processes,proto3" json:"processes,omitempty"`
 	// claims, with cgroups: the plugin answers every cgroup fact that is not a
 	// removal, in any order: with a container that names the cgroup by its id or
 	// path, or with considered. The first events of a new cgroup wait for the answer,
