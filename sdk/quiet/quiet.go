@@ -4,9 +4,10 @@
 // that watches for system calls that block: each call wakes it, it then looks every 20 µs,
 // and hands the work to yet another thread when the call takes that long. And Go's poller
 // sleeps for whole milliseconds, so that it wakes up twice for most timers, between which
-// that thread looks on. Calls that never block are made here without telling it, and
-// times are given that need one sleep. A wake-up for 64 bytes and their echo takes 37 µs of
-// CPU instead of 50 (BenchmarkWakeUp), and a discoverer of short containers a quarter less.
+// that thread looks on. Calls that never block, but for memory where the host has none, are
+// made here without telling it, and times are given that need one sleep. A wake-up for 64
+// bytes and their echo takes 37 µs of CPU instead of 50 (BenchmarkWakeUp), and a discoverer
+// of short containers a quarter less.
 package quiet
 
 import (

@@ -6,6 +6,7 @@
 package kernel
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -82,8 +83,8 @@ func TestEveryProbeTellsTheTruthOnOlderKernels(t *testing.T) {
 				args = append(args, "-partial", "-want", strings.Join(test.lacking, ","))
 			}
 			out, status := boot(t, args)
-			if status == timeUp {
-				t.Logf("the time was up; once more\n%s", out)
+			if status == timeUp || status == crashed && bytes.Contains(out, []byte(staleCode)) {
+				t.Logf("the emulated machine hung or ran stale code; once more\n%s", out)
 				out, status = boot(t, args)
 			}
 			t.Logf("\n%s", out)
@@ -97,6 +98,15 @@ func TestEveryProbeTellsTheTruthOnOlderKernels(t *testing.T) {
 // timeUp is the status of vm.sh when the guest did not end. An emulated machine
 // that hung on its way up is no finding about a probe: it is booted once more.
 const timeUp = 124
+
+// crashed is the status of vm.sh when the guest ended without one of its own. A kernel that
+// switches a static key puts a breakpoint over an instruction for a moment; qemu's emulation
+// of several processors may still run it when nobody expects it any more, which is no finding
+// about a probe either. Any other crash is one.
+const (
+	crashed   = 125
+	staleCode = "Oops: int3"
+)
 
 func boot(t *testing.T, args []string) (out []byte, status int) {
 	t.Helper()

@@ -136,6 +136,21 @@ func TestContainersOfBeforeAreASnapshot(t *testing.T) {
 	}
 }
 
+// shortLife checks what is told of a container that lived for some milliseconds: all of it,
+// which it counts as 1, or no more than that there was one, where its life was over before its
+// state could be read.
+func shortLife(t *testing.T, r *recorder, id string) int {
+	t.Helper()
+	switch got := strings.Join(r.words(id), " "); got {
+	case "created started died removed":
+		return 1
+	case "created removed":
+	default:
+		t.Errorf("what happened to %s is %q", id, got)
+	}
+	return 0
+}
+
 // The cgroup of a container is called like anything; its first process lives for some
 // milliseconds.
 func TestEveryCgroupIsAnsweredFor(t *testing.T) {
@@ -143,6 +158,7 @@ func TestEveryCgroupIsAnsweredFor(t *testing.T) {
 	r, host := start(t, defaults(b.root), node(t))
 	r.wait("the snapshot", synced(1))
 	k := followKernel(t, host, "")
+	whole := 0
 	const n = 20
 	for i := range n {
 		id := fmt.Sprintf("web-%d", i)
@@ -169,9 +185,10 @@ func TestEveryCgroupIsAnsweredFor(t *testing.T) {
 		if name, _ := r.answer(cgroup); name != id {
 			t.Errorf("the cgroup of %s is said to be of %q", id, name)
 		}
-		if got, want := strings.Join(r.words(id), " "), "created started died removed"; got != want {
-			t.Errorf("what happened to %s is %q", id, got)
-		}
+		whole += shortLife(t, r, id)
+	}
+	if whole == 0 {
+		t.Error("of none is told that it started and died")
 	}
 	t.Run("and of those that are no container's", func(t *testing.T) {
 		b.run("sleeps", nil, "sleep", "1000")

@@ -340,6 +340,14 @@ func TestAProcessIsKnownByItsStart(t *testing.T) {
 	}
 	t.Cleanup(end)
 	pid := sleep.Process.Pid
+	for { // its arguments come a moment after its program
+		args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		must(t, err)
+		if len(args) > 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	must(t, err)
 	began := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))[19]
