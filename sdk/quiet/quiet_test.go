@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -49,14 +48,6 @@ func pair(t *testing.T) (client, server *net.UnixConn) {
 // wrappers are the connections of this package, by their names.
 var wrappers = map[string]func(*testing.T, net.Conn) net.Conn{
 	"conn": func(_ *testing.T, c net.Conn) net.Conn { return Conn(c) },
-	"paced": func(t *testing.T, c net.Conn) net.Conn {
-		p, err := Paced(c, time.Millisecond)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = p.Close() })
-		return p
-	},
 }
 
 func each(t *testing.T, test func(t *testing.T, wrapped net.Conn, other *net.UnixConn)) {
@@ -183,74 +174,12 @@ func TestDeadlinesHold(t *testing.T) {
 	})
 }
 
-func TestABurstIsReadAtOnce(t *testing.T) {
-	c, s := pair(t)
-	p, err := Paced(c, 100*time.Millisecond)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	say := func(what string) {
-		if _, err := s.Write([]byte(what)); err != nil {
-			t.Error(err)
-		}
-	}
-	read := func(want string) {
-		t.Helper()
-		b := make([]byte, 64)
-		n, err := p.Read(b)
-		if err != nil || string(b[:n]) != want {
-			t.Errorf("read is %q, %v, want %q", b[:n], err, want)
-		}
-	}
-	say("first")
-	read("first")
-	for i := range 5 {
-		say(strconv.Itoa(i))
-	}
-	read("01234")
-	go func() {
-		time.Sleep(150 * time.Millisecond)
-		say("after a pause")
-	}()
-	read("after a pause")
-}
-
 func TestWhatIsNoUnixSocketStaysWhatItIs(t *testing.T) {
 	a, b := net.Pipe()
 	defer a.Close()
 	defer b.Close()
 	if Conn(a) != a {
 		t.Error("Conn made something of a pipe")
-	}
-	if p, err := Paced(a, time.Second); p != a || err != nil {
-		t.Errorf("Paced made %v of a pipe, %v", p, err)
-	}
-}
-
-func TestNoDescriptorIsLeft(t *testing.T) {
-	count := func() int {
-		all, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(all)
-	}
-	c, s := pair(t)
-	before := count()
-	p, err := Paced(c, time.Millisecond)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Close(); err != nil {
-		t.Error(err)
-	}
-	if n := count(); n != before-1 { // c is closed
-		t.Errorf("%d descriptors are open, of %d before", n, before)
-	}
-	_ = s
-	if err := p.Close(); err != nil {
-		t.Errorf("closed again, it says %v", err)
 	}
 }
 

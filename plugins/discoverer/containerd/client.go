@@ -41,7 +41,6 @@ const (
 // stream of events ends within its timeout. It is safe for concurrent use.
 type connection struct {
 	conn    *grpc.ClientConn
-	news    *grpc.ClientConn // of the events
 	timeout time.Duration
 	release string // containerd's version
 
@@ -50,6 +49,7 @@ type connection struct {
 	images     imagesapi.ImagesClient
 	namespaces namespacesapi.NamespacesClient
 	tasks      tasksapi.TasksClient
+	version    versionapi.VersionClient
 
 	mu        sync.Mutex
 	digests   map[image]string // of images, "" for those that the store has not
@@ -61,45 +61,17 @@ type image struct{ namespace, name string }
 // maxDigests bounds the memory of images' digests: beyond it, it starts anew.
 const maxDigests = 2048
 
-// pace is how long the events of a burst are gathered: a container that lives for moments
-// makes six, and to wake up for each would cost more than all that is done with them.
-const pace = 10 * time.Millisecond
-
-// dial connects to containerd and asks for its version. The events have a connection of
-// their own, so that no answer waits for them.
-func dial(ctx context.Context, at string, timeout time.Duration) (*connection, error) {
-	conn, err := newClient(at, timeout, func(c net.Conn) (net.Conn, error) { return quiet.Conn(c), nil })
-	if err != nil {
-		return nil, err
-	}
-	news, err := newClient(at, timeout, func(c net.Conn) (net.Conn, error) { return quiet.Paced(c, pace) })
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	c := &connection{
-		conn: conn, news: news, timeout: timeout, digests: map[image]string{},
-		containers: containersapi.NewContainersClient(conn), events: eventsapi.NewEventsClient(news),
-		images: imagesapi.NewImagesClient(conn), namespaces: namespacesapi.NewNamespacesClient(conn),
-		tasks: tasksapi.NewTasksClient(conn),
-	}
-	if c.release, err = c.askVersion(ctx, conn); err != nil {
-		return nil, errors.Join(err, c.close())
-	}
-	return c, nil
-}
-
-// newClient makes a client of containerd, whose connection is wrapped; it connects when
-// it is first used.
-func newClient(at string, timeout time.Duration, wrap func(net.Conn) (net.Conn, error)) (*grpc.ClientConn, error) {
+// dial connects to containerd and asks for its version.
+func dial(ctx context.Context, socket string, timeout time.Duration) (*connection, error) {
 	conn, err := grpc.NewClient("passthrough:///containerd",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			d := net.Dialer{Timeout: timeout}
-			conn, err := d.DialContext(ctx, "unix", at)
+			conn, err := d.DialContext(ctx, "unix", socket)
 			if err != nil {
 				return nil, err
 			}
-			return wrap(conn)
+			return quiet.Conn(conn), nil
 		}),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(connectionWindow),
@@ -107,27 +79,27 @@ func newClient(at string, timeout time.Duration, wrap func(net.Conn) (net.Conn, 
 		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithDisableHealthCheck(),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for %s: %w", at, err)
+		return nil, fmt.Errorf("make a client for %s: %w", socket, err)
 	}
-	return conn, nil
+	c := &connection{
+		conn: conn, timeout: timeout, digests: map[image]string{},
+		containers: containersapi.NewContainersClient(conn), events: eventsapi.NewEventsClient(conn),
+		images: imagesapi.NewImagesClient(conn), namespaces: namespacesapi.NewNamespacesClient(conn),
+		tasks: tasksapi.NewTasksClient(conn), version: versionapi.NewVersionClient(conn),
+	}
+	if c.release, err = c.ping(ctx); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return c, nil
 }
 
-func (c *connection) close() error { return errors.Join(c.conn.Close(), c.news.Close()) }
+func (c *connection) close() error { return c.conn.Close() }
 
-// ping tells whether containerd still answers, on both connections.
-func (c *connection) ping(ctx context.Context) error {
-	for _, conn := range []*grpc.ClientConn{c.news, c.conn} {
-		if _, err := c.askVersion(ctx, conn); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *connection) askVersion(ctx context.Context, conn *grpc.ClientConn) (string, error) {
+// ping asks for the version, and so whether containerd still answers.
+func (c *connection) ping(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	v, err := versionapi.NewVersionClient(conn).Version(ctx, &emptypb.Empty{})
+	v, err := c.version.Version(ctx, &emptypb.Empty{})
 	if err != nil {
 		return "", fmt.Errorf("ask for the version: %w", err)
 	}

@@ -65,7 +65,7 @@ func connect(ctx context.Context, socket string, c Config) (*connection, *stream
 	if err == nil {
 		// containerd says nothing until there is an event. What it answers now it
 		// answers after it took the subscription.
-		err = conn.ping(ctx)
+		_, err = conn.ping(ctx)
 	}
 	if err != nil {
 		err = errors.Join(err, conn.close()) // ends the stream
@@ -361,7 +361,8 @@ func (s *session) ping(ctx context.Context) {
 	}
 	s.pinging = true
 	s.workers.Go(func() { // the channel has room for the only one
-		s.pings <- s.conn.ping(ctx)
+		_, err := s.conn.ping(ctx)
+		s.pings <- err
 	})
 }
 
