@@ -61,8 +61,8 @@ type Host interface {
 // goroutine keep their order, so let one goroutine speak for one workload: a
 // description that comes after a removal creates the workload again. They gather
 // changes into batches and block only when the daemon is slower than the
-// runtime; they return ctx's error when Discover's context is done. The first
-// changes after a pause are sent at once, others within 5 ms, and what nobody waits for, a removal or a
+// runtime; they return ctx's error when Discover's context is done. A change after a
+// pause is sent at once, others within 5 ms, and what nobody waits for, a removal or a
 // word of Lifecycle, within 100 ms or with the next change. Of descriptions of one
 // container that follow one another in a batch only the last is sent.
 type Inventory interface {

@@ -15,11 +15,9 @@ import (
 const (
 	// batchChanges is how many changes go into one batch at most.
 	batchChanges = 100
-	// batchWait is the least time between batches that are not full, but for the first
-	// batchesAtOnce after a pause: a change now and then goes out at once, a stream of
-	// them in batches.
-	batchWait     = 5 * time.Millisecond
-	batchesAtOnce = 3
+	// batchWait is the least time between two batches that are not full: a
+	// change after a pause goes out at once, a stream of them in batches.
+	batchWait = 5 * time.Millisecond
 	// leisure is how long changes that nobody waits for may wait for company.
 	leisure = 100 * time.Millisecond
 	// pendingChanges is how many changes wait for the daemon before the
@@ -84,7 +82,7 @@ func isUrgent(c *protov1.InventoryChange) bool {
 // send writes batches until the inventory is closed and empty, or its context
 // is done. Only it calls write.
 func (i *inventory) send(write func(*protov1.InventoryChanges) error) error {
-	due := time.Now() // of the next batch, if batches had not been few before
+	due := time.Now() // of the next batch
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -110,18 +108,14 @@ func (i *inventory) send(write func(*protov1.InventoryChanges) error) error {
 				return fmt.Errorf("send changes: %w", err)
 			}
 		}
-		if now := time.Now(); due.Before(now) {
-			due = now
-		}
-		due = due.Add(batchWait)
+		due = time.Now().Add(batchWait)
 	}
 }
 
-// gather fills a batch until it is full or time is up; due is when it would go if none had
-// gone at once. A change that would make it too large is returned apart.
+// gather fills a batch until it is full or time is up; due is when the next may go. A change that would make it too large is returned apart.
 func (i *inventory) gather(b *batch, due time.Time, timer *time.Timer) *sized {
 	hurry := func() {
-		timer.Reset(quiet.Millis(max(0, time.Until(due)-(batchesAtOnce-1)*batchWait)))
+		timer.Reset(quiet.Millis(max(0, time.Until(due))))
 	}
 	urgent := isUrgent(b.changes[0])
 	if urgent {
