@@ -112,7 +112,8 @@ func (i *inventory) send(write func(*protov1.InventoryChanges) error) error {
 	}
 }
 
-// gather fills a batch until it is full or time is up; due is when the next may go. A change that would make it too large is returned apart.
+// gather fills a batch until it is full or time is up; due is when it may go. A change
+// that would make it too large is returned apart.
 func (i *inventory) gather(b *batch, due time.Time, timer *time.Timer) *sized {
 	hurry := func() {
 		timer.Reset(quiet.Millis(max(0, time.Until(due))))

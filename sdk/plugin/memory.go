@@ -51,10 +51,12 @@ func (p *process) shed(ctx context.Context) {
 		if err == nil && resident < left+shedWorth {
 			continue
 		}
-		if program == nil && err == nil {
-			if program, err = ownProgram(); err == nil {
-				err = inChunks(program)
+		if program == nil {
+			var e error
+			if program, e = ownProgram(); e == nil {
+				e = inChunks(program)
 			}
+			err = errors.Join(err, e)
 		}
 		debug.FreeOSMemory()
 		if err = errors.Join(err, unmap(program)); err == nil {

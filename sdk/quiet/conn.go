@@ -1,11 +1,13 @@
 package quiet
 
 import (
+	"context"
 	"io"
 	"net"
 	"os"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -23,6 +25,15 @@ func Conn(c net.Conn) net.Conn {
 	q := &conn{Conn: u, raw: raw}
 	q.in.step, q.out.step = q.in.read, q.out.write
 	return q
+}
+
+// Dial connects to the unix socket at a path, within a time. Its errors are net.Dialer's.
+func Dial(ctx context.Context, path string, within time.Duration) (net.Conn, error) {
+	c, err := (&net.Dialer{Timeout: within}).DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return Conn(c), nil
 }
 
 type conn struct {

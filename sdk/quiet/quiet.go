@@ -8,6 +8,9 @@
 // made here without telling it, and times are given that need one sleep. A wake-up for 64
 // bytes and their echo takes 37 µs of CPU instead of 50 (BenchmarkWakeUp), and a discoverer
 // of short containers a quarter less.
+//
+// It has a price: with that thread asleep, code that computes without a call is interrupted
+// only when the process's next timer is due; a plugin has one each second.
 package quiet
 
 import (

@@ -44,12 +44,7 @@ func dial(ctx context.Context, socket string, timeout time.Duration) (*connectio
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithAuthority("localhost"),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			d := net.Dialer{Timeout: timeout}
-			conn, err := d.DialContext(ctx, "unix", socket)
-			if err != nil {
-				return nil, err
-			}
-			return quiet.Conn(conn), nil
+			return quiet.Dial(ctx, socket, timeout)
 		}),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), grpc.WithIdleTimeout(0),
 		// Fixed, so that no message is followed by a ping to measure the connection.

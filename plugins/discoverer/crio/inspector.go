@@ -28,12 +28,7 @@ type inspector struct {
 func newInspector(socket string, timeout time.Duration) *inspector {
 	return &inspector{timeout: timeout, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			d := net.Dialer{Timeout: timeout}
-			conn, err := d.DialContext(ctx, "unix", socket)
-			if err != nil {
-				return nil, err
-			}
-			return quiet.Conn(conn), nil
+			return quiet.Dial(ctx, socket, timeout)
 		},
 		DisableCompression: true, MaxIdleConns: 2, IdleConnTimeout: time.Minute, ReadBufferSize: 4 << 10, WriteBufferSize: 1 << 10,
 	}}}

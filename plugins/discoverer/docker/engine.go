@@ -48,12 +48,7 @@ func dial(ctx context.Context, socket string, timeout time.Duration) (*connectio
 	c := &connection{timeout: timeout, names: map[string]describe.RepoNames{}}
 	api, err := client.New(client.WithHost("unix://"+socket), client.WithHTTPResponseHook(c.answered),
 		client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) {
-			d := net.Dialer{Timeout: timeout}
-			conn, err := d.DialContext(ctx, "unix", socket)
-			if err != nil {
-				return nil, err
-			}
-			return quiet.Conn(conn), nil
+			return quiet.Dial(ctx, socket, timeout)
 		}))
 	if err != nil {
 		return nil, fmt.Errorf("make a client for %s: %w", socket, err)
