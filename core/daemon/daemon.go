@@ -200,7 +200,7 @@ func (d *daemon) trace(ctx context.Context) (err error) {
 		Inventory: d.inventory, Exporters: append([]pipeline.Exporter{counter{d.tally, d.inventory}, &labeller{labels: &d.labels}}, d.outputs.pipeline()...), ByPID: d.namespaces.ByPID,
 		Hold: d.config.Attribution.Hold, HoldCgroup: d.config.Attribution.HoldPerCgroup,
 		HoldTotal: d.config.Attribution.HoldTotal,
-		Unknown:   d.wantRescan, Monotonic: kernel.Monotonic,
+		Unknown:   d.wantRescan, Monotonic: kernel.Monotonic, Wall: kernel.Wall,
 		Wake: func() { d.kernel.Wake() }, // nothing is injected before the kernel is there
 	})
 	d.kernel, err = kernel.Load(kernel.Options{

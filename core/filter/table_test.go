@@ -308,13 +308,13 @@ func TestAControlGroupThatIsGoneIsNamedNoMore(t *testing.T) {
 		const n = 50
 		for round := range 100 {
 			for id := range n {
-				i.CgroupCreated(uint64(2+round*n+id), fmt.Sprintf("/a/%d-%d", round, id))
+				i.CgroupCreated(uint64(2+round*n+id), fmt.Sprintf("/a/%d-%d", round, id), time.Now())
 			}
 			if got := named(); got != n {
 				t.Fatalf("round %d: %d are named", round, got)
 			}
 			for id := range n {
-				i.CgroupRemoved(uint64(2 + round*n + id))
+				i.CgroupRemoved(uint64(2+round*n+id), time.Now())
 			}
 			if got := named(); got != 0 {
 				t.Fatalf("round %d: of those that are gone %d are named", round, got)

@@ -177,8 +177,9 @@ func (s *shards) each(f func(*Cgroup)) {
 	}
 }
 
-// link puts a cgroup at its place in the tree, where its owner is found.
-func (i *Inventory) link(g *Cgroup) {
+// link puts a cgroup that was made at a time, or found then, at its place in the tree,
+// where its owner is found.
+func (i *Inventory) link(g *Cgroup, at time.Time) {
 	if g.node != nil {
 		return
 	}
@@ -190,19 +191,19 @@ func (i *Inventory) link(g *Cgroup) {
 	i.settleNode(n)
 	o := g.owner.Load()
 	g.awaited = o == nil || !o.removed.IsZero()
-	i.tellCgroup(g, protov1.CgroupFact_CHANGE_CREATED)
+	i.tellCgroup(g, protov1.CgroupFact_CHANGE_CREATED, at)
 }
 
-// remove notes that a cgroup is gone. It is remembered for the grace period.
-func (i *Inventory) remove(g *Cgroup) {
+// remove notes that a cgroup is gone since a time. It is remembered for the grace period.
+func (i *Inventory) remove(g *Cgroup, at time.Time) {
 	if !g.removed.IsZero() {
 		return
 	}
-	i.link(g)
+	i.link(g, at)
 	g.removed = i.options.Now()
 	i.leaving = append(i.leaving, g)
 	i.stats.Cgroups--
-	i.tellCgroup(g, protov1.CgroupFact_CHANGE_REMOVED)
+	i.tellCgroup(g, protov1.CgroupFact_CHANGE_REMOVED, at)
 }
 
 // forgetCgroup ends the memory of a cgroup.

@@ -13,12 +13,12 @@ func considered(id uint64) *protov1.InventoryChange {
 
 func TestANewCgroupIsPendingUntilEveryClaimantHasAnswered(t *testing.T) {
 	i := New(Options{})
-	i.CgroupCreated(1, "/before")
+	i.CgroupCreated(1, "/before", time.Now())
 	i.Claims("oci")
 	i.Claims("containerd")
 	i.Claims("oci") // its stream was opened again
-	i.CgroupCreated(2, "/default/web")
-	i.CgroupCreated(3, "/system.slice/ssh.service")
+	i.CgroupCreated(2, "/default/web", time.Now())
+	i.CgroupCreated(3, "/system.slice/ssh.service", time.Now())
 	ids := []uint64{1, 2, 3}
 	checkNames(t, i, "before an answer", ids, "host", "pending", "pending")
 	apply(t, i, "oci", considered(2), considered(3), considered(99))
@@ -34,16 +34,16 @@ func TestAClaimantThatIsAwayIsWaitedForNoLongerThanItTakesToStartAgain(t *testin
 	i := New(Options{Now: func() time.Time { return now }})
 	i.Claims("oci")
 	i.Away("oci")
-	i.CgroupCreated(1, "/a")
+	i.CgroupCreated(1, "/a", time.Now())
 	checkNames(t, i, "it has just gone", []uint64{1}, "pending")
 	now = now.Add(claimGrace)
-	i.CgroupCreated(2, "/b")
+	i.CgroupCreated(2, "/b", time.Now())
 	checkNames(t, i, "it stays away", []uint64{1, 2}, "pending", "host")
 	i.Claims("oci")
-	i.CgroupCreated(3, "/c")
+	i.CgroupCreated(3, "/c", time.Now())
 	checkNames(t, i, "it is back", []uint64{2, 3}, "host", "pending")
 	i.Forget("oci")
-	i.CgroupCreated(4, "/d")
+	i.CgroupCreated(4, "/d", time.Now())
 	checkNames(t, i, "it is not wanted any more", []uint64{1, 2, 3, 4}, "host", "host", "host", "host")
 }
 
@@ -71,12 +71,12 @@ func TestACgroupOfAnEarlierContainerOfTheSameIDKeepsIt(t *testing.T) {
 	}
 	i := New(Options{})
 	apply(t, i, "containerd", web(1, "first"))
-	i.CgroupCreated(1, "/default/web")
+	i.CgroupCreated(1, "/default/web", time.Now())
 	apply(t, i, "containerd", web(1, "its first"), web(2, "first, with a better time"))
 	checkNames(t, i, "described again", []uint64{1}, "first, with a better time")
-	i.CgroupRemoved(1)
+	i.CgroupRemoved(1, time.Now())
 	apply(t, i, "containerd", removedIn("containerd:default", "web"), web(3, "second"))
-	i.CgroupCreated(2, "/default/web")
+	i.CgroupCreated(2, "/default/web", time.Now())
 	checkNames(t, i, "", []uint64{1, 2}, "first, with a better time", "second")
 	if n := i.Stats().Containers; n != 1 {
 		t.Errorf("%d containers are there, want 1", n)

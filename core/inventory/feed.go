@@ -18,24 +18,26 @@ const (
 type news struct {
 	cgroup  *Cgroup
 	removed bool
+	at      time.Time
 }
 
-// CgroupCreated tells of a cgroup of the default hierarchy and its path from the
-// hierarchy's root. It never waits for the inventory's lock: Lookup finds the
+// CgroupCreated tells of a cgroup of the default hierarchy, its path from the
+// hierarchy's root and when it was made by the kernel's word, which observers are told
+// in turn. It never waits for the inventory's lock: Lookup finds the
 // cgroup when it returns, its owner follows when the lock is free, at the latest
 // when the next piece of somebody else's work is done. Till then the cgroup is
 // Pending.
-func (i *Inventory) CgroupCreated(id uint64, path string) {
+func (i *Inventory) CgroupCreated(id uint64, path string, at time.Time) {
 	if g, made := i.cgroups.add(id, path); made {
-		i.hear(news{cgroup: g})
+		i.hear(news{cgroup: g, at: at})
 	}
 }
 
-// CgroupRemoved tells that a cgroup is gone. It is remembered for a while. It
-// never waits for the inventory's lock.
-func (i *Inventory) CgroupRemoved(id uint64) {
+// CgroupRemoved tells that a cgroup is gone and since when. It is remembered for a
+// while. It never waits for the inventory's lock.
+func (i *Inventory) CgroupRemoved(id uint64, at time.Time) {
 	if g := i.Lookup(id); g != nil {
-		i.hear(news{cgroup: g, removed: true})
+		i.hear(news{cgroup: g, removed: true, at: at})
 	}
 }
 
@@ -130,9 +132,9 @@ func (i *Inventory) work(n int) (more bool) {
 func (i *Inventory) catchUp(n int) {
 	for range min(n, len(i.news)) { // only who has the lock receives
 		if one := <-i.news; one.removed {
-			i.remove(one.cgroup)
+			i.remove(one.cgroup, one.at)
 		} else {
-			i.link(one.cgroup)
+			i.link(one.cgroup, one.at)
 		}
 	}
 	i.settle(n)

@@ -59,15 +59,15 @@ func TestTheKernelsWordIsTakenWhileABatchIsAppliedAndSeenAtOnce(t *testing.T) {
 	i = New(Options{Encode: func(*Workload) []byte {
 		// The lock is held now, by this very goroutine.
 		told++
-		i.CgroupCreated(told, fmt.Sprintf("/docker/%064x", told))
-		i.CgroupCreated(1000+told, fmt.Sprintf("/host%d", told))
+		i.CgroupCreated(told, fmt.Sprintf("/docker/%064x", told), time.Now())
+		i.CgroupCreated(1000+told, fmt.Sprintf("/host%d", told), time.Now())
 		if g := i.Lookup(told); g == nil || g.State() != Pending || g.Hint() == "" {
 			t.Errorf("a new cgroup of a container is %v", g)
 		}
 		if g := i.Lookup(1000 + told); g == nil || g.State() != Pending {
 			t.Errorf("a new cgroup is taken for the host's before its owner was looked for")
 		}
-		i.CgroupRemoved(1000 + told)
+		i.CgroupRemoved(1000+told, time.Now())
 		return nil
 	}})
 	within(t, func() {
@@ -86,7 +86,7 @@ func TestTheKernelsWordIsTakenWhileABatchIsAppliedAndSeenAtOnce(t *testing.T) {
 func TestWhatWasToldWhileTheLockWasTakenIsAppliedByRun(t *testing.T) {
 	i := New(Options{})
 	i.mu.Lock()
-	within(t, func() { i.CgroupCreated(1, "/a") })
+	within(t, func() { i.CgroupCreated(1, "/a", time.Now()) })
 	running(t, i)
 	i.mu.Unlock()
 	eventually(t, "the cgroup is the host's", func() bool { return i.Lookup(1).State() == Host })
@@ -105,9 +105,9 @@ func TestAFullQueueIsCountedAndARescanFindsWhatItLost(t *testing.T) {
 	i.mu.Lock()
 	within(t, func() {
 		for n := range uint64(QueueSize) {
-			i.CgroupCreated(1<<60+n, "/x")
+			i.CgroupCreated(1<<60+n, "/x", time.Now())
 		}
-		i.CgroupCreated(lost, "/lost")
+		i.CgroupCreated(lost, "/lost", time.Now())
 	})
 	i.mu.Unlock()
 	if s := i.Stats(); s.Missed != 1 || s.Queued != QueueSize || rescans != 1 {
@@ -177,11 +177,11 @@ func TestEverythingAtOnceEndsAsIfOneAfterTheOther(t *testing.T) {
 	wait.Go(func() {
 		for n := range uint64(all) {
 			path := fmt.Sprintf("/docker/%064x", n)
-			i.CgroupCreated(2*n+1<<60, path)
-			i.CgroupCreated(2*n+1+1<<60, path+"/init")
+			i.CgroupCreated(2*n+1<<60, path, time.Now())
+			i.CgroupCreated(2*n+1+1<<60, path+"/init", time.Now())
 			live[path] = 2*n + 1<<60
 			if n%3 == 0 {
-				i.CgroupRemoved(2*n + 1 + 1<<60)
+				i.CgroupRemoved(2*n+1+1<<60, time.Now())
 			} else {
 				live[path+"/init"] = 2*n + 1 + 1<<60
 			}
@@ -281,7 +281,7 @@ func BenchmarkCgroupCreatedDuringApply(b *testing.B) {
 				busy = false
 			case <-time.After(50 * time.Microsecond):
 				before := time.Since(start)
-				i.CgroupCreated(uint64(before), "/docker/host")
+				i.CgroupCreated(uint64(before), "/docker/host", time.Now())
 				waits = append(waits, time.Since(start)-before)
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -73,8 +74,8 @@ func TestOfManyContainersTheFirstAreFound(t *testing.T) {
 
 func TestAHandleStandsForOneContainer(t *testing.T) {
 	i := New(Options{})
-	i.CgroupCreated(1, "/docker/"+id("a"))
-	i.CgroupCreated(2, "/ssh.service")
+	i.CgroupCreated(1, "/docker/"+id("a"), time.Now())
+	i.CgroupCreated(2, "/ssh.service", time.Now())
 	if got := i.Lookup(1).Handle(); got != (Handle{}) || got.Workload() != nil {
 		t.Errorf("a cgroup that is nobody's has the handle %v", got)
 	}

@@ -3,6 +3,7 @@ package inventory
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,13 +59,13 @@ func TestACgroupBelongsToTheOutermostKnownContainerOfItsPath(t *testing.T) {
 			i := New(Options{})
 			steps := []func(){
 				func() {
-					i.CgroupCreated(1, "/system.slice/ssh.service")
-					i.CgroupCreated(2, "/docker/"+a)
-					i.CgroupCreated(3, "/docker/"+a+"/init")
-					i.CgroupCreated(4, "/docker/"+a+"/docker/"+b)
-					i.CgroupCreated(5, "/user/"+fake)
-					i.CgroupCreated(6, "/user/"+fake+"/docker/"+a)
-					i.CgroupCreated(7, "/pods/cri-containerd-"+b+".scope")
+					i.CgroupCreated(1, "/system.slice/ssh.service", time.Now())
+					i.CgroupCreated(2, "/docker/"+a, time.Now())
+					i.CgroupCreated(3, "/docker/"+a+"/init", time.Now())
+					i.CgroupCreated(4, "/docker/"+a+"/docker/"+b, time.Now())
+					i.CgroupCreated(5, "/user/"+fake, time.Now())
+					i.CgroupCreated(6, "/user/"+fake+"/docker/"+a, time.Now())
+					i.CgroupCreated(7, "/pods/cri-containerd-"+b+".scope", time.Now())
 				},
 				func() { apply(t, i, "docker", described(a, "outer"), described(b, "inner")) },
 			}
@@ -88,7 +89,7 @@ func TestACgroupBelongsToTheOutermostKnownContainerOfItsPath(t *testing.T) {
 func TestAnOuterContainerThatIsToldLaterTakesTheCgroupAndIsCounted(t *testing.T) {
 	a, b := id("a"), id("b")
 	i := New(Options{})
-	i.CgroupCreated(1, "/docker/"+a+"/docker/"+b)
+	i.CgroupCreated(1, "/docker/"+a+"/docker/"+b, time.Now())
 	apply(t, i, "docker", described(b, "inner"))
 	if got := nameOf(i, 1); got != "inner" {
 		t.Fatalf("before: %s", got)
@@ -101,14 +102,14 @@ func TestAnOuterContainerThatIsToldLaterTakesTheCgroupAndIsCounted(t *testing.T)
 
 func TestARuntimesOwnWordForItsCgroupNeedsNoHint(t *testing.T) {
 	i := New(Options{})
-	i.CgroupCreated(9, "/custom/parent/web")
-	i.CgroupCreated(10, "/custom/other")
+	i.CgroupCreated(9, "/custom/parent/web", time.Now())
+	i.CgroupCreated(10, "/custom/other", time.Now())
 	apply(t, i, "oci",
 		&protov1.InventoryChange{Change: &protov1.InventoryChange_Container{Container: &protov1.Container{
 			Id: "web", Scope: "oci:/run/runc", Name: "by path", CgroupPath: "/custom/parent/web"}}},
 		&protov1.InventoryChange{Change: &protov1.InventoryChange_Container{Container: &protov1.Container{
 			Id: "other", Scope: "oci:/run/runc", Name: "by id", CgroupId: 10}}})
-	i.CgroupCreated(11, "/custom/parent/web/child")
+	i.CgroupCreated(11, "/custom/parent/web/child", time.Now())
 	for id, want := range map[uint64]string{9: "by path", 10: "by id", 11: "by path"} {
 		if got := nameOf(i, id); got != want {
 			t.Errorf("cgroup %d is %s's, want %s", id, got, want)
@@ -168,9 +169,9 @@ func TestWhatIsGoneIsRememberedForItsLastEventsAndThenForgotten(t *testing.T) {
 	now := time.Unix(1000, 0)
 	i := New(Options{Now: func() time.Time { return now }})
 	apply(t, i, "docker", described(id("a"), "a"))
-	i.CgroupCreated(1, "/docker/"+id("a"))
+	i.CgroupCreated(1, "/docker/"+id("a"), time.Now())
 	apply(t, i, "docker", removed(id("a")))
-	i.CgroupRemoved(1)
+	i.CgroupRemoved(1, time.Now())
 	if got := nameOf(i, 1); got != "a" {
 		t.Errorf("just removed: %s", got)
 	}
@@ -178,9 +179,9 @@ func TestWhatIsGoneIsRememberedForItsLastEventsAndThenForgotten(t *testing.T) {
 		t.Errorf("just removed: %+v", got)
 	}
 	now = now.Add(2 * grace)
-	i.CgroupCreated(2, "/x")
+	i.CgroupCreated(2, "/x", time.Now())
 	now = now.Add(2 * grace)
-	i.CgroupCreated(3, "/y")
+	i.CgroupCreated(3, "/y", time.Now())
 	if got := nameOf(i, 1); got != "?" {
 		t.Errorf("long removed: %s", got)
 	}
@@ -195,14 +196,14 @@ func TestACgroupThatWasToldToBeGoneIsNotLookedForAfterItsContainer(t *testing.T)
 			now, rescans := time.Unix(1000, 0), 0
 			i := New(Options{Now: func() time.Time { return now }, Rescan: func() { rescans++ }})
 			apply(t, i, "docker", described(id("a"), "a"))
-			i.CgroupCreated(1, "/docker/"+id("a"))
+			i.CgroupCreated(1, "/docker/"+id("a"), time.Now())
 			apply(t, i, "docker", removed(id("a"))) // right before the cgroup is, as runtimes do
 			now = now.Add(grace / 2)
 			if told {
-				i.CgroupRemoved(1)
+				i.CgroupRemoved(1, time.Now())
 			}
 			now = now.Add(grace/2 + time.Millisecond)
-			i.CgroupCreated(2, "/x")
+			i.CgroupCreated(2, "/x", time.Now())
 			if told != (rescans == 0) {
 				t.Errorf("the cgroups are listed anew %d times", rescans)
 			}
@@ -217,7 +218,7 @@ func TestAnObserverIsToldWhatChangesAndAListHoldsTheRest(t *testing.T) {
 	i := New(Options{})
 	apply(t, i, "docker", &protov1.InventoryChange{Change: &protov1.InventoryChange_Container{Container: &protov1.Container{
 		Id: id("a"), Env: []string{"SECRET=1"}, Args: []string{"--password=x"}}}})
-	i.CgroupCreated(1, "/a")
+	i.CgroupCreated(1, "/a", time.Now())
 	var workloads []*protov1.InventoryChange
 	var cgroups []*protov1.HostFact
 	stop := i.Observe(Observer{
@@ -225,11 +226,11 @@ func TestAnObserverIsToldWhatChangesAndAListHoldsTheRest(t *testing.T) {
 		Cgroup:   func(f *protov1.HostFact, _ bool) { cgroups = append(cgroups, f) },
 	})
 	apply(t, i, "docker", described(id("b"), "b"), removed(id("b")))
-	i.CgroupCreated(2, "/b")
-	i.CgroupRemoved(2)
+	i.CgroupCreated(2, "/b", time.Now())
+	i.CgroupRemoved(2, time.Now())
 	stop()
 	apply(t, i, "docker", described(id("c"), "c"))
-	i.CgroupCreated(3, "/c")
+	i.CgroupCreated(3, "/c", time.Now())
 	if len(workloads) != 2 || workloads[0].GetContainer().GetName() != "b" || workloads[1].GetRemoved() == nil {
 		t.Errorf("told %v", workloads)
 	}
@@ -247,6 +248,20 @@ func TestAnObserverIsToldWhatChangesAndAListHoldsTheRest(t *testing.T) {
 	}
 }
 
+// However late the inventory hears of it: a discoverer compares it with what it saw itself.
+func TestAFactTellsWhenACgroupCameAndWentByTheKernel(t *testing.T) {
+	i := New(Options{})
+	var got []int64
+	defer i.Observe(Observer{Cgroup: func(f *protov1.HostFact, _ bool) {
+		got = append(got, f.GetCgroup().GetTimeUnixNano())
+	}})()
+	i.CgroupCreated(1, "/a", time.Unix(1000, 1))
+	i.CgroupRemoved(1, time.Unix(1001, 2))
+	if want := []int64{1000e9 + 1, 1001e9 + 2}; !slices.Equal(got, want) {
+		t.Errorf("told are %v, want %v", got, want)
+	}
+}
+
 func TestACgroupIsAwaitedUnlessItsContainerWasThereFirst(t *testing.T) {
 	i := New(Options{})
 	var got []string
@@ -257,13 +272,13 @@ func TestACgroupIsAwaitedUnlessItsContainerWasThereFirst(t *testing.T) {
 		return &protov1.InventoryChange{Change: &protov1.InventoryChange_Container{Container: &protov1.Container{Id: id(name), CgroupPath: "/" + name}}}
 	}
 	apply(t, i, "docker", known("a"), known("b"), removed(id("b")))
-	i.CgroupCreated(1, "/a")
-	i.CgroupCreated(2, "/a/inner")
-	i.CgroupCreated(3, "/b") // its container is gone: this may be another's
-	i.CgroupCreated(4, "/c")
+	i.CgroupCreated(1, "/a", time.Now())
+	i.CgroupCreated(2, "/a/inner", time.Now())
+	i.CgroupCreated(3, "/b", time.Now()) // its container is gone: this may be another's
+	i.CgroupCreated(4, "/c", time.Now())
 	apply(t, i, "docker", known("c"), removed(id("a")))
-	i.CgroupRemoved(4)
-	i.CgroupRemoved(1)
+	i.CgroupRemoved(4, time.Now())
+	i.CgroupRemoved(1, time.Now())
 	want := "/a true false, /a/inner true false, /b true true, /c true true, /c false true, /a false false"
 	if s := strings.Join(got, ", "); s != want {
 		t.Errorf("told are %s, want %s", s, want)
@@ -328,7 +343,7 @@ func TestWhatWatchesOverAContainerFromOutsideIsNoneOfIt(t *testing.T) {
 	i := New(Options{})
 	apply(t, i, "crio", described(id("a"), "app"))
 	for n, path := range []string{"/pods/crio-" + id("a"), "/pods/crio-" + id("a") + ".scope", "/pods/crio-conmon-" + id("a"), "/pods/libpod-conmon-" + id("a") + ".scope"} {
-		i.CgroupCreated(uint64(n), path)
+		i.CgroupCreated(uint64(n), path, time.Now())
 		if got, want := nameOf(i, uint64(n)), []string{"app", "app", "host", "host"}[n]; got != want {
 			t.Errorf("%s belongs to %s, want %s", path, got, want)
 		}
@@ -342,7 +357,7 @@ func BenchmarkLookup(b *testing.B) {
 		if err := i.Apply("docker", []*protov1.InventoryChange{described(c, "c")}); err != nil {
 			b.Fatal(err)
 		}
-		i.CgroupCreated(uint64(n*37), "/docker/"+c)
+		i.CgroupCreated(uint64(n*37), "/docker/"+c, time.Now())
 	}
 	b.ReportAllocs()
 	n := uint64(0)
@@ -356,7 +371,7 @@ func BenchmarkLookup(b *testing.B) {
 
 func TestWhatAForgottenDiscovererToldIsTakenOut(t *testing.T) {
 	i := New(Options{})
-	i.CgroupCreated(1, "/docker/"+id("a"))
+	i.CgroupCreated(1, "/docker/"+id("a"), time.Now())
 	apply(t, i, "docker", reset(), described(id("a"), "own"), described(id("b"), "shared"), synced())
 	apply(t, i, "oci", reset(), described(id("b"), "from the bundle"), synced())
 	i.Away("docker") // it had crashed before

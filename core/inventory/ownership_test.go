@@ -38,22 +38,22 @@ func TestAClaimHoldsForACgroupThatComesLater(t *testing.T) {
 	apply(t, i, "oci",
 		telling(&protov1.Container{Id: "web", Scope: "oci", Name: "by path", CgroupPath: "/custom/web"}),
 		telling(&protov1.Container{Id: "db", Scope: "oci", Name: "by id", CgroupId: 20}))
-	i.CgroupCreated(10, "/custom/web")
-	i.CgroupCreated(11, "/custom/web/init")
-	i.CgroupCreated(20, "/custom/db")
-	i.CgroupCreated(21, "/custom/db/init")
-	i.CgroupCreated(30, "/custom/webber")
+	i.CgroupCreated(10, "/custom/web", time.Now())
+	i.CgroupCreated(11, "/custom/web/init", time.Now())
+	i.CgroupCreated(20, "/custom/db", time.Now())
+	i.CgroupCreated(21, "/custom/db/init", time.Now())
+	i.CgroupCreated(30, "/custom/webber", time.Now())
 	checkNames(t, i, "", []uint64{10, 11, 20, 21, 30}, "by path", "by path", "by id", "by id", "host")
 }
 
 func TestAClaimIsOfTheWholeSubtreeAndMovesWithTheDescription(t *testing.T) {
 	i := New(Options{})
 	ids := []uint64{1, 2, 3, 4, 5}
-	i.CgroupCreated(1, "/custom")
-	i.CgroupCreated(2, "/custom/a")
-	i.CgroupCreated(3, "/custom/a/x/y") // its parent was never told
-	i.CgroupCreated(4, "/custom/b")
-	i.CgroupCreated(5, "/custom/b/z")
+	i.CgroupCreated(1, "/custom", time.Now())
+	i.CgroupCreated(2, "/custom/a", time.Now())
+	i.CgroupCreated(3, "/custom/a/x/y", time.Now()) // its parent was never told
+	i.CgroupCreated(4, "/custom/b", time.Now())
+	i.CgroupCreated(5, "/custom/b/z", time.Now())
 	web := func(path string, id uint64) {
 		apply(t, i, "oci", telling(&protov1.Container{Id: "web", Scope: "oci", Name: "web", CgroupPath: path, CgroupId: id}))
 	}
@@ -77,7 +77,7 @@ func TestOneContainerInTwoScopesIsOneWhicheverIsToldFirst(t *testing.T) {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
 			i := New(Options{})
 			for n := range uint64(20) {
-				i.CgroupCreated(n+1, fmt.Sprintf("/docker/%s/%d", id("a"), n))
+				i.CgroupCreated(n+1, fmt.Sprintf("/docker/%s/%d", id("a"), n), time.Now())
 			}
 			for range 3 {
 				for _, s := range order {
@@ -115,7 +115,7 @@ func TestOfTwoContainersWithOneIDTheRankDecidesAndNotTheOrder(t *testing.T) {
 	low := telling(&protov1.Container{Id: id("a"), Scope: "oci:/run", Name: "low"})
 	for n := range 40 { // a map decided once
 		i := New(Options{})
-		i.CgroupCreated(1, "/x/"+id("a"))
+		i.CgroupCreated(1, "/x/"+id("a"), time.Now())
 		if n%2 == 0 {
 			apply(t, i, "containerd", high)
 			apply(t, i, "oci", low)
@@ -176,11 +176,11 @@ func tidy(i *Inventory, now *time.Time, times int) {
 func TestACgroupThatIsGoneKeepsItsOwnerWhenItsPathIsAnothers(t *testing.T) {
 	i := New(Options{})
 	apply(t, i, "oci", telling(&protov1.Container{Id: "first", Scope: "oci", Name: "first", CgroupPath: "/web"}))
-	i.CgroupCreated(1, "/web")
-	i.CgroupRemoved(1)
+	i.CgroupCreated(1, "/web", time.Now())
+	i.CgroupRemoved(1, time.Now())
 	apply(t, i, "oci", removedIn("oci", "first"),
 		telling(&protov1.Container{Id: "second", Scope: "oci", Name: "second", CgroupPath: "/web"}))
-	i.CgroupCreated(2, "/web")
+	i.CgroupCreated(2, "/web", time.Now())
 	checkNames(t, i, "", []uint64{1, 2}, "first", "second")
 }
 
@@ -189,7 +189,7 @@ func TestWhatASourceToldIsForgottenWhenItStaysAway(t *testing.T) {
 	i := New(Options{Now: func() time.Time { return now }, StaleTTL: time.Minute})
 	apply(t, i, "docker", reset(), described(id("a"), "a"), described(id("b"), "b"), podNamed("u", "p"), synced())
 	apply(t, i, "containerd", reset(), described(id("b"), "b too"), synced())
-	i.CgroupCreated(1, "/docker/"+id("a"))
+	i.CgroupCreated(1, "/docker/"+id("a"), time.Now())
 	i.Away("docker")
 	now = now.Add(59 * time.Second)
 	tidyNow := func() { i.lock(); i.tidy(); i.finish(); i.mu.Unlock() }
@@ -294,12 +294,12 @@ func TestOwnersAreAsIfLookedForFromScratch(t *testing.T) {
 				if live[p] == 0 {
 					next++
 					live[p] = next
-					i.CgroupCreated(next, p)
+					i.CgroupCreated(next, p, time.Now())
 				}
 			case 4, 5:
 				if all := slices.Sorted(maps.Keys(live)); len(all) > 0 {
 					p := all[r.IntN(len(all))]
-					i.CgroupRemoved(live[p])
+					i.CgroupRemoved(live[p], time.Now())
 					delete(live, p)
 				}
 			case 6, 7, 8:
@@ -332,7 +332,7 @@ func TestOwnersAreAsIfLookedForFromScratch(t *testing.T) {
 			}
 		}
 		for _, g := range live {
-			i.CgroupRemoved(g)
+			i.CgroupRemoved(g, time.Now())
 		}
 		for _, s := range sources {
 			apply(t, i, s, reset(), synced())

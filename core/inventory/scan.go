@@ -64,13 +64,13 @@ func (i *Inventory) Scan(root string) (n int, err error) {
 
 // RootAlone says that nobody has mounted the default hierarchy: it has no cgroup but
 // its root then, which all processes are in.
-func (i *Inventory) RootAlone() { i.CgroupCreated(rootInode, "/") }
+func (i *Inventory) RootAlone() { i.CgroupCreated(rootInode, "/", i.options.Now()) }
 
 // present takes a cgroup that a scan found.
 func (i *Inventory) present(id uint64, rel, path string, scan uint64) {
 	g, made := i.cgroups.add(id, rel)
 	i.lock()
-	i.link(g)
+	i.link(g, i.options.Now())
 	g.scan = scan
 	i.finish()
 	i.mu.Unlock()
@@ -78,7 +78,7 @@ func (i *Inventory) present(id uint64, rel, path string, scan uint64) {
 	// that the kernel's word of its end was of nobody.
 	if made && !isAt(path, id) {
 		i.lock()
-		i.remove(g)
+		i.remove(g, i.options.Now())
 		i.mu.Unlock()
 	}
 }
@@ -89,13 +89,13 @@ func (i *Inventory) missing(root string, scan uint64, whole bool) {
 	i.cgroups.each(func(g *Cgroup) {
 		i.lock()
 		unseen := g.node == nil || g.scan != scan && g.removed.IsZero()
-		i.link(g)
+		i.link(g, i.options.Now())
 		i.mu.Unlock()
 		if !whole || !unseen || isAt(filepath.Join(root, g.Path), g.ID) {
 			return
 		}
 		i.lock()
-		i.remove(g)
+		i.remove(g, i.options.Now())
 		i.mu.Unlock()
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
@@ -132,7 +133,7 @@ func TestTheCgroupOfAProcessIsFoundByItsInodeWhateverItsPathIsCalled(t *testing.
 	i := New(Options{})
 	// The kernel names it from the hierarchy's root, which a daemon in a cgroup
 	// namespace of its own does not see.
-	i.CgroupCreated(id, "/outer"+dir[len(root):])
+	i.CgroupCreated(id, "/outer"+dir[len(root):], time.Now())
 	if _, err := i.Scan(root); err != nil {
 		t.Fatal(err)
 	}
@@ -146,11 +147,11 @@ func TestTheCgroupOfAProcessIsFoundByItsPathBeforeAScan(t *testing.T) {
 	root := hierarchy(t)
 	dir, _ := cgroup(t, root, "path")
 	i := New(Options{})
-	i.CgroupCreated(77, dir[len(root):])
+	i.CgroupCreated(77, dir[len(root):], time.Now())
 	if g := i.byPath(dir[len(root):]); g == nil || g.ID != 77 {
 		t.Errorf("found %v", g)
 	}
-	i.CgroupRemoved(77)
+	i.CgroupRemoved(77, time.Now())
 	if g := i.byPath(dir[len(root):]); g != nil {
 		t.Errorf("found %v, which is gone", g)
 	}

@@ -1,6 +1,8 @@
 package inventory
 
 import (
+	"time"
+
 	"google.golang.org/protobuf/proto"
 
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
@@ -36,10 +38,10 @@ func (i *Inventory) tell(change *protov1.InventoryChange) {
 	}
 }
 
-func (i *Inventory) tellCgroup(g *Cgroup, change protov1.CgroupFact_Change) {
+func (i *Inventory) tellCgroup(g *Cgroup, change protov1.CgroupFact_Change, at time.Time) {
 	for o := range i.observers {
 		if o.Cgroup != nil {
-			o.Cgroup(i.fact(g, change), g.awaited)
+			o.Cgroup(fact(g, change, at.UnixNano()), g.awaited)
 		}
 	}
 }
@@ -79,19 +81,17 @@ func (i *Inventory) Cgroups() []*protov1.HostFact {
 	out := make([]*protov1.HostFact, 0, i.stats.Cgroups)
 	i.cgroups.each(func(g *Cgroup) {
 		if g.node != nil && g.removed.IsZero() {
-			out = append(out, i.fact(g, protov1.CgroupFact_CHANGE_PRESENT))
+			out = append(out, fact(g, protov1.CgroupFact_CHANGE_PRESENT, 0))
 		}
 		i.pause()
 	})
 	return out
 }
 
-func (i *Inventory) fact(g *Cgroup, change protov1.CgroupFact_Change) *protov1.HostFact {
-	f := &protov1.CgroupFact{Change: change, Id: g.ID, Path: g.Path}
-	if change != protov1.CgroupFact_CHANGE_PRESENT {
-		f.TimeUnixNano = i.options.Now().UnixNano()
-	}
-	return &protov1.HostFact{Fact: &protov1.HostFact_Cgroup{Cgroup: f}}
+func fact(g *Cgroup, change protov1.CgroupFact_Change, at int64) *protov1.HostFact {
+	return &protov1.HostFact{Fact: &protov1.HostFact_Cgroup{Cgroup: &protov1.CgroupFact{
+		Change: change, Id: g.ID, Path: g.Path, TimeUnixNano: at,
+	}}}
 }
 
 func (i *Inventory) containerChange(k key) *protov1.InventoryChange {

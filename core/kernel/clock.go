@@ -29,3 +29,9 @@ var origin = func() (o struct {
 // Monotonic is the clock of the kernel's events in ns, less than a microsecond fast. It
 // makes no system call, which would cost one who sleeps in between more than its time.
 func Monotonic() uint64 { return uint64(origin.mono + int64(time.Since(origin.at))) }
+
+// Wall is when by the wall clock it was at a moment of Monotonic, as the wall clock goes
+// now.
+func Wall(monotonic uint64) time.Time {
+	return time.Now().Add(-time.Duration(Monotonic() - monotonic))
+}

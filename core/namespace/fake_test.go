@@ -135,7 +135,7 @@ func id(c string) string { return strings.Repeat(c, 64) }
 func (r *rig) run(name string, pid uint32, k task) *protov1.Container {
 	r.t.Helper()
 	cgroup := uint64(name[0])
-	r.inventory.CgroupCreated(cgroup, "/docker/"+id(name[:1]))
+	r.inventory.CgroupCreated(cgroup, "/docker/"+id(name[:1]), time.Now())
 	r.cgroups[pid] = cgroup
 	r.proc.add(pid, k)
 	c := &protov1.Container{

@@ -147,8 +147,8 @@ func TestAProcessThatHasTheContainersPidByChanceIsNotTaken(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
-			r.inventory.CgroupCreated(1, "/docker/"+id("a"))
-			r.inventory.CgroupCreated(7, "/ssh.service")
+			r.inventory.CgroupCreated(1, "/docker/"+id("a"), time.Now())
+			r.inventory.CgroupCreated(7, "/ssh.service", time.Now())
 			d := &protov1.Container{Id: id("a"), Name: "a", Pid: 10, StartedUnixNano: time.Now().Add(-5 * time.Second).UnixNano()}
 			k := task{set: but(map[Type]uint64{Net: 21, Mount: 22}), start: 5 * time.Second}
 			r.cgroups[10] = 1
@@ -167,7 +167,7 @@ func TestAProcessThatHasTheContainersPidByChanceIsNotTaken(t *testing.T) {
 
 func TestWhatCanNotBeReadYetIsReadLater(t *testing.T) {
 	r := newRig(t)
-	r.inventory.CgroupCreated(1, "/docker/"+id("a"))
+	r.inventory.CgroupCreated(1, "/docker/"+id("a"), time.Now())
 	c := &protov1.Container{Id: id("a"), Name: "a", Pid: 10, State: protov1.Container_STATE_RUNNING}
 	r.apply(described(c))
 	if _, ok := r.Of(ref(c)); ok {

@@ -33,8 +33,8 @@ type Exporter interface {
 // Inventory answers whose a cgroup is.
 type Inventory interface {
 	Lookup(id uint64) *inventory.Cgroup
-	CgroupCreated(id uint64, path string)
-	CgroupRemoved(id uint64)
+	CgroupCreated(id uint64, path string, at time.Time)
+	CgroupRemoved(id uint64, at time.Time)
 }
 
 // Options of New.
@@ -58,6 +58,8 @@ type Options struct {
 	Wake func()
 	// Monotonic is the clock of the events, in nanoseconds.
 	Monotonic func() uint64
+	// Wall is a moment of that clock on the wall's.
+	Wall func(monotonic uint64) time.Time
 }
 
 // Stats are totals since the start, but for Held:
@@ -121,12 +123,12 @@ func (p *Pipeline) Record(record []byte) {
 	e := &p.event
 	switch e.Kind {
 	case event.CgroupCreate:
-		p.options.Inventory.CgroupCreated(e.CgroupID, string(e.Cgroup.Path))
+		p.options.Inventory.CgroupCreated(e.CgroupID, string(e.Cgroup.Path), p.options.Wall(e.TimeNS))
 		p.last = nil
 		p.release(e, Attribution{})
 		return
 	case event.CgroupRemove:
-		p.options.Inventory.CgroupRemoved(e.CgroupID)
+		p.options.Inventory.CgroupRemoved(e.CgroupID, p.options.Wall(e.TimeNS))
 		p.release(e, Attribution{})
 		return
 	}

@@ -50,6 +50,7 @@ func newRig(perCgroup, total int) *rig {
 		Hold: 500 * time.Millisecond, HoldCgroup: perCgroup, HoldTotal: total,
 		Unknown:   func() { r.unknown++ },
 		Monotonic: func() uint64 { return uint64(r.now) },
+		Wall:      func(monotonic uint64) time.Time { return time.Unix(0, int64(monotonic)) },
 	})
 	return r
 }
@@ -231,7 +232,7 @@ func TestWhatTheCgroupGivesToTheHostThePidNamespaceMayGiveToAContainer(t *testin
 	}
 	r.created(1, "/")
 	r.created(2, "/docker/"+strings.Repeat("d", 64))
-	r.inventory.CgroupCreated(3, "/docker/"+containerID)
+	r.inventory.CgroupCreated(3, "/docker/"+containerID, time.Now())
 	r.exec(1, "mine")
 	r.exec(1, "other")
 	r.exec(3, "known")

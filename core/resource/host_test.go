@@ -70,7 +70,7 @@ func (h *host) group(path string, cpuMicroseconds, pids int) uint64 {
 	h.t.Helper()
 	h.use(path, cpuMicroseconds, pids)
 	h.ids++
-	h.inventory.CgroupCreated(h.ids, path)
+	h.inventory.CgroupCreated(h.ids, path, time.Now())
 	return h.ids
 }
 
@@ -85,7 +85,7 @@ func (h *host) gone(path string, id uint64) {
 	if err := os.RemoveAll(filepath.Join(h.dir, path)); err != nil {
 		h.t.Fatal(err)
 	}
-	h.inventory.CgroupRemoved(id)
+	h.inventory.CgroupRemoved(id, time.Now())
 }
 
 func (h *host) apply(changes ...*protov1.InventoryChange) {

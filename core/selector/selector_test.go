@@ -62,14 +62,14 @@ func TestAControlGroupThatIsGoneIsForgottenInTheEnd(t *testing.T) {
 		synctest.Wait()
 		const n = 100
 		for id := range uint64(n) {
-			i.CgroupCreated(2+id, "/a")
+			i.CgroupCreated(2+id, "/a", time.Now())
 		}
 		synctest.Wait()
 		if got := len(f.All()); got != n {
 			t.Errorf("of %d control groups it knows %d", n, got)
 		}
 		for id := range uint64(n) {
-			i.CgroupRemoved(2 + id)
+			i.CgroupRemoved(2+id, time.Now())
 		}
 		synctest.Wait()
 		if got := len(f.All()); got != 0 || f.Lookup(2) != nil {

@@ -68,20 +68,20 @@ func TestTheFirstShareThatMeansAControlGroupIsItsOwnAndFollowsIt(t *testing.T) {
 				t.Errorf("%s: %v have a share, want %v", when, k.of, want)
 			}
 		}
-		i.CgroupCreated(2, "/a/one")
-		i.CgroupCreated(3, "/b/two")
+		i.CgroupCreated(2, "/a/one", time.Now())
+		i.CgroupCreated(3, "/b/two", time.Now())
 		check("without shares", map[uint64]uint32{})
 		if err := table.Set([]Share{of("a", 0.3, "/a/*"), of("all", 0.2, "/a/*", "/b/*")}); err != nil {
 			t.Fatal(err)
 		}
 		check("of what is there", map[uint64]uint32{2: 1, 3: 2})
-		i.CgroupCreated(4, "/a/new")
+		i.CgroupCreated(4, "/a/new", time.Now())
 		check("of what comes", map[uint64]uint32{2: 1, 3: 2, 4: 1})
 		k.gone[5] = true
-		i.CgroupCreated(5, "/a/short")
+		i.CgroupCreated(5, "/a/short", time.Now())
 		check("of what is gone already", map[uint64]uint32{2: 1, 3: 2, 4: 1})
 		delete(k.of, 2) // the kernel forgets it by itself
-		i.CgroupRemoved(2)
+		i.CgroupRemoved(2, time.Now())
 		check("of what goes", map[uint64]uint32{3: 2, 4: 1})
 		if got := table.List(); len(got) != 2 || got[0].Cgroups != 2 && got[0].Cgroups != 1 || got[1].Cgroups != 1 {
 			t.Errorf("it tells of %+v", got)

@@ -102,6 +102,23 @@ func serving(tr *harness.Tracer, rt env.Runtime, pid int) {
 	})
 }
 
+// resynced waits until a discoverer that was away serves again and what it told of a
+// container is current, and gives how long that took.
+func resynced(t *testing.T, tr *harness.Tracer, rt env.Runtime, pid int, id string) time.Duration {
+	t.Helper()
+	since := time.Now()
+	serving(tr, rt, pid)
+	eventually(t, "container "+id+" to be current", func() error {
+		for _, c := range tr.Containers() {
+			if c.GetContainer().GetId() == id && !c.GetStale() {
+				return nil
+			}
+		}
+		return errors.New("it is stale or not known")
+	})
+	return time.Since(since).Round(time.Millisecond)
+}
+
 // current runs programs in a container until their execs carry a description that is not
 // stale: a discoverer whose socket is another one is replaced, and what it told stays,
 // marked, until the new one has caught up.
@@ -150,29 +167,28 @@ func killed(t *testing.T, r row, rt env.Runtime) {
 		if err := rt.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		t.Logf("the runtime's socket answers again; what was known is current in %v", resynced(t, tr, rt, 0, stays))
 		back := time.Now()
 		first := detached(t, rt, mine+"-first")
 		made := time.Since(back)
 		remove(t, rt, first)
 		tr.WaitContainer(first)
-		t.Logf("a container that was made then is known %v after the runtime's socket answered again; to make it took %v of that",
+		t.Logf("a container that was made then is known in %v; to make it took %v of that",
 			time.Since(back).Round(time.Millisecond), made.Round(time.Millisecond))
 		r.current(t, tr, rt, stays, mine+"-stays", mine+"-after-runtime")
-		t.Logf("the older container's description is current %v after it", time.Since(back).Round(time.Millisecond))
 	}
 
 	pid := discovererPID(tr, rt)
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	gone := time.Now()
+	t.Logf("what was known is current %v after the discoverer's death", resynced(t, tr, rt, pid, stays))
+	if err := syscall.Kill(discovererPID(tr, rt), syscall.SIGKILL); err != nil { // the container is made meanwhile
+		t.Fatal(err)
+	}
 	second := detached(t, rt, mine+"-second")
-	made := time.Since(gone)
 	remove(t, rt, second)
-	serving(tr, rt, pid)
 	tr.WaitContainer(second)
-	t.Logf("a container that was made after the discoverer's death is known %v after it; to make it took %v of that",
-		time.Since(gone).Round(time.Millisecond), made.Round(time.Millisecond))
 	r.current(t, tr, rt, stays, mine+"-stays", mine+"-after-discoverer")
 	r.current(t, tr, rt, second, mine+"-second", mine+"-after-discoverer-second")
 

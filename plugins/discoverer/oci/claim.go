@@ -17,9 +17,6 @@ const (
 	// longest is how long one waits that is called after none: a busy host's runtime
 	// may take its time.
 	longest = 2 * time.Second
-	// heard is how much later than a cgroup was made its fact's time may be: the daemon
-	// gives the time at which it heard of it.
-	heard = 100 * time.Millisecond
 	// maxGraves bounds the containers that are remembered which were gone before anything
 	// was known of them.
 	maxGraves = 256
@@ -214,11 +211,7 @@ func (t *tracker) buried(f *protov1.CgroupFact, now time.Time) *container {
 		return nil
 	}
 	for n, g := range slices.Backward(t.claims.graves) {
-		end := g.at
-		if t.containers[key{g.container.root, g.container.id}] == nil { // else it may be that one's
-			end = end.Add(heard)
-		}
-		if made := f.GetTimeUnixNano(); calledAfter(f.GetPath(), g.container.id) && made <= end.UnixNano() && made > g.at.Add(-young).UnixNano() {
+		if made := f.GetTimeUnixNano(); calledAfter(f.GetPath(), g.container.id) && made <= g.at.UnixNano() && made > g.at.Add(-young).UnixNano() {
 			t.claims.graves = slices.Delete(t.claims.graves, n, n+1)
 			return g.container
 		}
