@@ -2,6 +2,8 @@ package faults
 
 import (
 	"fmt"
+	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -118,6 +120,55 @@ mesh "generic" {}
 	// policy that was not in force for a while.
 	if kept := len(byArgument(tr.Events(), prefix)); kept < 1680 || kept > 2320 {
 		t.Errorf("of %d execs %d were kept, at a policy of one half", did.Execs, kept)
+	}
+}
+
+func TestWhatASamplerFiltersIsGoneWhileItsPolicyHolds(t *testing.T) {
+	const n = 1000
+	p := load.Build(t)
+	config := func(says string) string {
+		return fmt.Sprintf("plugins { dirs = [\"@DIR@/plugins\"] }\nprobe \"process\" {}\nsampler \"moody\" { says = %q }\n", says)
+	}
+	tr := harness.Prepare(t, config("no noop"))
+	moody(t, tr, "well", "1", "sampler")
+	tr.Launch()
+	prefix := tag()
+	until := func(reason string) {
+		t.Helper()
+		eventually(t, "the policy "+reason, func() error {
+			if s := tr.Stats().GetPolicy(); s.GetReason() != reason {
+				return fmt.Errorf("in force is %v", s)
+			}
+			return nil
+		})
+	}
+	until("no noop")
+	did := execs(t, p, prefix+"first:", n, 0)()
+	if told := tr.Ask("get", "filters"); !regexp.MustCompile(`(?m)^sampler +0 +drop +comm noop +`).MatchString(told) {
+		t.Errorf("the filters are\n%s", told)
+	}
+	signal(t, tr.PluginPID("sampler", "moody"), syscall.SIGKILL)
+	until("it likes a fifth") // when it is back
+	until("no noop")
+	again := execs(t, p, prefix+"again:", n, 0)()
+	tr.SetConfig(config("all"))
+	reload(t, tr)
+	until("all")
+	last := execs(t, p, prefix+"all:", n, 0)()
+	if told := tr.Ask("get", "filters"); strings.Contains(told, "noop") {
+		t.Errorf("its next policy has none, and the filters are\n%s", told)
+	}
+
+	ledger := tr.Stop()
+	for _, filtered := range []string{"first:", "again:"} {
+		if got := byArgument(tr.Events(), prefix+filtered); len(got) != 0 {
+			t.Errorf("%d execs were told that the sampler filters", len(got))
+		}
+	}
+	checkOnce(t, tr.Events(), prefix+"all:", last)
+	c, filtered := ledger.Kind("process.exec"), did.Execs+again.Execs
+	if c.Filtered < filtered || c.Kept < last.Execs || c.Seen < filtered+last.Execs || c.Lost != 0 {
+		t.Errorf("the ledger of execs is %+v, of which %d were to be filtered and %d to be told", c, filtered, last.Execs)
 	}
 }
 

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/describe"
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -20,13 +23,15 @@ const (
 
 // claims are the host's cgroups, every one of which is to be answered: it is a container's
 // or none's. A container's path is in its record, which its create event does not tell, so
-// the answer may have to wait for the store's. It is a part of the tracker, and belongs to
-// the same goroutine.
+// the answer may have to wait for the store's. Of a container that was deleted before the
+// store was asked there is only its name to tell. It is a part of the tracker, and belongs
+// to the same goroutine.
 type claims struct {
 	cgroups    map[string]uint64 // ids on the default hierarchy, by path
 	byPath     map[string]key    // whose cgroup it is, or will be
 	unanswered map[uint64]claim  // by id
 	doubts     []question        // to ask the store: whether there is such a container
+	unread     map[key]struct{}  // containers that the store had no more when it was asked
 	scope      scope
 	connecting bool // whether there is a containerd to ask is not known yet
 	away       bool // there is none
@@ -39,10 +44,12 @@ type claim struct {
 	path  string
 	key   key // of the container whose record it waits for; none: for the end of the snapshot
 	since time.Time
+	made  int64 // when the cgroup was, ns; 0: not known
+	gone  bool  // and its events may still be on their way
 }
 
 func newClaims(s scope) claims {
-	return claims{scope: s, connecting: true, cgroups: map[string]uint64{}, byPath: map[string]key{}, unanswered: map[uint64]claim{}}
+	return claims{scope: s, connecting: true, cgroups: map[string]uint64{}, byPath: map[string]key{}, unanswered: map[uint64]claim{}, unread: map[key]struct{}{}}
 }
 
 // facts takes what the host tells of its cgroups.
@@ -75,7 +82,10 @@ func (t *tracker) cgroup(f *protov1.CgroupFact) error {
 		if t.cgroups[path] == id {
 			delete(t.cgroups, path)
 		}
-		delete(t.unanswered, id)
+		if c, waits := t.unanswered[id]; waits {
+			c.gone = true
+			t.unanswered[id] = c
+		}
 		return nil
 	}
 	if len(path) > maxPath {
@@ -84,15 +94,13 @@ func (t *tracker) cgroup(f *protov1.CgroupFact) error {
 	if _, there := t.cgroups[path]; there || len(t.cgroups) < maxCgroups {
 		t.cgroups[path] = id
 	}
-	return t.consider(id, claim{path: path, since: t.now()})
+	return t.consider(id, claim{path: path, since: t.now(), made: f.GetTimeUnixNano()})
 }
 
 // consider answers for a cgroup, or has the answer wait for what is not known yet.
 func (t *tracker) consider(id uint64, c claim) error {
-	if k, ok := t.byPath[c.path]; ok {
-		own := t.containers[k]
-		own.cgroup = id
-		return t.tell(k, own)
+	if k, ok := t.owner(c); ok {
+		return t.claim(k, id)
 	}
 	if t.away || len(t.unanswered) >= maxUnanswered {
 		t.unasked++
@@ -118,6 +126,39 @@ func (t *tracker) consider(id uint64, c claim) error {
 	return nil
 }
 
+// owner is the container whose cgroup it is, by its record's word, or by its name where
+// there is no record to be had.
+func (t *tracker) owner(c claim) (key, bool) {
+	if k, ok := t.byPath[c.path]; ok {
+		return k, true
+	}
+	for k := range t.unread {
+		if discover.CalledAfter(c.path, k.id) && t.lived(k, c.made) {
+			r := t.containers[k].record.Container()
+			r.CgroupPath = c.path
+			t.record(k, t.containers[k], r)
+			return k, true
+		}
+	}
+	return key{}, false
+}
+
+// lived tells whether a container was there at a time, in ns.
+func (t *tracker) lived(k key, at int64) bool {
+	end, ends := t.leaving[k]
+	return at >= t.containers[k].record.Container().GetCreatedUnixNano() && (!ends || at <= end.deletion.nano)
+}
+
+// claim answers that a cgroup is a container's.
+func (t *tracker) claim(k key, id uint64) error {
+	c := t.containers[k]
+	c.cgroup = id
+	if err := t.tell(k, c); err != nil {
+		return err
+	}
+	return t.leaveIfWhole(k)
+}
+
 func (t *tracker) considered(id uint64) error {
 	delete(t.unanswered, id)
 	return t.inv.Considered(id)
@@ -125,10 +166,8 @@ func (t *tracker) considered(id uint64) error {
 
 // askedAbout tells whether a container is being asked for whose cgroup it may be.
 func (t *tracker) askedAbout(path string) (key, bool) {
-	// ID, or with systemd PREFIX-ID.scope
-	last := strings.TrimSuffix(path[strings.LastIndexByte(path, '/')+1:], ".scope")
 	for k := range t.asking {
-		if last == k.id || strings.HasSuffix(last, "-"+k.id) {
+		if discover.CalledAfter(path, k.id) {
 			return k, true
 		}
 	}
@@ -194,15 +233,29 @@ func (t *tracker) answerDoubt(q question, r *protov1.Container, how outcome) err
 // settle answers for the cgroups that waited for a container's record.
 func (t *tracker) settle(k key) error {
 	_, more := t.asking[k]
+	var ids []uint64
 	for id, c := range t.unanswered {
-		if c.key != k {
+		if c.key == k {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b uint64) int { // what is there is the container's in the end
+		if a, b := t.unanswered[a].gone, t.unanswered[b].gone; a != b {
+			if a {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a, b)
+	})
+	for _, id := range ids {
+		c, waits := t.unanswered[id]
+		if !waits {
 			continue
 		}
 		var err error
-		if owner, ok := t.byPath[c.path]; ok {
-			own := t.containers[owner]
-			own.cgroup = id
-			err = t.tell(owner, own)
+		if owner, ok := t.owner(c); ok {
+			err = t.claim(owner, id)
 		} else if !more {
 			err = t.considered(id)
 		}

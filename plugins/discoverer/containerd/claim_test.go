@@ -131,7 +131,7 @@ func TestADeletionThatOvertakesTheRecordWaitsForIt(t *testing.T) {
 	t.Run("and tells whose the cgroup is", func(t *testing.T) {
 		tr, r := short(t)
 		answerAll(t, tr, stored)
-		checkAnswers(t, r, "after it", "2:a")
+		checkAnswers(t, r, "after it", "1:a 2:a")
 		if r.container("a") != nil || len(tr.containers)+len(tr.leaving)+len(tr.asking) != 0 {
 			t.Error("it is still there")
 		}
@@ -141,13 +141,90 @@ func TestADeletionThatOvertakesTheRecordWaitsForIt(t *testing.T) {
 		tr.now = func() time.Time { return time.Now().Add(endPatience) }
 		must(t, tr.expire())
 		must(t, tr.leaveLate())
-		checkAnswers(t, r, "without it", "2:-")
+		checkAnswers(t, r, "without it", "1:- 2:-")
 		if r.container("a") != nil || len(tr.containers)+len(tr.leaving) != 0 {
 			t.Error("it is still there")
 		}
 		answerAll(t, tr, stored)
 		if r.container("a") != nil || len(tr.containers)+len(tr.asking) != 0 {
 			t.Error("it is back")
+		}
+	})
+}
+
+// All of its life may pass before the store is asked what it has of it.
+func TestACgroupOfAContainerThatTheStoreHadNoMoreIsKnownByItsName(t *testing.T) {
+	const born, died = 1000, 2000
+	at := func(nano int64) func(*event) { return func(e *event) { e.nano = nano } }
+	made := func(id int, path string, nano int64) *protov1.HostFacts {
+		b := batch(id, path)
+		b.Facts[0].GetCgroup().TimeUnixNano = nano
+		return b
+	}
+	gone := func(id string) *protov1.Container { return nil }
+	live := func(t *testing.T) (*tracker, *recorder) {
+		tr, r := connectedTo(t)
+		must(t, tr.event(eventOf("a", containerCreated, at(born))))
+		must(t, tr.event(eventOf("a", taskCreated)))
+		must(t, tr.event(eventOf("a", taskExited, ending(0))))
+		return tr, r
+	}
+	end := func(t *testing.T, tr *tracker) { must(t, tr.event(eventOf("a", containerDeleted, at(died)))) }
+	whole := func(t *testing.T, tr *tracker, r *recorder, want string) {
+		t.Helper()
+		checkAnswers(t, r, "in the end", want)
+		if r.container("a") != nil || len(tr.containers)+len(tr.leaving)+len(tr.asking)+len(tr.unread)+len(tr.unanswered) != 0 {
+			t.Error("it is still there")
+		}
+		if got := strings.Join(r.lines("lifecycle"), "; "); got != "lifecycle a created; lifecycle a died exit_code=0; lifecycle a removed" {
+			t.Error(got)
+		}
+	}
+	t.Run("told of after its deletion", func(t *testing.T) {
+		tr, r := live(t)
+		end(t, tr)
+		answerAll(t, tr, gone)
+		must(t, tr.facts(made(1, "/default/a", born+1)))
+		must(t, tr.facts(removed(1, "/default/a")))
+		whole(t, tr, r, "1:a")
+	})
+	t.Run("told of before the store's answer", func(t *testing.T) {
+		tr, r := live(t)
+		must(t, tr.facts(made(1, "/x.slice/cri-containerd-a.scope", born+1)))
+		must(t, tr.facts(removed(1, "/x.slice/cri-containerd-a.scope")))
+		end(t, tr)
+		checkAnswers(t, r, "before it", "")
+		answerAll(t, tr, gone)
+		whole(t, tr, r, "1:a")
+	})
+	t.Run("told of between the answer and the deletion", func(t *testing.T) {
+		tr, r := live(t)
+		answerAll(t, tr, gone)
+		must(t, tr.facts(made(1, "/default/a", born+1)))
+		end(t, tr)
+		whole(t, tr, r, "1:a")
+	})
+	t.Run("unless it was made before it or after it, or is called otherwise", func(t *testing.T) {
+		tr, r := live(t)
+		now := time.Unix(1000, 0)
+		tr.now = func() time.Time { return now }
+		end(t, tr)
+		answerAll(t, tr, gone)
+		must(t, tr.facts(made(1, "/default/a", born-1)))
+		must(t, tr.facts(made(2, "/default/a", died+1)))
+		must(t, tr.facts(made(3, "/default/a/b", born+1)))
+		must(t, tr.facts(made(4, "/b", born+1)))
+		now = now.Add(endPatience)
+		must(t, tr.leaveLate())
+		whole(t, tr, r, "1:- 2:- 3:- 4:-")
+	})
+	t.Run("and no deletion waits for one that never ran", func(t *testing.T) {
+		tr, r := connectedTo(t)
+		must(t, tr.event(eventOf("a", containerCreated)))
+		answerAll(t, tr, gone)
+		must(t, tr.event(eventOf("a", containerDeleted)))
+		if r.container("a") != nil || len(tr.containers)+len(tr.leaving)+len(tr.unread) != 0 {
+			t.Error("it is still there")
 		}
 	})
 }

@@ -3,7 +3,7 @@ package main
 import "time"
 
 // endPatience is how long a container's deletion waits for the word of its end, and for
-// its record where a cgroup waits for that. A shim tells of an end by itself, and may do
+// its cgroup where it is not known yet which that is. A shim tells of an end by itself, and may do
 // so later than containerd of the deletion, or not at all when it ends itself at the same
 // time; the daemon then infers it. The store's answer was asked for when the container was
 // created, and may come after the deletion of one that lived for moments.
@@ -23,11 +23,17 @@ func (t *tracker) lacks(k key, c *tracked) bool {
 	if c.status.alive() {
 		return true
 	}
-	if _, asking := t.asking[k]; asking {
-		for _, claim := range t.unanswered {
-			if claim.key == k {
-				return true
-			}
+	_, asking := t.asking[k]
+	_, unread := t.unread[k]
+	if !asking && !unread {
+		return false
+	}
+	if c.cgroup == 0 && c.status.ran() {
+		return true // in a cgroup, which the host tells of a moment later
+	}
+	for _, claim := range t.unanswered {
+		if claim.key == k {
+			return true
 		}
 	}
 	return false

@@ -13,6 +13,7 @@ func leaving(t *testing.T) (*tracker, *recorder, *time.Time) {
 	now := time.Unix(1000, 0)
 	tr.now = func() time.Time { return now }
 	must(t, tr.event(eventOf("a", containerCreated)))
+	answerAll(t, tr, stored)
 	must(t, tr.event(eventOf("a", taskStarted)))
 	must(t, tr.event(eventOf("a", containerDeleted)))
 	r.log = nil

@@ -63,8 +63,10 @@ func (t *tracker) answer(q question, r *protov1.Container, how outcome) error {
 	case answerGone:
 		if c.record == nil {
 			t.drop(q.key)
+			break
 		}
-		// Else what the create event told stays until the delete event.
+		// What the create event told stays until the delete event.
+		t.unread[q.key] = struct{}{}
 	case answerFailed:
 		t.failed++
 		if c.tries++; c.tries < maxTries {

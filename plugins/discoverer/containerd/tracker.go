@@ -84,6 +84,9 @@ func (s *status) alive() bool {
 	return s.state == protov1.Container_STATE_RUNNING || s.state == protov1.Container_STATE_PAUSED
 }
 
+// ran tells whether the container has had a process.
+func (s *status) ran() bool { return s.pid != 0 || s.started != 0 || s.exited }
+
 func newTracker(inv discover.Inventory, s scope, filter *describe.Filter) *tracker {
 	return &tracker{
 		inv: inv, filter: filter, now: time.Now,
@@ -257,6 +260,7 @@ func (t *tracker) record(k key, c *tracked, r *protov1.Container) {
 		c.cgroup = id
 	}
 	c.record, c.called = describe.Pack(r), callOf(r)
+	delete(t.unread, k)
 }
 
 // called is what lifecycle events call a container.
@@ -324,6 +328,7 @@ func (t *tracker) drop(k key) {
 	delete(t.containers, k)
 	delete(t.leaving, k)
 	delete(t.asking, k)
+	delete(t.unread, k)
 	if c.path != "" && t.byPath[c.path] == k {
 		delete(t.byPath, c.path)
 	}

@@ -115,6 +115,7 @@ func TestTheLifeOfAContainerIsTold(t *testing.T) {
 	} {
 		must(t, tr.event(e))
 	}
+	answerAll(t, tr, stored)
 	c := r.container("a")
 	if c.State != protov1.Container_STATE_EXITED || c.GetExitCode() != 137 || !c.GetOomKilled() || c.Pid != 0 || c.StartedUnixNano == 0 || c.FinishedUnixNano <= c.StartedUnixNano {
 		t.Error(c)
@@ -404,6 +405,8 @@ func TestAnyOrderEndsInTheTruth(t *testing.T) {
 			}
 			flights = append(flights, inFlight{q, look(q.key.id)})
 		}
+		tr.now = func() time.Time { return time.Now().Add(endPatience) }
+		must(t, tr.leaveLate())
 		if r.syncs != 1 || !tr.settled() {
 			t.Fatalf("seed %d: %d synced, settled %v", seed, r.syncs, tr.settled())
 		}

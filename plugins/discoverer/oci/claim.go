@@ -1,11 +1,11 @@
 package main
 
 import (
-	"path"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/ebpf-tracer/ebpf-tracer/sdk/discover"
 	protov1 "github.com/ebpf-tracer/ebpf-tracer/sdk/proto/v1"
 )
 
@@ -211,7 +211,7 @@ func (t *tracker) buried(f *protov1.CgroupFact, now time.Time) *container {
 		return nil
 	}
 	for n, g := range slices.Backward(t.claims.graves) {
-		if made := f.GetTimeUnixNano(); calledAfter(f.GetPath(), g.container.id) && made <= g.at.UnixNano() && made > g.at.Add(-young).UnixNano() {
+		if made := f.GetTimeUnixNano(); discover.CalledAfter(f.GetPath(), g.container.id) && made <= g.at.UnixNano() && made > g.at.Add(-young).UnixNano() {
 			t.claims.graves = slices.Delete(t.claims.graves, n, n+1)
 			return g.container
 		}
@@ -260,18 +260,11 @@ func (t *tracker) nested(w waiting) *container {
 // runtimes do.
 func (t *tracker) namesake(w waiting) *container {
 	for c := range t.creating {
-		if c.order <= w.order && c.root.trusted && calledAfter(w.fact.GetPath(), c.id) {
+		if c.order <= w.order && c.root.trusted && discover.CalledAfter(w.fact.GetPath(), c.id) {
 			return c
 		}
 	}
 	return nil
-}
-
-// calledAfter tells whether a runtime would call the cgroup of a container so: by its
-// id, or with systemd word-ID.scope.
-func calledAfter(cgroup, id string) bool {
-	name, scope := strings.CutSuffix(path.Base(cgroup), ".scope")
-	return name == id || scope && strings.HasSuffix(name, "-"+id)
 }
 
 // guessed claims a cgroup for a container of which nothing is known but its directory.
@@ -287,7 +280,7 @@ func (t *tracker) guessed(c *container, f *protov1.CgroupFact) error {
 // cgroup that is called after it, if one waits.
 func (t *tracker) guess(c *container) error {
 	for n, w := range t.claims.waiting {
-		if c.order <= w.order && c.root.trusted && calledAfter(w.fact.GetPath(), c.id) {
+		if c.order <= w.order && c.root.trusted && discover.CalledAfter(w.fact.GetPath(), c.id) {
 			t.claims.waiting = slices.Delete(t.claims.waiting, n, n+1)
 			return t.guessed(c, w.fact)
 		}

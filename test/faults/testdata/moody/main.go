@@ -143,7 +143,8 @@ func (d detector) Detect(ctx context.Context, workloads <-chan *protov1.Inventor
 }
 
 // sampler keeps a fifth. After four reports it says what it is told to: "nan",
-// "negative", "above", "empty", "million" or "silent".
+// "negative", "above", "empty", "million" or "silent"; or it keeps "all", or "no noop": all
+// but what processes of that name do.
 type sampler struct {
 	config
 	reports int
@@ -160,8 +161,8 @@ func (s *sampler) Plan(ctx context.Context, _ *protov1.Report) (*protov1.Policy,
 	if s.reports++; s.reports < 4 {
 		return nil, nil
 	}
-	value := map[string]float64{"nan": math.NaN(), "negative": -1, "above": 1000}[s.Says]
-	p := &protov1.Policy{DefaultProbability: &value}
+	value := map[string]float64{"nan": math.NaN(), "negative": -1, "above": 1000, "all": 1, "no noop": 1}[s.Says]
+	p := &protov1.Policy{DefaultProbability: &value, Reason: s.Says}
 	switch s.Says {
 	case "empty":
 		return &protov1.Policy{}, nil
@@ -170,6 +171,8 @@ func (s *sampler) Plan(ctx context.Context, _ *protov1.Report) (*protov1.Policy,
 			group := fmt.Sprint(i)
 			p.Rules = append(p.Rules, &protov1.Rule{Match: &protov1.ClassPattern{Group: &group}, Probability: &value})
 		}
+	case "no noop":
+		p.Filters = []*protov1.Filter{{Comm: []string{"noop"}}}
 	case "silent":
 		<-ctx.Done()
 		return nil, ctx.Err()
