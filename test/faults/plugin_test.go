@@ -147,7 +147,7 @@ func TestWhatASamplerFiltersIsGoneWhileItsPolicyHolds(t *testing.T) {
 	if told := tr.Ask("get", "filters"); !regexp.MustCompile(`(?m)^sampler +0 +drop +comm noop +`).MatchString(told) {
 		t.Errorf("the filters are\n%s", told)
 	}
-	signal(t, tr.PluginPID("sampler", "moody"), syscall.SIGKILL)
+	signal(t, int(pids(t, tr)["sampler moody"]), syscall.SIGKILL)
 	until("it likes a fifth") // when it is back
 	until("no noop")
 	again := execs(t, p, prefix+"again:", n, 0)()
