@@ -141,7 +141,7 @@ enum {
  * charged to its own row and generation by construction.
  *
  * What was seen is offered + sampled_out + filtered, and kept = offered - lost. Every
- * count only rises, by one atomic addition an event: an event is seen when its outcome
+ * count only rises, by one addition an event: an event is seen when its outcome
  * is. A row is read from its start, which gives the order: what was read as lost has
  * been offered, and what user space has decoded was offered before.
  *
