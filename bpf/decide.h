@@ -232,7 +232,7 @@ static __always_inline __u64 share_of(struct policy_row *row, struct valve *v,
 
 /*
  * count_one adds one to a count of a row. An atomic addition waits for all that was loaded
- * before, and nothing goes on meanwhile: 5 ns of 26. It has to be one where a program in a
+ * before, and nothing goes on meanwhile: a fifth of a decision. It has to be one where a program in a
  * soft interrupt may come between that charges the same row.
  */
 static __always_inline void count_one(__u64 *count, bool alone)

@@ -94,8 +94,7 @@ struct decision {
  * decide charges one event to its row and tells whether to keep it. number is
  * the lifecycle's draw, or 0 for a fresh one; s says whose event it is. The threshold
  * and the generation are those of the row the event was charged to: the table's pointer
- * is taken once. Counters are atomic because a program in a soft interrupt may charge
- * the same row on the same CPU.
+ * is taken once.
  */
 static __always_inline bool decide(struct decision *d, __u16 kind, __u8 priority, __u64 number,
 				   const struct subject *s)

@@ -177,8 +177,8 @@ func (s *shards) each(f func(*Cgroup)) {
 	}
 }
 
-// link puts a cgroup that was made at a time, or found then, at its place in the tree,
-// where its owner is found.
+// link puts a cgroup that was made at a time, zero if that is not known, at its place in
+// the tree, where its owner is found.
 func (i *Inventory) link(g *Cgroup, at time.Time) {
 	if g.node != nil {
 		return
@@ -199,7 +199,7 @@ func (i *Inventory) remove(g *Cgroup, at time.Time) {
 	if !g.removed.IsZero() {
 		return
 	}
-	i.link(g, at)
+	i.link(g, time.Time{})
 	g.removed = i.options.Now()
 	i.leaving = append(i.leaving, g)
 	i.stats.Cgroups--

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // ErrNoDefaultHierarchy says that this host has cgroup v1 alone.
@@ -64,13 +65,13 @@ func (i *Inventory) Scan(root string) (n int, err error) {
 
 // RootAlone says that nobody has mounted the default hierarchy: it has no cgroup but
 // its root then, which all processes are in.
-func (i *Inventory) RootAlone() { i.CgroupCreated(rootInode, "/", i.options.Now()) }
+func (i *Inventory) RootAlone() { i.CgroupCreated(rootInode, "/", time.Time{}) }
 
 // present takes a cgroup that a scan found.
 func (i *Inventory) present(id uint64, rel, path string, scan uint64) {
 	g, made := i.cgroups.add(id, rel)
 	i.lock()
-	i.link(g, i.options.Now())
+	i.link(g, time.Time{})
 	g.scan = scan
 	i.finish()
 	i.mu.Unlock()
@@ -89,7 +90,7 @@ func (i *Inventory) missing(root string, scan uint64, whole bool) {
 	i.cgroups.each(func(g *Cgroup) {
 		i.lock()
 		unseen := g.node == nil || g.scan != scan && g.removed.IsZero()
-		i.link(g, i.options.Now())
+		i.link(g, time.Time{})
 		i.mu.Unlock()
 		if !whole || !unseen || isAt(filepath.Join(root, g.Path), g.ID) {
 			return

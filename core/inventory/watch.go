@@ -39,9 +39,13 @@ func (i *Inventory) tell(change *protov1.InventoryChange) {
 }
 
 func (i *Inventory) tellCgroup(g *Cgroup, change protov1.CgroupFact_Change, at time.Time) {
+	nano := int64(0)
+	if !at.IsZero() {
+		nano = at.UnixNano()
+	}
 	for o := range i.observers {
 		if o.Cgroup != nil {
-			o.Cgroup(fact(g, change, at.UnixNano()), g.awaited)
+			o.Cgroup(fact(g, change, nano), g.awaited)
 		}
 	}
 }

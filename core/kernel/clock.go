@@ -33,5 +33,6 @@ func Monotonic() uint64 { return uint64(origin.mono + int64(time.Since(origin.at
 // Wall is when by the wall clock it was at a moment of Monotonic, as the wall clock goes
 // now.
 func Wall(monotonic uint64) time.Time {
-	return time.Now().Add(-time.Duration(Monotonic() - monotonic))
+	now := time.Now()
+	return now.Add(-time.Duration(origin.mono + int64(now.Sub(origin.at)) - int64(monotonic)))
 }

@@ -147,9 +147,14 @@ func TestWhatASamplerFiltersIsGoneWhileItsPolicyHolds(t *testing.T) {
 	if told := tr.Ask("get", "filters"); !regexp.MustCompile(`(?m)^sampler +0 +drop +comm noop +`).MatchString(told) {
 		t.Errorf("the filters are\n%s", told)
 	}
+	before := tr.Stats().GetPolicy().GetGeneration()
 	signal(t, int(pids(t, tr)["sampler moody"]), syscall.SIGKILL)
-	until("it likes a fifth") // when it is back
-	until("no noop")
+	eventually(t, "its second policy since it is back", func() error {
+		if s := tr.Stats().GetPolicy(); s.GetGeneration() < before+2 || s.GetReason() != "no noop" {
+			return fmt.Errorf("in force is %v", s)
+		}
+		return nil
+	})
 	again := execs(t, p, prefix+"again:", n, 0)()
 	tr.SetConfig(config("all"))
 	reload(t, tr)

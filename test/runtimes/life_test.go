@@ -119,6 +119,18 @@ func resynced(t *testing.T, tr *harness.Tracer, rt env.Runtime, pid int, id stri
 	return time.Since(since).Round(time.Millisecond)
 }
 
+// killDiscoverer ends the process of the discoverer, and gives which it was.
+func killDiscoverer(t *testing.T, tr *harness.Tracer, rt env.Runtime) (pid int) {
+	t.Helper()
+	if pid = discovererPID(tr, rt); pid == 0 {
+		t.Fatal("the discoverer does not run")
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
 // current runs programs in a container until their execs carry a description that is not
 // stale: a discoverer whose socket is another one is replaced, and what it told stays,
 // marked, until the new one has caught up.
@@ -178,14 +190,8 @@ func killed(t *testing.T, r row, rt env.Runtime) {
 		r.current(t, tr, rt, stays, mine+"-stays", mine+"-after-runtime")
 	}
 
-	pid := discovererPID(tr, rt)
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("what was known is current %v after the discoverer's death", resynced(t, tr, rt, pid, stays))
-	if err := syscall.Kill(discovererPID(tr, rt), syscall.SIGKILL); err != nil { // the container is made meanwhile
-		t.Fatal(err)
-	}
+	t.Logf("what was known is current %v after the discoverer's death", resynced(t, tr, rt, killDiscoverer(t, tr, rt), stays))
+	killDiscoverer(t, tr, rt) // the container is made meanwhile
 	second := detached(t, rt, mine+"-second")
 	remove(t, rt, second)
 	tr.WaitContainer(second)

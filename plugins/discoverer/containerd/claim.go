@@ -31,7 +31,7 @@ type claims struct {
 	byPath     map[string]key    // whose cgroup it is, or will be
 	unanswered map[uint64]claim  // by id
 	doubts     []question        // to ask the store: whether there is such a container
-	unread     map[key]struct{}  // containers that the store had no more when it was asked
+	unread     map[key]int64     // containers that the store had no more when it was asked, and when that was, ns
 	scope      scope
 	connecting bool // whether there is a containerd to ask is not known yet
 	away       bool // there is none
@@ -45,11 +45,11 @@ type claim struct {
 	key   key // of the container whose record it waits for; none: for the end of the snapshot
 	since time.Time
 	made  int64 // when the cgroup was, ns; 0: not known
-	gone  bool  // and its events may still be on their way
+	gone  bool  // it is removed, and still to be answered for the sake of its events
 }
 
 func newClaims(s scope) claims {
-	return claims{scope: s, connecting: true, cgroups: map[string]uint64{}, byPath: map[string]key{}, unanswered: map[uint64]claim{}, unread: map[key]struct{}{}}
+	return claims{scope: s, connecting: true, cgroups: map[string]uint64{}, byPath: map[string]key{}, unanswered: map[uint64]claim{}, unread: map[key]int64{}}
 }
 
 // facts takes what the host tells of its cgroups.
@@ -100,7 +100,10 @@ func (t *tracker) cgroup(f *protov1.CgroupFact) error {
 // consider answers for a cgroup, or has the answer wait for what is not known yet.
 func (t *tracker) consider(id uint64, c claim) error {
 	if k, ok := t.owner(c); ok {
-		return t.claim(k, id)
+		if err := t.claim(k, id); err != nil {
+			return err
+		}
+		return t.leaveIfWhole(k)
 	}
 	if t.away || len(t.unanswered) >= maxUnanswered {
 		t.unasked++
@@ -127,36 +130,42 @@ func (t *tracker) consider(id uint64, c claim) error {
 }
 
 // owner is the container whose cgroup it is, by its record's word, or by its name where
-// there is no record to be had.
+// there is no record to be had. One that was made before the container was an earlier one's
+// of the same id.
 func (t *tracker) owner(c claim) (key, bool) {
-	if k, ok := t.byPath[c.path]; ok {
+	if k, ok := t.byPath[c.path]; ok && (c.made == 0 || c.made >= t.containers[k].created) {
 		return k, true
 	}
-	for k := range t.unread {
-		if discover.CalledAfter(c.path, k.id) && t.lived(k, c.made) {
-			r := t.containers[k].record.Container()
-			r.CgroupPath = c.path
-			t.record(k, t.containers[k], r)
-			return k, true
+	for k, until := range t.unread {
+		own := t.containers[k]
+		if end, ends := t.leaving[k]; ends {
+			until = min(until, end.deletion.nano)
 		}
+		if c.made == 0 || c.made < own.created || c.made > until || !isCalled(c.path, k) {
+			continue
+		}
+		r := own.record.Container()
+		r.CgroupPath = c.path
+		t.record(k, own, r)
+		return k, true
 	}
 	return key{}, false
 }
 
-// lived tells whether a container was there at a time, in ns.
-func (t *tracker) lived(k key, at int64) bool {
-	end, ends := t.leaving[k]
-	return at >= t.containers[k].record.Container().GetCreatedUnixNano() && (!ends || at <= end.deletion.nano)
+// isCalled tells whether a cgroup's name is enough to take it for a container's. Where
+// others can guess the id it has to be where ctr puts it, and nobody else may.
+func isCalled(path string, k key) bool {
+	if at := named(path); at.id != "" {
+		return at == k
+	}
+	return len(k.id) == 64 && strings.Trim(k.id, "0123456789abcdef") == "" && discover.CalledAfter(path, k.id)
 }
 
 // claim answers that a cgroup is a container's.
 func (t *tracker) claim(k key, id uint64) error {
 	c := t.containers[k]
 	c.cgroup = id
-	if err := t.tell(k, c); err != nil {
-		return err
-	}
-	return t.leaveIfWhole(k)
+	return t.tell(k, c)
 }
 
 func (t *tracker) considered(id uint64) error {
@@ -230,7 +239,8 @@ func (t *tracker) answerDoubt(q question, r *protov1.Container, how outcome) err
 	return t.settle(q.key)
 }
 
-// settle answers for the cgroups that waited for a container's record.
+// settle answers for the cgroups that waited for a container's record, once it is there or
+// can't be had.
 func (t *tracker) settle(k key) error {
 	_, more := t.asking[k]
 	var ids []uint64

@@ -66,7 +66,9 @@ func (t *tracker) answer(q question, r *protov1.Container, how outcome) error {
 			break
 		}
 		// What the create event told stays until the delete event.
-		t.unread[q.key] = struct{}{}
+		if c.path == "" {
+			t.unread[q.key] = t.now().UnixNano()
+		}
 	case answerFailed:
 		t.failed++
 		if c.tries++; c.tries < maxTries {

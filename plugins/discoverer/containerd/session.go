@@ -141,9 +141,12 @@ func (s *session) loop(ctx context.Context, facts <-chan *protov1.HostFacts) err
 		if haveDoubt {
 			doubts = s.doubts
 		}
-		if !expiring && len(s.tracker.unanswered)+len(s.tracker.leaving) > 0 {
+		if waits := len(s.tracker.unanswered)+len(s.tracker.leaving) > 0; waits && !expiring {
 			expire.Reset(claimPatience / 8)
 			expiring = true
+		} else if !waits && expiring { // else it wakes up for nothing
+			expire.Stop()
+			expiring = false
 		}
 		var err error
 		select {

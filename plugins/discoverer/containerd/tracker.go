@@ -58,6 +58,7 @@ type tracker struct {
 type tracked struct {
 	record   describe.Packed // what containerd's store tells; nil: not known yet, and nothing told
 	path     string          // of its cgroup, as the record has it
+	created  int64           // ns, by the record
 	called   called          // by the record
 	status   status
 	cgroup   uint64 // id; 0: not known
@@ -259,7 +260,7 @@ func (t *tracker) record(k key, c *tracked, r *protov1.Container) {
 	if id := t.cgroups[c.path]; id != 0 && c.path != "" {
 		c.cgroup = id
 	}
-	c.record, c.called = describe.Pack(r), callOf(r)
+	c.record, c.called, c.created = describe.Pack(r), callOf(r), r.GetCreatedUnixNano()
 	delete(t.unread, k)
 }
 
@@ -358,6 +359,7 @@ func (t *tracker) disconnected() {
 	clear(t.deleted)
 	clear(t.listed)
 	clear(t.asking)
+	clear(t.unread)
 	t.questions = fifo{}
 	for k, c := range t.containers {
 		c.queued, c.inFlight = false, false

@@ -423,6 +423,9 @@ func TestAnyOrderEndsInTheTruth(t *testing.T) {
 		if len(r.containers) != len(truth) || len(tr.containers) != len(truth) {
 			t.Fatalf("seed %d: %d containers told, %d kept, %d there", seed, len(r.containers), len(tr.containers), len(truth))
 		}
+		if len(tr.unread)+len(tr.leaving)+len(tr.asking) > 0 {
+			t.Fatalf("seed %d: left are %v, %v and %v", seed, tr.unread, tr.leaving, tr.asking)
+		}
 		if len(r.cgroups) != int(cgroups) || len(tr.unanswered) > 0 {
 			t.Fatalf("seed %d: %d of %d cgroups answered, %d wait", seed, len(r.cgroups), cgroups, len(tr.unanswered))
 		}

@@ -509,7 +509,7 @@ type CgroupFact struct {
 	// path is from the root of its hierarchy. Bytes that are not UTF-8 are
 	// replaced, so join by id.
 	Path          string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
-	TimeUnixNano  int64  `protobuf:"varint,4,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"` // by the kernel; 0 for present
+	TimeUnixNano  int64  `protobuf:"varint,4,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"` // by the kernel; 0 for present, and where it is not known
 	Hierarchy     string `protobuf:"bytes,5,opt,name=hierarchy,proto3" json:"hierarchy,omitempty"`                              // "": the default one (v2); else a v1 controller
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
