@@ -39,7 +39,7 @@ type Cgroup struct {
 	node    *node     // nil: the queue or Scan has yet to bring it
 	removed time.Time // zero: it is there
 	scan    uint64    // that saw it last, or in which it came
-	awaited bool      // as it came, it was no container's that was there
+	awaited bool      // as it was made, it was no container's that was there
 }
 
 // Workload is the container that the cgroup belongs to, nil when it is none's or
@@ -190,7 +190,7 @@ func (i *Inventory) link(g *Cgroup, at time.Time) {
 	g.asked.Store(i.claimants.asked(i.options.Now()))
 	i.settleNode(n)
 	o := g.owner.Load()
-	g.awaited = o == nil || !o.removed.IsZero()
+	g.awaited = o == nil || !o.removed.IsZero() && (at.IsZero() || !at.Before(o.removed))
 	i.tellCgroup(g, protov1.CgroupFact_CHANGE_CREATED, at)
 }
 

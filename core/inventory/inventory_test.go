@@ -276,10 +276,12 @@ func TestACgroupIsAwaitedUnlessItsContainerWasThereFirst(t *testing.T) {
 	i.CgroupCreated(2, "/a/inner", time.Now())
 	i.CgroupCreated(3, "/b", time.Now()) // its container is gone: this may be another's
 	i.CgroupCreated(4, "/c", time.Now())
+	i.CgroupCreated(5, "/b", time.Now().Add(-time.Minute)) // when it was there
+	i.CgroupCreated(6, "/b", time.Time{})
 	apply(t, i, "docker", known("c"), removed(id("a")))
 	i.CgroupRemoved(4, time.Now())
 	i.CgroupRemoved(1, time.Now())
-	want := "/a true false, /a/inner true false, /b true true, /c true true, /c false true, /a false false"
+	want := "/a true false, /a/inner true false, /b true true, /c true true, /b true false, /b true true, /c false true, /a false false"
 	if s := strings.Join(got, ", "); s != want {
 		t.Errorf("told are %s, want %s", s, want)
 	}

@@ -118,6 +118,9 @@ func (t *tracker) consider(id uint64, c claim) error {
 		if k = named(c.path); k.id == "" || t.containers[k] != nil || !t.scope.has(k.namespace) {
 			return t.considered(id)
 		}
+		if g := t.buried.find(k); g != nil && c.made != 0 && c.made <= g.nano {
+			return t.considered(id) // the store has it no more
+		}
 		if len(t.doubts) >= maxQuestions {
 			t.unasked++
 			return t.considered(id)

@@ -258,6 +258,23 @@ func TestACgroupOfAContainerThatTheStoreHadNoMoreIsKnownByItsName(t *testing.T) 
 	})
 }
 
+// All is known of it, and the store has nothing to add.
+func TestACgroupOfAContainerThatIsGoneIsNotAskedFor(t *testing.T) {
+	tr, r := connectedTo(t)
+	must(t, tr.event(eventOf("a", containerCreated)))
+	answerAll(t, tr, stored)
+	must(t, tr.event(eventOf("a", containerDeleted, func(e *event) { e.nano = 1000 })))
+	for n, at := range []int64{1000, 1001, 0} { // the last two may be another's of its id
+		b := batch(n+1, "/default/a")
+		b.Facts[0].GetCgroup().TimeUnixNano = at
+		must(t, tr.facts(b))
+	}
+	checkAnswers(t, r, "", "1:-")
+	if len(tr.doubts) != 2 {
+		t.Errorf("asked for are %v", tr.doubts)
+	}
+}
+
 func TestACgroupOfAnEarlierContainerOfTheSameIdIsNotTheLaterOnes(t *testing.T) {
 	tr, r := connectedTo(t)
 	later := stored("a")

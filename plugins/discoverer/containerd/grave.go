@@ -4,6 +4,7 @@ package main
 type grave struct {
 	key  key
 	tick uint64 // of its deletion
+	nano int64  // when that was
 }
 
 // graves remembers the last containers that were deleted: what their shims tell of them

@@ -93,7 +93,7 @@ func (t *tracker) gone(k key, c *tracked, e *event) error {
 	if c != nil && c.record != nil {
 		as = c.called
 	}
-	t.buried.add(grave{key: k, tick: t.tick})
+	t.buried.add(grave{key: k, tick: t.tick, nano: e.nano})
 	if err := t.lifecycle(e, "removed", as); err != nil {
 		return err
 	}
