@@ -231,21 +231,18 @@ static __always_inline __u64 share_of(struct policy_row *row, struct valve *v,
 }
 
 /*
- * count_one adds one to a count of a row. An atomic addition waits for all that was loaded
- * before, and nothing goes on meanwhile: a fifth of a decision. It has to be one where a program in a
- * soft interrupt may come between that charges the same row.
+ * count_one adds one to a count of a kind's row. An atomic addition waits for all that was
+ * loaded before, and nothing goes on meanwhile: a fifth of a decision. It has to be one where
+ * a program in a soft interrupt may come between that charges the same row. Files are opened
+ * by system calls, whose tracepoints run with preemption off: nothing comes between there.
  */
-static __always_inline void count_one(__u64 *count, bool alone)
+static __always_inline void count_one(__u64 *count, __u16 kind)
 {
-	if (alone)
+	if (kind == EVENT_FILE_OPEN)
 		*(volatile __u64 *)count += 1;
 	else
 		__sync_fetch_and_add(count, 1);
 }
-
-/* alone tells whether nothing else can charge a kind's rows on this CPU meanwhile: files are
- * opened by system calls, whose tracepoints run with preemption off. */
-static __always_inline bool alone(__u16 kind) { return kind == EVENT_FILE_OPEN; }
 
 /*
  * keep decides about an event that has been seen and not filtered: number is what
@@ -269,10 +266,10 @@ static __always_inline bool keep(struct policy_row *row, struct valve *v, struct
 	*threshold = t;
 	*random = number >> 8;
 	if (*random < t) {
-		count_one(&row->sampled_out, alone(kind));
+		count_one(&row->sampled_out, kind);
 		return false;
 	}
-	count_one(&row->offered, alone(kind));
+	count_one(&row->offered, kind);
 	b = c && c->share ? share_of_cgroup(c) : NULL;
 	if (b)
 		__sync_fetch_and_add(&b->kept, 1);

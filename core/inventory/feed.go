@@ -18,7 +18,7 @@ const (
 type news struct {
 	cgroup  *Cgroup
 	removed bool
-	at      time.Time
+	at      time.Time // when, by the kernel; zero: not known
 }
 
 // CgroupCreated tells of a cgroup of the default hierarchy, its path from the

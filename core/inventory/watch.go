@@ -39,13 +39,9 @@ func (i *Inventory) tell(change *protov1.InventoryChange) {
 }
 
 func (i *Inventory) tellCgroup(g *Cgroup, change protov1.CgroupFact_Change, at time.Time) {
-	nano := int64(0)
-	if !at.IsZero() {
-		nano = at.UnixNano()
-	}
 	for o := range i.observers {
 		if o.Cgroup != nil {
-			o.Cgroup(fact(g, change, nano), g.awaited)
+			o.Cgroup(fact(g, change, at), g.awaited)
 		}
 	}
 }
@@ -85,17 +81,19 @@ func (i *Inventory) Cgroups() []*protov1.HostFact {
 	out := make([]*protov1.HostFact, 0, i.stats.Cgroups)
 	i.cgroups.each(func(g *Cgroup) {
 		if g.node != nil && g.removed.IsZero() {
-			out = append(out, fact(g, protov1.CgroupFact_CHANGE_PRESENT, 0))
+			out = append(out, fact(g, protov1.CgroupFact_CHANGE_PRESENT, time.Time{}))
 		}
 		i.pause()
 	})
 	return out
 }
 
-func fact(g *Cgroup, change protov1.CgroupFact_Change, at int64) *protov1.HostFact {
-	return &protov1.HostFact{Fact: &protov1.HostFact_Cgroup{Cgroup: &protov1.CgroupFact{
-		Change: change, Id: g.ID, Path: g.Path, TimeUnixNano: at,
-	}}}
+func fact(g *Cgroup, change protov1.CgroupFact_Change, at time.Time) *protov1.HostFact {
+	f := &protov1.CgroupFact{Change: change, Id: g.ID, Path: g.Path}
+	if !at.IsZero() {
+		f.TimeUnixNano = at.UnixNano()
+	}
+	return &protov1.HostFact{Fact: &protov1.HostFact_Cgroup{Cgroup: f}}
 }
 
 func (i *Inventory) containerChange(k key) *protov1.InventoryChange {

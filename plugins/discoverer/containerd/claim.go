@@ -100,7 +100,7 @@ func (t *tracker) cgroup(f *protov1.CgroupFact) error {
 // consider answers for a cgroup, or has the answer wait for what is not known yet.
 func (t *tracker) consider(id uint64, c claim) error {
 	if k, ok := t.owner(c); ok {
-		if err := t.claim(k, id); err != nil {
+		if err := t.claim(k, id, c.path); err != nil {
 			return err
 		}
 		return t.leaveIfWhole(k)
@@ -144,13 +144,9 @@ func (t *tracker) owner(c claim) (key, bool) {
 		if end, ends := t.leaving[k]; ends {
 			until = min(until, end.deletion.nano)
 		}
-		if c.made == 0 || c.made < own.created || c.made > until || !isCalled(c.path, k) {
-			continue
+		if c.made != 0 && c.made >= own.created && c.made <= until && isCalled(c.path, k) {
+			return k, true
 		}
-		r := own.record.Container()
-		r.CgroupPath = c.path
-		t.record(k, own, r)
-		return k, true
 	}
 	return key{}, false
 }
@@ -164,9 +160,15 @@ func isCalled(path string, k key) bool {
 	return len(k.id) == 64 && strings.Trim(k.id, "0123456789abcdef") == "" && discover.CalledAfter(path, k.id)
 }
 
-// claim answers that a cgroup is a container's.
-func (t *tracker) claim(k key, id uint64) error {
+// claim answers that a cgroup is a container's, whose path is the record's now where that
+// has none.
+func (t *tracker) claim(k key, id uint64, path string) error {
 	c := t.containers[k]
+	if c.path == "" {
+		r := c.record.Container()
+		r.CgroupPath = path
+		t.record(k, c, r)
+	}
 	c.cgroup = id
 	return t.tell(k, c)
 }
@@ -268,7 +270,7 @@ func (t *tracker) settle(k key) error {
 		}
 		var err error
 		if owner, ok := t.owner(c); ok {
-			err = t.claim(owner, id)
+			err = t.claim(owner, id, c.path)
 		} else if !more {
 			err = t.considered(id)
 		}

@@ -3,10 +3,10 @@ package main
 import "time"
 
 // endPatience is how long a container's deletion waits for the word of its end, and for
-// its cgroup where it is not known yet which that is. A shim tells of an end by itself, and may do
-// so later than containerd of the deletion, or not at all when it ends itself at the same
-// time; the daemon then infers it. The store's answer was asked for when the container was
-// created, and may come after the deletion of one that lived for moments.
+// its cgroup where it is not known yet which that is. A shim tells of an end by itself, and
+// may do so later than containerd of the deletion, or not at all when it ends itself at the
+// same time; the daemon then infers it. The store's answer was asked for when the container
+// was created, and may come after the deletion of one that lived for moments.
 const endPatience = time.Second
 
 // leave is a deletion of a container of which not all was told.
