@@ -234,7 +234,8 @@ static __always_inline __u64 share_of(struct policy_row *row, struct valve *v,
  * count_one adds one to a count of a kind's row. An atomic addition waits for all that was
  * loaded before, and nothing goes on meanwhile: a fifth of a decision. It has to be one where
  * a program in a soft interrupt may come between that charges the same row. Files are opened
- * by system calls, whose tracepoints run with preemption off: nothing comes between there.
+ * by system calls, whose programs nothing comes between: a tracepoint's runs with preemption
+ * off, and the other is attached where the kernel does without.
  */
 static __always_inline void count_one(__u64 *count, __u16 kind)
 {

@@ -3,8 +3,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Probe "file": the open family, at the exit of each call, when the path is
- * sure to be in memory and the result is known. Per-call tracepoints, so that
- * no other system call pays.
+ * sure to be in memory and the result is known.
  */
 #include "tracer.h"
 
@@ -35,12 +34,12 @@ struct {
 #endif
 
 /* opened decides first: an event that is not kept pays for nothing else. */
-static __always_inline int opened(struct syscall_exit *ctx, __u32 call)
+static __always_inline int opened(__s64 ret, __u32 call)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
 	struct subject s = {
 		.pid = t->tgid, .cgroup = cgroup_of(t), .task = t, .syscall = call,
-		.error = ctx->ret < 0 ? -ctx->ret : 0,
+		.error = ret < 0 ? -ret : 0,
 	};
 	struct open_record *r;
 	struct pt_regs *regs;
@@ -48,11 +47,11 @@ static __always_inline int opened(struct syscall_exit *ctx, __u32 call)
 	const void *path;
 	__u64 flags = 0;
 	__u32 zero = 0;
-	__u8 priority = ctx->ret < 0 ? PRIORITY_WARNING : PRIORITY_DEBUG;
+	__u8 priority = ret < 0 ? PRIORITY_WARNING : PRIORITY_DEBUG;
 	long n;
 
 	/* interrupted: the call begins again and is told then */
-	if (ctx->ret <= -ERESTARTSYS && ctx->ret >= -ERESTART_RESTARTBLOCK)
+	if (ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK)
 		return 0;
 	if (!decide(&d, EVENT_FILE_OPEN, priority, 0, &s))
 		return 0;
@@ -86,7 +85,7 @@ static __always_inline int opened(struct syscall_exit *ctx, __u32 call)
 		flags = O_CREAT_WRONLY_TRUNC;
 	}
 	r->open.open_flags = flags;
-	r->open.result = ctx->ret;
+	r->open.result = ret;
 	r->open.reserved = 0;
 	n = bpf_probe_read_user_str(r->path, sizeof(r->path), path);
 	if (n <= 0) {
@@ -102,29 +101,11 @@ static __always_inline int opened(struct syscall_exit *ctx, __u32 call)
 	return 0;
 }
 
-SEC("tracepoint/syscalls/sys_exit_openat")
-int file_openat(struct syscall_exit *ctx)
-{
-	return opened(ctx, CALL_OPENAT);
-}
-
-SEC("tracepoint/syscalls/sys_exit_openat2")
-int file_openat2(struct syscall_exit *ctx)
-{
-	return opened(ctx, CALL_OPENAT2);
-}
+AT_EXIT(file_openat, openat, opened, CALL_OPENAT)
+AT_EXIT(file_openat2, openat2, opened, CALL_OPENAT2)
 
 /* open and creat are system calls of their own on amd64 only. */
 #if defined(__TARGET_ARCH_x86)
-SEC("tracepoint/syscalls/sys_exit_open")
-int file_open(struct syscall_exit *ctx)
-{
-	return opened(ctx, CALL_OPEN);
-}
-
-SEC("tracepoint/syscalls/sys_exit_creat")
-int file_creat(struct syscall_exit *ctx)
-{
-	return opened(ctx, CALL_CREAT);
-}
+AT_EXIT(file_open, open, opened, CALL_OPEN)
+AT_EXIT(file_creat, creat, opened, CALL_CREAT)
 #endif

@@ -16,29 +16,31 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	FileMapCgroupOwners  = "cgroup_owners"
-	FileMapCgroups       = "cgroups"
-	FileMapFaults        = "faults"
-	FileMapFilterComms   = "filter_comms"
-	FileMapFilterHits    = "filter_hits"
-	FileMapFilterNumbers = "filter_numbers"
-	FileMapFilterPeers   = "filter_peers"
-	FileMapFilters       = "filters"
-	FileMapGroups        = "groups"
-	FileMapOpenScratch   = "open_scratch"
-	FileMapPolicy        = "policy"
-	FileMapReaders       = "readers"
-	FileMapRings         = "rings"
-	FileMapShares        = "shares"
-	FileMapValve         = "valve"
-	FileProgFileOpenat   = "file_openat"
-	FileProgFileOpenat2  = "file_openat2"
-	FileVarCgroupPlaces  = "cgroup_places"
-	FileVarRingCount     = "ring_count"
-	FileVarRingHigh      = "ring_high"
-	FileVarRingOfCpu     = "ring_of_cpu"
-	FileVarSeed          = "seed"
-	FileVarSelfTgid      = "self_tgid"
+	FileMapCgroupOwners      = "cgroup_owners"
+	FileMapCgroups           = "cgroups"
+	FileMapFaults            = "faults"
+	FileMapFilterComms       = "filter_comms"
+	FileMapFilterHits        = "filter_hits"
+	FileMapFilterNumbers     = "filter_numbers"
+	FileMapFilterPeers       = "filter_peers"
+	FileMapFilters           = "filters"
+	FileMapGroups            = "groups"
+	FileMapOpenScratch       = "open_scratch"
+	FileMapPolicy            = "policy"
+	FileMapReaders           = "readers"
+	FileMapRings             = "rings"
+	FileMapShares            = "shares"
+	FileMapValve             = "valve"
+	FileProgFileOpenat       = "file_openat"
+	FileProgFileOpenat2      = "file_openat2"
+	FileProgFileOpenat2Fexit = "file_openat2_fexit"
+	FileProgFileOpenatFexit  = "file_openat_fexit"
+	FileVarCgroupPlaces      = "cgroup_places"
+	FileVarRingCount         = "ring_count"
+	FileVarRingHigh          = "ring_high"
+	FileVarRingOfCpu         = "ring_of_cpu"
+	FileVarSeed              = "seed"
+	FileVarSelfTgid          = "self_tgid"
 )
 
 // LoadFile returns the embedded CollectionSpec for File.
@@ -83,8 +85,10 @@ type FileSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FileProgramSpecs struct {
-	FileOpenat  *ebpf.ProgramSpec `ebpf:"file_openat"`
-	FileOpenat2 *ebpf.ProgramSpec `ebpf:"file_openat2"`
+	FileOpenat       *ebpf.ProgramSpec `ebpf:"file_openat"`
+	FileOpenat2      *ebpf.ProgramSpec `ebpf:"file_openat2"`
+	FileOpenat2Fexit *ebpf.ProgramSpec `ebpf:"file_openat2_fexit"`
+	FileOpenatFexit  *ebpf.ProgramSpec `ebpf:"file_openat_fexit"`
 }
 
 // FileMapSpecs contains maps before they are loaded into the kernel.
@@ -193,14 +197,18 @@ type FileVariables struct {
 //
 // It can be passed to LoadFileObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FilePrograms struct {
-	FileOpenat  *ebpf.Program `ebpf:"file_openat"`
-	FileOpenat2 *ebpf.Program `ebpf:"file_openat2"`
+	FileOpenat       *ebpf.Program `ebpf:"file_openat"`
+	FileOpenat2      *ebpf.Program `ebpf:"file_openat2"`
+	FileOpenat2Fexit *ebpf.Program `ebpf:"file_openat2_fexit"`
+	FileOpenatFexit  *ebpf.Program `ebpf:"file_openat_fexit"`
 }
 
 func (p *FilePrograms) Close() error {
 	return _FileClose(
 		p.FileOpenat,
 		p.FileOpenat2,
+		p.FileOpenat2Fexit,
+		p.FileOpenatFexit,
 	)
 }
 

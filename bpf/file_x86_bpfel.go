@@ -16,31 +16,35 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	FileMapCgroupOwners  = "cgroup_owners"
-	FileMapCgroups       = "cgroups"
-	FileMapFaults        = "faults"
-	FileMapFilterComms   = "filter_comms"
-	FileMapFilterHits    = "filter_hits"
-	FileMapFilterNumbers = "filter_numbers"
-	FileMapFilterPeers   = "filter_peers"
-	FileMapFilters       = "filters"
-	FileMapGroups        = "groups"
-	FileMapOpenScratch   = "open_scratch"
-	FileMapPolicy        = "policy"
-	FileMapReaders       = "readers"
-	FileMapRings         = "rings"
-	FileMapShares        = "shares"
-	FileMapValve         = "valve"
-	FileProgFileCreat    = "file_creat"
-	FileProgFileOpen     = "file_open"
-	FileProgFileOpenat   = "file_openat"
-	FileProgFileOpenat2  = "file_openat2"
-	FileVarCgroupPlaces  = "cgroup_places"
-	FileVarRingCount     = "ring_count"
-	FileVarRingHigh      = "ring_high"
-	FileVarRingOfCpu     = "ring_of_cpu"
-	FileVarSeed          = "seed"
-	FileVarSelfTgid      = "self_tgid"
+	FileMapCgroupOwners      = "cgroup_owners"
+	FileMapCgroups           = "cgroups"
+	FileMapFaults            = "faults"
+	FileMapFilterComms       = "filter_comms"
+	FileMapFilterHits        = "filter_hits"
+	FileMapFilterNumbers     = "filter_numbers"
+	FileMapFilterPeers       = "filter_peers"
+	FileMapFilters           = "filters"
+	FileMapGroups            = "groups"
+	FileMapOpenScratch       = "open_scratch"
+	FileMapPolicy            = "policy"
+	FileMapReaders           = "readers"
+	FileMapRings             = "rings"
+	FileMapShares            = "shares"
+	FileMapValve             = "valve"
+	FileProgFileCreat        = "file_creat"
+	FileProgFileCreatFexit   = "file_creat_fexit"
+	FileProgFileOpen         = "file_open"
+	FileProgFileOpenFexit    = "file_open_fexit"
+	FileProgFileOpenat       = "file_openat"
+	FileProgFileOpenat2      = "file_openat2"
+	FileProgFileOpenat2Fexit = "file_openat2_fexit"
+	FileProgFileOpenatFexit  = "file_openat_fexit"
+	FileVarCgroupPlaces      = "cgroup_places"
+	FileVarRingCount         = "ring_count"
+	FileVarRingHigh          = "ring_high"
+	FileVarRingOfCpu         = "ring_of_cpu"
+	FileVarSeed              = "seed"
+	FileVarSelfTgid          = "self_tgid"
 )
 
 // LoadFile returns the embedded CollectionSpec for File.
@@ -85,10 +89,14 @@ type FileSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FileProgramSpecs struct {
-	FileCreat   *ebpf.ProgramSpec `ebpf:"file_creat"`
-	FileOpen    *ebpf.ProgramSpec `ebpf:"file_open"`
-	FileOpenat  *ebpf.ProgramSpec `ebpf:"file_openat"`
-	FileOpenat2 *ebpf.ProgramSpec `ebpf:"file_openat2"`
+	FileCreat        *ebpf.ProgramSpec `ebpf:"file_creat"`
+	FileCreatFexit   *ebpf.ProgramSpec `ebpf:"file_creat_fexit"`
+	FileOpen         *ebpf.ProgramSpec `ebpf:"file_open"`
+	FileOpenFexit    *ebpf.ProgramSpec `ebpf:"file_open_fexit"`
+	FileOpenat       *ebpf.ProgramSpec `ebpf:"file_openat"`
+	FileOpenat2      *ebpf.ProgramSpec `ebpf:"file_openat2"`
+	FileOpenat2Fexit *ebpf.ProgramSpec `ebpf:"file_openat2_fexit"`
+	FileOpenatFexit  *ebpf.ProgramSpec `ebpf:"file_openat_fexit"`
 }
 
 // FileMapSpecs contains maps before they are loaded into the kernel.
@@ -197,18 +205,26 @@ type FileVariables struct {
 //
 // It can be passed to LoadFileObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FilePrograms struct {
-	FileCreat   *ebpf.Program `ebpf:"file_creat"`
-	FileOpen    *ebpf.Program `ebpf:"file_open"`
-	FileOpenat  *ebpf.Program `ebpf:"file_openat"`
-	FileOpenat2 *ebpf.Program `ebpf:"file_openat2"`
+	FileCreat        *ebpf.Program `ebpf:"file_creat"`
+	FileCreatFexit   *ebpf.Program `ebpf:"file_creat_fexit"`
+	FileOpen         *ebpf.Program `ebpf:"file_open"`
+	FileOpenFexit    *ebpf.Program `ebpf:"file_open_fexit"`
+	FileOpenat       *ebpf.Program `ebpf:"file_openat"`
+	FileOpenat2      *ebpf.Program `ebpf:"file_openat2"`
+	FileOpenat2Fexit *ebpf.Program `ebpf:"file_openat2_fexit"`
+	FileOpenatFexit  *ebpf.Program `ebpf:"file_openat_fexit"`
 }
 
 func (p *FilePrograms) Close() error {
 	return _FileClose(
 		p.FileCreat,
+		p.FileCreatFexit,
 		p.FileOpen,
+		p.FileOpenFexit,
 		p.FileOpenat,
 		p.FileOpenat2,
+		p.FileOpenat2Fexit,
+		p.FileOpenatFexit,
 	)
 }
 

@@ -42,6 +42,9 @@ type Options struct {
 	RingBytes int      // of each ring: a power of two, at least a page
 	Rings     int      // 0: one for each NUMA node
 	NoArgs    bool     // the arguments of an exec are not even read
+	// Tracepoints has system calls told by their tracepoints, although this kernel may take
+	// what costs less: to compare.
+	Tracepoints bool
 	// Prepare sets what is to hold for the first event: a budget, filters. It is called
 	// before anything is attached; nil: nothing is set. Load fails with its error.
 	Prepare func(*Kernel) error
@@ -130,7 +133,7 @@ func (k *Kernel) load(o Options, nodes ringMap) error {
 	if err != nil {
 		return err
 	}
-	k.loader = loader{rings: nodes.count, ringBytes: o.RingBytes, constants: map[string]any{
+	k.loader = loader{rings: nodes.count, ringBytes: o.RingBytes, functions: !o.Tracepoints && callsHaveFunctions(), constants: map[string]any{
 		"self_tgid":   self,
 		"seed":        binary.NativeEndian.Uint64(word[:]),
 		"ring_count":  uint32(nodes.count),
@@ -164,7 +167,7 @@ func (k *Kernel) load(o Options, nodes ringMap) error {
 	attached := 0
 	reasons := []error{ErrNoProbe}
 	for _, p := range k.probes {
-		p.attach()
+		k.loader.attach(p)
 		reasons = append(reasons, p.why())
 		if p.Name != cgroupProbe {
 			attached += len(p.Programs)
@@ -273,7 +276,7 @@ func (k *Kernel) AttachProbe(name string) error {
 	if err := k.setArgs(p); err != nil {
 		return fmt.Errorf("attach probe %s: %w", name, errors.Join(err, p.free()))
 	}
-	p.attach()
+	k.loader.attach(p)
 	if len(p.Programs) == 0 {
 		return fmt.Errorf("attach probe %s: %w", name, errors.Join(ErrNoProbe, p.why(), p.free()))
 	}

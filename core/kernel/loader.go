@@ -20,6 +20,7 @@ type loader struct {
 	rings     int
 	ringBytes int
 	cpus      int                  // that a map has a value for
+	functions bool                 // system calls are told by their functions
 	common    map[string]*ebpf.Map // what the probes have in common, the Kernel's
 }
 
@@ -78,11 +79,18 @@ func (l *loader) load(name string) (*probe, error) {
 	}
 	p := &probe{Probe: Probe{Name: name}, maps: map[string]*ebpf.Map{}}
 	names := wanted(name, spec)
+	if l.functions {
+		names = ofFunctions(spec, names)
+	}
 	if l.programs(p, spec, names...) == nil {
 		return p, nil
 	}
 	for _, program := range names {
-		if err := l.programs(p, spec, program); err != nil {
+		err := l.programs(p, spec, program)
+		if other := ofTracepoint(program); err != nil && other != program {
+			program, err = other, l.programs(p, spec, other)
+		}
+		if err != nil {
 			if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
 				return nil, errors.Join(err, p.free())
 			}
@@ -132,16 +140,39 @@ func (l *loader) programs(p *probe, spec *ebpf.CollectionSpec, names ...string) 
 }
 
 // attach attaches what was loaded of a probe. What can't be is in Failed.
-func (p *probe) attach() {
-	for _, one := range p.programs {
+func (l *loader) attach(p *probe) {
+	for i := range p.programs {
+		one := &p.programs[i]
 		attached, err := one.attach()
+		if other := ofTracepoint(one.name); err != nil && other != one.name {
+			attached, err = l.attachInstead(p, one, other)
+		}
 		if err != nil {
-			p.Failed = append(p.Failed, Failure{Program: one.name, Reason: fmt.Errorf("attach: %w", err)})
+			p.Failed = append(p.Failed, Failure{Program: ofTracepoint(one.name), Reason: fmt.Errorf("attach: %w", err)})
 			continue
 		}
 		p.links = append(p.links, attached)
 		p.Programs = append(p.Programs, one.name)
 	}
+}
+
+// attachInstead puts another program of the probe in the place of one that can't be attached.
+func (l *loader) attachInstead(p *probe, one *program, name string) (link.Link, error) {
+	spec, err := l.spec(p.Name)
+	if err != nil {
+		return nil, err
+	}
+	var other probe
+	other.maps = p.maps
+	if err := l.programs(&other, spec, name); err != nil {
+		return nil, err
+	}
+	err = one.Close()
+	*one = other.programs[0]
+	if err != nil {
+		return nil, err
+	}
+	return one.attach()
 }
 
 func (p program) attach() (link.Link, error) {

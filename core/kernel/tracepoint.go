@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -45,42 +46,47 @@ func attachTracepoint(name string, p *ebpf.Program) (link.Link, error) {
 }
 
 func tracepointID(name string) (uint64, error) {
-	path := "events/" + name + "/id"
-	for _, root := range []string{"/sys/kernel/tracing/", "/sys/kernel/debug/tracing/"} {
-		if b, err := os.ReadFile(root + path); err == nil {
-			return parseID(name, b)
-		}
-	}
-	fs, err := unix.Fsopen("tracefs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return 0, fmt.Errorf("open tracefs: %w", err)
-	}
-	defer unix.Close(fs)
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return 0, fmt.Errorf("configure tracefs: %w", err)
-	}
-	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY)
-	if err != nil {
-		return 0, fmt.Errorf("mount tracefs: %w", err)
-	}
-	defer unix.Close(mount)
-	fd, err := unix.Openat(mount, path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	b, err := readFrom("tracefs", "events/"+name+"/id", "/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 	if err != nil {
 		return 0, fmt.Errorf("find tracepoint %s: %w", name, err)
 	}
-	f := os.NewFile(uintptr(fd), path)
-	defer f.Close()
-	b, err := io.ReadAll(f)
-	if err != nil {
-		return 0, fmt.Errorf("read tracepoint %s: %w", name, err)
-	}
-	return parseID(name, b)
-}
-
-func parseID(name string, b []byte) (uint64, error) {
 	id, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
 	if err != nil {
 		return 0, fmt.Errorf("read number of tracepoint %s: %w", name, err)
 	}
 	return id, nil
+}
+
+// readFrom reads a file of one of the kernel's file systems, which need not be mounted
+// where it usually is.
+func readFrom(system, path string, usual ...string) ([]byte, error) {
+	for _, at := range usual {
+		if b, err := os.ReadFile(filepath.Join(at, path)); err == nil {
+			return b, nil
+		}
+	}
+	fs, err := unix.Fsopen(system, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", system, err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, fmt.Errorf("configure %s: %w", system, err)
+	}
+	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", system, err)
+	}
+	defer unix.Close(mount)
+	fd, err := unix.Openat(mount, path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s of %s: %w", path, system, err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s of %s: %w", path, system, err)
+	}
+	return b, nil
 }

@@ -19,6 +19,7 @@ func Unseen(probe string) []string {
 	case "file":
 		return []string{
 			"Opens through io_uring, and of 32-bit programs on a 64-bit kernel.",
+			"Opens that a seccomp filter refuses, where the probe's programs are those of functions (`_fexit`).",
 			"Paths of opens are told as they were given: relative ones are relative to `file.directory_fd` or to the working directory.",
 		}
 	case AccountName:

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ebpf-tracer/ebpf-tracer/core/kernel"
 	"github.com/ebpf-tracer/ebpf-tracer/sdk/client"
 	"github.com/ebpf-tracer/ebpf-tracer/test/load"
 )
@@ -72,7 +73,8 @@ func (b *bench) budget(ctx context.Context) error {
 }
 
 // slowdown measures what tracing opens with a budget costs a load, in many short rounds: a
-// reload takes the probe off and puts it on again, and the daemon runs all the time.
+// reload takes the probe off and puts it on again, and the daemon runs all the time. What an
+// empty program costs in the probe's place is the part of it that is the kernel's.
 func (b *bench) slowdown(ctx context.Context, path string) (err error) {
 	config := func(probes string) func(*daemon) string {
 		return func(d *daemon) string {
@@ -108,24 +110,45 @@ func (b *bench) slowdown(ctx context.Context, path string) (err error) {
 		b.say("%s, %d rounds", l.name, rounds)
 		args := slices.Concat([]string{"-n", opens, "-t", "2"}, l.more, []string{l.path})
 		slower := series{experiment: l.name, name: "CPU of the load for one", unit: "ns", baselineOf: "the load, untraced"}
+		least := series{experiment: l.name, name: "CPU of the load for one, with an empty program", unit: "ns", baselineOf: "the load, untraced"}
 		speed := series{experiment: l.name, name: "events offered", unit: "/s", baselineOf: "the load, untraced"}
-		for range rounds {
-			var counts [2]load.OpenCounts
-			for i, text := range []func(*daemon) string{off, on} {
-				if err := os.WriteFile(d.config, []byte(text(d)), 0o600); err != nil {
-					return fmt.Errorf("configure the daemon: %w", err)
-				}
-				if _, err := asked.Reload(ctx); err != nil {
-					return err
-				}
-				if counts[i], err = inContainer[load.OpenCounts](ctx, b, b.loads.Open, args...); err != nil {
-					return err
-				}
+		run := func() (counts load.OpenCounts, cpu float64, err error) {
+			counts, err = inContainer[load.OpenCounts](ctx, b, b.loads.Open, args...)
+			return counts, 1000 * seconds(counts.CPUSelf, counts.Opens), err
+		}
+		probes := func(text string) error {
+			if err := os.WriteFile(d.config, []byte(text), 0o600); err != nil {
+				return fmt.Errorf("configure the daemon: %w", err)
 			}
-			slower.beside(1000*seconds(counts[1].CPUSelf, counts[1].Opens), 1000*seconds(counts[0].CPUSelf, counts[0].Opens))
-			speed.beside(counts[1].PerSecond, counts[0].PerSecond)
+			_, err := asked.Reload(ctx)
+			return err
+		}
+		for range rounds {
+			if err := probes(off(d)); err != nil {
+				return err
+			}
+			bare, untraced, err := run()
+			if err != nil {
+				return err
+			}
+			hook, err := kernel.AttachEmpty("openat")
+			if err != nil {
+				return err
+			}
+			_, empty, err := run()
+			if err := errors.Join(err, hook.Close(), probes(on(d))); err != nil {
+				return err
+			}
+			counts, cpu, err := run()
+			if err != nil {
+				return err
+			}
+			slower.beside(cpu, untraced)
+			least.beside(empty, untraced)
+			speed.beside(counts.PerSecond, bare.PerSecond)
 		}
 		b.report.figure(&slower)
+		b.report.figure(&least)
 		b.report.figure(&speed)
 	}
 	return nil

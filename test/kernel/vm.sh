@@ -4,7 +4,7 @@
 # exits with its status. It is where the BPF objects meet the kernels that the
 # test machine does not run.
 #
-#   vm.sh [-t SECONDS] [-f DIR] [-e NAME=VALUE]... [-l FILE] [-m MIB] [-s CPUS] KERNEL PROGRAM [ARG...]
+#   vm.sh [-t SECONDS] [-f DIR] [-e NAME=VALUE]... [-l FILE] [-m MIB] [-s CPUS] [-k PARAMETERS] [-c] KERNEL PROGRAM [ARG...]
 #   vm.sh -d KERNEL          only fetch the kernel; print its version
 #
 # KERNEL   a series, "6.1" or "6.12": the newest cloud kernel of it that is cached
@@ -17,6 +17,8 @@
 #   -e     put into the program's environment; may be given again
 #   -l     keep the kernel's own console output in FILE
 #   -m -s  memory in MiB (default 1024) and CPUs (default 2) of the guest
+#   -k     more parameters of the kernel, such as preempt=full
+#   -c     its clock counts instructions, one a nanosecond, of a single CPU
 #
 # Kernels are kept in ${EBPF_TRACER_VM_CACHE:-${XDG_CACHE_HOME:-~/.cache}/ebpf-tracer/vm};
 # nothing else is written but a temporary directory in there. Root is not needed.
@@ -30,11 +32,12 @@ set -euo pipefail
 die() { echo "vm.sh: $*" >&2; exit 126; }
 usage() { sed -n 's/^#   vm.sh/usage: vm.sh/p' "$0" >&2; exit 126; }
 
-limit=180 files='' console='' mem=1024 cpus=2 fetch_only='' env=()
-while getopts t:f:e:l:m:s:d opt; do
+limit=180 files='' console='' mem=1024 cpus=2 parameters='' clock=(-accel tcg,thread=multi) fetch_only='' env=()
+while getopts t:f:e:l:m:s:k:cd opt; do
 	case $opt in
 	t) limit=$OPTARG ;; f) files=$OPTARG ;; e) env+=("$OPTARG") ;; l) console=$OPTARG ;;
-	m) mem=$OPTARG ;; s) cpus=$OPTARG ;; d) fetch_only=1 ;; *) usage ;;
+	m) mem=$OPTARG ;; s) cpus=$OPTARG ;; k) parameters=$OPTARG ;;
+	c) cpus=1 clock=(-accel tcg,thread=single -icount shift=0,sleep=off) ;; d) fetch_only=1 ;; *) usage ;;
 	esac
 done
 shift $((OPTIND - 1))
@@ -202,10 +205,10 @@ chmod +x "$root/init"
 # slow. rdrand fills the random pool at once. A panic reboots, and -no-reboot ends
 # qemu on that.
 append="console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off nokaslr"
-append+=" random.trust_cpu=on tsc=reliable cgroup_no_v1=all"
+append+=" random.trust_cpu=on tsc=reliable cgroup_no_v1=all $parameters"
 touch "$tmp/console" "$tmp/output" "$tmp/status"
 timeout --foreground "$limit" qemu-system-x86_64 \
-	-machine q35 -accel tcg,thread=multi -cpu Nehalem,+rdrand -smp "$cpus" -m "$mem" \
+	-machine q35 "${clock[@]}" -cpu Nehalem,+rdrand -smp "$cpus" -m "$mem" \
 	-nodefaults -no-user-config -display none -no-reboot -net none \
 	-serial "file:$tmp/console" -serial "file:$tmp/output" -serial "file:$tmp/status" \
 	-kernel "$cache/vmlinuz-$version" -initrd "$tmp/initrd" -append "$append" \

@@ -15,6 +15,11 @@
 // With -plugins it then runs the hostile plugin of test/sandbox and proves that here
 // too it is confined and bounded, by control groups of the default hierarchy.
 //
+// With -functions it must be exactly those programs that tell a system call by its function.
+//
+// As `guest cost OPENLOAD` it says what opens and other calls take, untraced and told by
+// either sort of program.
+//
 // With -partial it is told of a kernel that can't take everything: programs that
 // don't load are listed and what they would have told is not asked for. With
 // -want it must be exactly those that are missing.

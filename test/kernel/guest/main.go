@@ -27,16 +27,24 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == "cost" {
+		if err := cost(os.Stdout, os.Args[2]); err != nil {
+			fmt.Fprintf(os.Stderr, "guest cost: %v\n", err)
+			os.Exit(1)
+		}
+		return
+	}
 	partial := flag.Bool("partial", false, "take a kernel that lacks some programs")
 	want := flag.String("want", "", "with -partial: the programs that lack, comma-separated, no more and no fewer")
 	emulated := flag.Bool("emulated", false, "the machine is qemu's, and its second CPU may be taken away for a moment")
+	functions := flag.String("functions", "any", "the programs that tell a system call by its function, comma-separated, no more and no fewer")
 	plugins := flag.String("plugins", "", "a directory with the hostile plugin, which is run too")
 	flag.Parse()
 	var lacking []string
 	if *want != "" {
 		lacking = strings.Split(*want, ",")
 	}
-	if err := run(os.Stdout, *partial, lacking, *emulated, *plugins); err != nil {
+	if err := run(os.Stdout, *partial, lacking, *functions, *emulated, *plugins); err != nil {
 		fmt.Fprintf(os.Stdout, "FAIL  %v\n", err)
 		os.Exit(1)
 	}
@@ -46,7 +54,7 @@ func main() {
 // errWrong says that the report has lines that begin with FAIL.
 var errWrong = errors.New("not everything was told as it happened")
 
-func run(out io.Writer, partial bool, lacking []string, emulated bool, plugins string) error {
+func run(out io.Writer, partial bool, lacking []string, functions string, emulated bool, plugins string) error {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return fmt.Errorf("ask for the kernel's version: %w", err)
@@ -59,7 +67,10 @@ func run(out io.Writer, partial bool, lacking []string, emulated bool, plugins s
 	}
 	defer t.close()
 
-	failed := report(out, t.kernel.Probes())
+	failed, by := report(out, t.kernel.Probes())
+	if functions != "any" && strings.Join(by, ",") != functions {
+		return fmt.Errorf("of functions: %s; expected: %s", strings.Join(by, ","), functions)
+	}
 	slices.Sort(failed)
 	slices.Sort(lacking)
 	if !partial && len(failed) > 0 {
@@ -106,16 +117,22 @@ func run(out io.Writer, partial bool, lacking []string, emulated bool, plugins s
 	return nil
 }
 
-// report lists the programs and gives the names of those that were refused.
-func report(out io.Writer, probes []kernel.Probe) (failed []string) {
+// report lists the programs and gives the names of those that were refused, and of those
+// that are attached to the function of a system call.
+func report(out io.Writer, probes []kernel.Probe) (failed, functions []string) {
 	for _, p := range probes {
+		for _, name := range p.Programs {
+			if strings.HasSuffix(name, "_fexit") {
+				functions = append(functions, name)
+			}
+		}
 		fmt.Fprintf(out, "probe %-8s %-11s %s\n", p.Name, p.State(), strings.Join(p.Programs, " "))
 		for _, f := range p.Failed {
 			failed = append(failed, f.Program)
 			fmt.Fprintf(out, "      %s: %v\n", f.Program, f.Reason)
 		}
 	}
-	return failed
+	return failed, functions
 }
 
 // exitProgram is the one of two that this kernel takes exits from.
