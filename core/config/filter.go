@@ -22,6 +22,7 @@ type Selector struct {
 	PID       []uint32          `json:"pid"`       // of processes, as the host numbers them
 	UID       []uint32          `json:"uid"`       // as the host numbers them
 	Container []string          `json:"container"` // patterns of names, or ids
+	Namespace []string          `json:"namespace"` // patterns of namespaces of pods
 	Image     []string          `json:"image"`     // patterns
 	Label     map[string]string `json:"label"`     // patterns, all of which a container must match
 	Cgroup    []string          `json:"cgroup"`    // patterns of paths from the hierarchy's root
@@ -68,7 +69,7 @@ func selectorAttributes() []schema.Attribute {
 	return []schema.Attribute{
 		list("kinds", schema.Attribute{Type: schema.String, Enum: kernelKinds()}),
 		list("comm", text), list("pid", number(1, 1<<22)), list("uid", number(0, 1<<32-2)),
-		list("container", text), list("image", text),
+		list("container", text), list("namespace", text), list("image", text),
 		{Name: "label", Type: schema.String, Shape: schema.Map, Default: map[string]string{}},
 		list("cgroup", text), list("peer", text), list("port", number(1, 65535)), list("error", text),
 		list("syscall", schema.Attribute{Type: schema.String, Enum: filterCalls}),
@@ -95,7 +96,7 @@ func checkFilter(f Filter) diag.Diagnostics {
 
 // values is how many are named.
 func (s Selector) values() int {
-	return len(s.Comm) + len(s.PID) + len(s.UID) + len(s.Container) + len(s.Image) + len(s.Label) + len(s.Cgroup) +
+	return len(s.Comm) + len(s.PID) + len(s.UID) + len(s.Container) + len(s.Namespace) + len(s.Image) + len(s.Label) + len(s.Cgroup) +
 		len(s.Peer) + len(s.Port) + len(s.Error) + len(s.Syscall) + len(s.Kinds)
 }
 
@@ -123,7 +124,7 @@ func (s Selector) check() (ds diag.Diagnostics) {
 	for _, of := range []struct {
 		list     string
 		patterns []string
-	}{{"container", s.Container}, {"image", s.Image}, {"cgroup", s.Cgroup}} {
+	}{{"container", s.Container}, {"namespace", s.Namespace}, {"image", s.Image}, {"cgroup", s.Cgroup}} {
 		for i, p := range of.patterns {
 			if _, err := path.Match(p, ""); err != nil || p == "" {
 				wrong(of.list, i, "Malformed pattern", noPattern, p)

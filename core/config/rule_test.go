@@ -15,7 +15,7 @@ func TestAFilterOfNoFileIsCheckedAsOneOfAFileIs(t *testing.T) {
 		wants  []string // nothing: it is right
 	}{
 		{"all of it", config.Filter{Name: "a.b_c-9", Action: "keep", Selector: config.Selector{
-			Kinds: []string{"file.open"}, Comm: []string{"sh"}, PID: []uint32{1}, UID: []uint32{0}, Container: []string{"web-*"}, Image: []string{"nginx:1.*"},
+			Kinds: []string{"file.open"}, Comm: []string{"sh"}, PID: []uint32{1}, UID: []uint32{0}, Container: []string{"web-*"}, Namespace: []string{"shop-*"}, Image: []string{"nginx:1.*"},
 			Label: map[string]string{"a": "b*"}, Cgroup: []string{"/x"}, Error: []string{"ENOENT"}, Syscall: []string{"openat"},
 		}}, nil},
 		{"no action is drop", config.Filter{Name: "a", Selector: ok}, nil},
@@ -34,6 +34,7 @@ func TestAFilterOfNoFileIsCheckedAsOneOfAFileIs(t *testing.T) {
 		{"an error that there is not", config.Filter{Name: "a", Selector: config.Selector{Error: []string{"ENOPE"}}}, []string{"error[0]: Unknown error"}},
 		{"a call that tells no event", config.Filter{Name: "a", Selector: config.Selector{Syscall: []string{"read"}}}, []string{"syscall[0]: Value not allowed"}},
 		{"a pattern that is none", config.Filter{Name: "a", Selector: config.Selector{Container: []string{"web-["}}}, []string{"container[0]: Malformed pattern"}},
+		{"a namespace's pattern that is none", config.Filter{Name: "a", Selector: config.Selector{Namespace: []string{"shop", "["}}}, []string{"namespace[1]: Malformed pattern"}},
 		{"a label's pattern that is none", config.Filter{Name: "a", Selector: config.Selector{Label: map[string]string{"app": "["}}}, []string{`label["app"]: Malformed pattern`}},
 		{"too much", config.Filter{Name: "a", Selector: config.Selector{PID: many(8193)}}, []string{"Too many values"}},
 		{"all that is wrong", config.Filter{Action: "no", Selector: config.Selector{PID: []uint32{0}}}, []string{"name:", "action:", "pid[0]:"}},

@@ -11,6 +11,7 @@ type Share struct {
 	Name      string            `json:"-"`
 	Portion   float64           `json:"portion"`   // of the budget, above 0
 	Container []string          `json:"container"` // patterns of names, or ids
+	Namespace []string          `json:"namespace"` // patterns of namespaces of pods
 	Image     []string          `json:"image"`     // patterns
 	Label     map[string]string `json:"label"`     // patterns, all of which a container must match
 	Cgroup    []string          `json:"cgroup"`    // patterns of paths from the hierarchy's root
@@ -27,7 +28,7 @@ func shareSchema() schema.Block {
 	}
 	return schema.Block{Attributes: []schema.Attribute{
 		{Name: "portion", Type: schema.Number, Required: true, Min: schema.Bound(leastPortion), Max: schema.Bound(1)},
-		list("container"), list("image"),
+		list("container"), list("namespace"), list("image"),
 		{Name: "label", Type: schema.String, Shape: schema.Map, Default: map[string]string{}},
 		list("cgroup"),
 	}}
@@ -35,7 +36,7 @@ func shareSchema() schema.Block {
 
 // checkShare finds what can't be meant.
 func checkShare(s Share) diag.Diagnostics {
-	selector := Selector{Container: s.Container, Image: s.Image, Label: s.Label, Cgroup: s.Cgroup}
+	selector := Selector{Container: s.Container, Namespace: s.Namespace, Image: s.Image, Label: s.Label, Cgroup: s.Cgroup}
 	ds := selector.check()
 	if selector.values() == 0 {
 		ds = append(ds, diag.Errorf(nil, "Share of everything", "A share that names nothing would be the whole budget. Name the containers or control groups that it is for."))

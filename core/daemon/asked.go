@@ -41,7 +41,7 @@ func askedRules(filters []*protov1.Filter, until time.Time) ([]filter.Rule, erro
 func askedRule(f *protov1.Filter) (filter.Rule, diag.Diagnostics) {
 	c := config.Filter{Name: f.GetName(), Action: f.GetAction(), Selector: config.Selector{
 		Kinds: f.GetKinds(), Comm: f.GetComm(), PID: f.GetPid(), UID: f.GetUid(), Container: f.GetContainer(), Image: f.GetImage(),
-		Label: f.GetLabel(), Cgroup: f.GetCgroup(), Peer: f.GetPeer(), Error: f.GetError(), Syscall: f.GetSyscall(),
+		Namespace: f.GetNamespace(), Label: f.GetLabel(), Cgroup: f.GetCgroup(), Peer: f.GetPeer(), Error: f.GetError(), Syscall: f.GetSyscall(),
 	}}
 	var ds diag.Diagnostics
 	for i, p := range f.GetPort() {
@@ -183,7 +183,7 @@ func filterView(f *filter.Status) *protov1.FilterView {
 	r := &f.Rule
 	out := &protov1.FilterView{Source: f.Source.String(), Events: f.Filtered, Filter: &protov1.Filter{
 		Name: r.Name, Action: actionOf(r), Comm: r.Comms, Pid: r.PIDs, Uid: r.UIDs,
-		Container: r.Containers, Image: r.Images, Label: r.Labels, Cgroup: r.Cgroups,
+		Container: r.Containers, Namespace: r.Namespaces, Image: r.Images, Label: r.Labels, Cgroup: r.Cgroups,
 	}}
 	for _, k := range r.Kinds {
 		out.Filter.Kinds = append(out.Filter.Kinds, k.String())

@@ -35,7 +35,7 @@ func (d *daemon) limitMemory(b config.Budget) {
 func sharesOf(shares []config.Share) (out []share.Share) {
 	for _, s := range shares {
 		out = append(out, share.Share{Name: s.Name, Portion: s.Portion, Selector: selector.Selector{
-			Containers: s.Container, Images: s.Image, Labels: s.Label, Cgroups: s.Cgroup,
+			Containers: s.Container, Namespaces: s.Namespace, Images: s.Image, Labels: s.Label, Cgroups: s.Cgroup,
 		}})
 	}
 	return out

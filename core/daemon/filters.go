@@ -71,7 +71,7 @@ func parseKinds(names []string) (out []event.Kind) {
 func ruleOf(name string, f config.Selector) filter.Rule {
 	r := filter.Rule{
 		Name: name, Comms: f.Comm, PIDs: f.PID, UIDs: f.UID, Ports: f.Port, Kinds: parseKinds(f.Kinds),
-		Containers: f.Container, Images: f.Image, Labels: f.Label, Cgroups: f.Cgroup,
+		Containers: f.Container, Namespaces: f.Namespace, Images: f.Image, Labels: f.Label, Cgroups: f.Cgroup,
 	}
 	for _, p := range f.Peer {
 		if prefix, err := config.ParsePeer(p); err == nil {

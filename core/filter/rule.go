@@ -28,6 +28,7 @@ type Rule struct {
 	Calls      []kernel.Call
 	// Patterns, as path.Match has them.
 	Containers []string // of names; or of ids, by their beginning
+	Namespaces []string // of the pod's namespace
 	Images     []string // of names, with or without a tag
 	Cgroups    []string // of paths from the hierarchy's root
 	Labels     map[string]string
@@ -37,7 +38,9 @@ type Rule struct {
 
 // selector is what the rule asks of control groups.
 func (r *Rule) selector() selector.Selector {
-	return selector.Selector{Containers: r.Containers, Images: r.Images, Cgroups: r.Cgroups, Labels: r.Labels}
+	return selector.Selector{
+		Containers: r.Containers, Namespaces: r.Namespaces, Images: r.Images, Cgroups: r.Cgroups, Labels: r.Labels,
+	}
 }
 
 // selects tells whether a rule asks for control groups.

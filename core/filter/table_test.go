@@ -48,6 +48,7 @@ type nowhere struct{}
 
 func (nowhere) Cgroups() []*protov1.HostFact                          { return nil }
 func (nowhere) Lookup(uint64) *inventory.Cgroup                       { return nil }
+func (nowhere) CgroupsOfPod(string) []uint64                          { return nil }
 func (nowhere) Get(*protov1.ContainerRef) (v inventory.View, ok bool) { return v, false }
 func (nowhere) Observe(inventory.Observer) (stop func())              { return func() {} }
 

@@ -107,6 +107,21 @@ func (i *Inventory) prunePod(uid string) {
 	}
 }
 
+// CgroupsOfPod are the ids of the control groups of a pod's containers, those that are
+// described now.
+func (i *Inventory) CgroupsOfPod(uid string) []uint64 {
+	i.lock()
+	defer i.mu.Unlock()
+	i.finish()
+	var ids []uint64
+	for c := range i.byPod[uid] {
+		if c.removed.IsZero() {
+			ids = append(ids, c.view().CgroupIDs...)
+		}
+	}
+	return ids
+}
+
 // podChanged has the workloads of a pod's containers made anew.
 func (i *Inventory) podChanged(uid string) {
 	for c := range i.byPod[uid] {

@@ -1,6 +1,7 @@
 package selector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -17,6 +18,7 @@ type Inventory interface {
 	Cgroups() []*protov1.HostFact
 	Lookup(id uint64) *inventory.Cgroup
 	Get(*protov1.ContainerRef) (inventory.View, bool)
+	CgroupsOfPod(uid string) []uint64
 	Observe(inventory.Observer) (stop func())
 }
 
@@ -42,11 +44,12 @@ type Follower struct {
 	most int             // of those, before it is looked which it has forgotten
 }
 
-// change of what the inventory knows: one of the two.
+// change of what the inventory knows: one of the three.
 type change struct {
 	cgroup    uint64
 	removed   bool // the cgroup
 	container *protov1.ContainerRef
+	pod       string // its uid
 }
 
 // queueSize is how many changes may wait; when more do, all is looked at.
@@ -91,7 +94,7 @@ func (f *Follower) All() []uint64 {
 // Run has a looker look at what changes, where that is wanted, and at all once in an hour,
 // until ctx is done.
 func (f *Follower) Run(ctx context.Context, l Looker) {
-	stop := f.inventory.Observe(inventory.Observer{Workload: f.hearContainer, Cgroup: f.hearCgroup})
+	stop := f.inventory.Observe(inventory.Observer{Workload: f.hearWorkload, Cgroup: f.hearCgroup})
 	defer stop()
 	hour := time.NewTicker(time.Hour)
 	defer hour.Stop()
@@ -111,10 +114,13 @@ func (f *Follower) Run(ctx context.Context, l Looker) {
 	}
 }
 
-// hearContainer and hearCgroup are called under the inventory's lock.
-func (f *Follower) hearContainer(c *protov1.InventoryChange) {
+// hearWorkload and hearCgroup are called under the inventory's lock.
+func (f *Follower) hearWorkload(c *protov1.InventoryChange) {
 	if d := c.GetContainer(); d != nil {
 		f.queue(change{container: &protov1.ContainerRef{Id: d.GetId(), Scope: d.GetScope()}})
+	}
+	if uid := cmp.Or(c.GetPod().GetUid(), c.GetRemoved().GetPodUid()); uid != "" {
+		f.queue(change{pod: uid})
 	}
 }
 
@@ -149,6 +155,9 @@ func (f *Follower) look(l Looker, c change) {
 		f.bury(c.cgroup)
 	}
 	ids := []uint64{c.cgroup}
+	if c.pod != "" {
+		ids = f.inventory.CgroupsOfPod(c.pod)
+	}
 	if c.container != nil {
 		v, ok := f.inventory.Get(c.container)
 		if !ok {

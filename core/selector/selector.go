@@ -1,8 +1,9 @@
-// Package selector finds the control groups that somebody means by container, image, label
-// or path, and follows as they come and go.
+// Package selector finds the control groups that somebody means by container, pod, image,
+// label or path, and follows as they come and go.
 package selector
 
 import (
+	"cmp"
 	"path"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 // of the patterns asks for. Patterns are as path.Match has them.
 type Selector struct {
 	Containers []string // of names; or of ids, by their beginning
+	Namespaces []string // of the pod's namespace
 	Images     []string // of names, with or without a tag
 	Cgroups    []string // of paths from the hierarchy's root, or of what they are below
 	Labels     map[string]string
@@ -23,7 +25,9 @@ type Selector struct {
 func (s *Selector) Empty() bool { return len(s.Cgroups) == 0 && !s.ofContainer() }
 
 // ofContainer tells whether it asks for what only a container has.
-func (s *Selector) ofContainer() bool { return len(s.Containers)+len(s.Images)+len(s.Labels) > 0 }
+func (s *Selector) ofContainer() bool {
+	return len(s.Containers)+len(s.Namespaces)+len(s.Images)+len(s.Labels) > 0
+}
 
 // Covers tells whether it means a control group, by its path. w is nil for one of no
 // container.
@@ -41,6 +45,9 @@ func (s *Selector) Covers(cgroup string, w *inventory.Workload) bool {
 	if len(s.Containers) > 0 && !anyMatch(s.Containers, c.GetName()) && !anyBegins(s.Containers, c.GetId()) {
 		return false
 	}
+	if n := namespaceOf(w); len(s.Namespaces) > 0 && (n == "" || !anyMatch(s.Namespaces, n)) {
+		return false
+	}
 	if len(s.Images) > 0 && !imageMatches(s.Images, c.GetImage()) {
 		return false
 	}
@@ -51,6 +58,12 @@ func (s *Selector) Covers(cgroup string, w *inventory.Workload) bool {
 		}
 	}
 	return true
+}
+
+// namespaceOf gives the namespace of a container's pod; "": it is in none. Until the pod is
+// told, or where nobody tells of pods, it is what the kubelet has written on the container.
+func namespaceOf(w *inventory.Workload) string {
+	return cmp.Or(w.Pod.GetNamespace(), w.Container.GetLabels()["io.kubernetes.pod.namespace"])
 }
 
 func anyMatch(patterns []string, s string) bool {

@@ -87,8 +87,8 @@ func filters(p *protov1.Policy, add func(string, ...any)) {
 		if a := f.GetAction(); a != "" && a != "drop" {
 			add("policy %d is refused: filter %d has the action %q, and a sampler's filters drop", n, i, a)
 		}
-		if len(f.GetKinds())+len(f.GetComm())+len(f.GetPid())+len(f.GetUid())+len(f.GetContainer())+len(f.GetImage())+len(f.GetLabel())+
-			len(f.GetCgroup())+len(f.GetPeer())+len(f.GetPort())+len(f.GetError())+len(f.GetSyscall()) == 0 {
+		if len(f.GetKinds())+len(f.GetComm())+len(f.GetPid())+len(f.GetUid())+len(f.GetContainer())+len(f.GetNamespace())+
+			len(f.GetImage())+len(f.GetLabel())+len(f.GetCgroup())+len(f.GetPeer())+len(f.GetPort())+len(f.GetError())+len(f.GetSyscall()) == 0 {
 			add("policy %d is refused: filter %d asks for nothing, and would match every event", n, i)
 		}
 		if name := f.GetName(); name != "" {

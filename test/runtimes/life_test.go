@@ -70,6 +70,41 @@ func olderExecRemoval(t *testing.T, r row, rt env.Runtime) {
 	checkLedger(t, tr.Stop(), map[string]int64{"process.exec": 2 * n})
 }
 
+// namespaceFilter has what runs in a namespace of pods filtered for a while.
+func namespaceFilter(t *testing.T, r row, rt env.Runtime) {
+	mine := tag()
+	word := func(when string) string { return mine + "-" + when }
+	id := detached(t, rt, word("filtered"))
+	remove(t, rt, id)
+	tr := start(t, rt)
+	tr.WaitContainer(id)
+	executed(t, tr, rt, id, word("before"))
+	filter := &protov1.Filter{Name: "tenant", Namespace: []string{"other", "def?ult"}}
+	if _, err := tr.API().AddFilters(t.Context(), &protov1.AddFiltersRequest{Filters: []*protov1.Filter{filter}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := rt.Exec(t.Context(), id, "/bin/noop", word("while")); err != nil {
+		t.Fatal(err)
+	}
+	removed, err := tr.API().RemoveFilter(t.Context(), &protov1.RemoveFilterRequest{Name: filter.GetName()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	executed(t, tr, rt, id, word("after"))
+	ledger := tr.Stop()
+	shown := len(harness.Select(tr.Events(), "process.exec", inside("/bin/noop", word("while"))))
+	if r.namespace == "" && (shown != 1 || removed.GetEvents() > 0) {
+		t.Errorf("in no pod, it is told %d times, and the filter counted %d events", shown, removed.GetEvents())
+	}
+	if r.namespace != "" && (shown != 0 || removed.GetEvents() == 0) {
+		t.Errorf("in a pod of the namespace, it is told %d times, and the filter counted %d events", shown, removed.GetEvents())
+	}
+	if filtered := ledger.Kind("process.exec").Filtered; r.namespace != "" && filtered == 0 {
+		t.Error("no exec was filtered by the ledger")
+	}
+	checkLedger(t, ledger, map[string]int64{"process.exec": 2})
+}
+
 // background runs a load of execs on the host and gives its own count when it has ended.
 func background(t *testing.T, p *load.Programs, prefix string, n, rate int) (wait func() load.ExecCounts) {
 	t.Helper()

@@ -55,6 +55,8 @@ type row struct {
 	image   bool              // the runtime knows of images
 	differs map[string]string // fields that it can't tell, or tells otherwise, and why
 	silent  map[string]string // words of a container's life that it can't tell, and why
+
+	namespace string // of the pods that its containers are in; "": it has no pods
 }
 
 func TestOneSuiteOnEveryRuntime(t *testing.T) {
@@ -84,6 +86,7 @@ func TestOneSuiteOnEveryRuntime(t *testing.T) {
 				{"the first exec of each short container is attributed", shortContainers},
 				{"every field is told as the runtime tells it", fields},
 				{"an older container is known, what exec starts in it is its own, and it goes when it is removed", olderExecRemoval},
+				{"a filter of a namespace means the containers of its pods", namespaceFilter},
 				{"the life of a container is told in order, each thing once", life},
 				{"nothing is lost while the runtime and the discoverer are killed", killed},
 			} {

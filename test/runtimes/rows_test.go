@@ -133,13 +133,13 @@ func rows() []row {
 			start: func(ctx context.Context) (env.Runtime, error) {
 				return env.NewContainerdRow(ctx, env.WithContainerd2())
 			}},
-		{name: "containerd 1 by its CRI", runtime: "containerd", image: true, differs: containerdCRI(), silent: noPause(),
+		{name: "containerd 1 by its CRI", runtime: "containerd", image: true, namespace: "default", differs: containerdCRI(), silent: noPause(),
 			start: func(ctx context.Context) (env.Runtime, error) { return env.NewContainerdCRIRow(ctx) }},
-		{name: "containerd 2 by its CRI", runtime: "containerd", image: true, differs: containerdCRI(), silent: noPause(),
+		{name: "containerd 2 by its CRI", runtime: "containerd", image: true, namespace: "default", differs: containerdCRI(), silent: noPause(),
 			start: func(ctx context.Context) (env.Runtime, error) {
 				return env.NewContainerdCRIRow(ctx, env.WithContainerd2())
 			}},
 		{name: "runc", runtime: "oci", differs: bare(), start: func(ctx context.Context) (env.Runtime, error) { return env.NewRuncRow(ctx) }},
-		{name: "CRI-O", start: env.NewCRIORow, runtime: "cri-o", image: true, differs: crio(), silent: noPause()},
+		{name: "CRI-O", start: env.NewCRIORow, runtime: "cri-o", image: true, namespace: "default", differs: crio(), silent: noPause()},
 	}
 }

@@ -31,11 +31,11 @@ changing its configuration. What is added here ends with its time or with the da
 
 // asked is a filter as the flags say it.
 type asked struct {
-	action                                       choice
-	kinds, comm, container, image, label, cgroup []string
-	peer, errors, syscall                        []string
-	pid, uid, port                               []int
-	ttl                                          time.Duration
+	action                                                  choice
+	kinds, comm, container, namespace, image, label, cgroup []string
+	peer, errors, syscall                                   []string
+	pid, uid, port                                          []int
+	ttl                                                     time.Duration
 }
 
 func newFilterAdd() *cobra.Command {
@@ -102,6 +102,7 @@ func (f *asked) flags(cmd *cobra.Command) {
 	flags.IntSliceVar(&f.pid, "pid", nil, "`pids` of processes, as the host numbers them")
 	flags.IntSliceVar(&f.uid, "uid", nil, "`uids` of users, as the host numbers them")
 	flags.StringSliceVar(&f.container, "container", nil, "`patterns` of containers' names, or ids")
+	flags.StringSliceVar(&f.namespace, "namespace", nil, "`patterns` of namespaces of pods")
 	flags.StringSliceVar(&f.image, "image", nil, "`patterns` of images, by name or by name and tag")
 	flags.StringArrayVar(&f.label, "label", nil, "a `label` of a container, as NAME=PATTERN; with several, all of them")
 	flags.StringSliceVar(&f.cgroup, "cgroup", nil, "`patterns` of control groups' paths, from the hierarchy's root")
@@ -121,13 +122,13 @@ func (f *asked) flags(cmd *cobra.Command) {
 // they say nothing, or can't be read.
 func (f *asked) filter(name string) (*protov1.Filter, error) {
 	out := &protov1.Filter{
-		Name: name, Action: f.action.is, Kinds: f.kinds, Comm: f.comm, Container: f.container, Image: f.image,
+		Name: name, Action: f.action.is, Kinds: f.kinds, Comm: f.comm, Container: f.container, Namespace: f.namespace, Image: f.image,
 		Cgroup: f.cgroup, Peer: f.peer, Error: f.errors, Syscall: f.syscall,
 	}
-	given := len(f.kinds) + len(f.comm) + len(f.container) + len(f.image) + len(f.cgroup) + len(f.peer) + len(f.errors) + len(f.syscall) +
+	given := len(f.kinds) + len(f.comm) + len(f.container) + len(f.namespace) + len(f.image) + len(f.cgroup) + len(f.peer) + len(f.errors) + len(f.syscall) +
 		len(f.label) + len(f.pid) + len(f.uid) + len(f.port)
 	if given == 0 {
-		return nil, errors.New("what is it to match? give at least one of --comm, --pid, --uid, --container, --image, --label, --cgroup, --peer, --port, --error, --syscall and --kind")
+		return nil, errors.New("what is it to match? give at least one of --comm, --pid, --uid, --container, --namespace, --image, --label, --cgroup, --peer, --port, --error, --syscall and --kind")
 	}
 	for _, l := range f.label {
 		key, pattern, ok := strings.Cut(l, "=")

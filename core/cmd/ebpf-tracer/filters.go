@@ -24,8 +24,9 @@ func newFilters() *cobra.Command {
 		Long: `List the filters and priority blocks that are in force, in the order in which they
 decide: those of the configuration, those of 'ebpf-tracer filter add' and those of
 the sampler; after them those that drop by one value alone. CGROUPS is how many
-control groups a filter by container, image, label or path names now. EVENTS is how
-many it dropped, or gave another priority; what is kept is not counted here.`,
+control groups a filter by container, namespace, image, label or path names now.
+EVENTS is how many it dropped, or gave another priority; what is kept is not counted
+here.`,
 		Example: `  ebpf-tracer get filters
   ebpf-tracer get filters -o json | jq '.[] | select(.source == "api").filter.name'`,
 		Args: words(),
@@ -79,7 +80,7 @@ func asks(f *protov1.Filter, priorities []string) string {
 		values []string
 	}{
 		{"kind", f.GetKinds()}, {"priority", priorities}, {"comm", f.GetComm()}, {"pid", number(f.GetPid())}, {"uid", number(f.GetUid())},
-		{"container", f.GetContainer()}, {"image", f.GetImage()}, {"label", labels}, {"cgroup", f.GetCgroup()},
+		{"container", f.GetContainer()}, {"namespace", f.GetNamespace()}, {"image", f.GetImage()}, {"label", labels}, {"cgroup", f.GetCgroup()},
 		{"peer", f.GetPeer()}, {"port", number(f.GetPort())}, {"error", f.GetError()}, {"syscall", f.GetSyscall()},
 	} {
 		if len(of.values) > 0 {

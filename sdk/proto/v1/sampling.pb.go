@@ -1068,6 +1068,7 @@ type Filter struct {
 	Port          []uint32          `protobuf:"varint,12,rep,packed,name=port,proto3" json:"port,omitempty"`                                                                    // of either end
 	Error         []string          `protobuf:"bytes,13,rep,name=error,proto3" json:"error,omitempty"`                                                                          // names, such as ENOENT
 	Syscall       []string          `protobuf:"bytes,14,rep,name=syscall,proto3" json:"syscall,omitempty"`                                                                      // open, openat, openat2, creat, connect, accept, accept4
+	Namespace     []string          `protobuf:"bytes,15,rep,name=namespace,proto3" json:"namespace,omitempty"`                                                                  // patterns of namespaces of pods
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1196,6 +1197,13 @@ func (x *Filter) GetError() []string {
 func (x *Filter) GetSyscall() []string {
 	if x != nil {
 		return x.Syscall
+	}
+	return nil
+}
+
+func (x *Filter) GetNamespace() []string {
+	if x != nil {
+		return x.Namespace
 	}
 	return nil
 }
@@ -1373,7 +1381,7 @@ const file_sdk_proto_v1_sampling_proto_rawDesc = "" +
 	"fillBudget\x12/\n" +
 	"\afilters\x18\t \x03(\v2\x15.ebpftracer.v1.FilterR\afiltersB\x16\n" +
 	"\x14_default_probabilityB\x1b\n" +
-	"\x19_budget_events_per_second\"\x98\x03\n" +
+	"\x19_budget_events_per_second\"\xb6\x03\n" +
 	"\x06Filter\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x14\n" +
@@ -1389,7 +1397,8 @@ const file_sdk_proto_v1_sampling_proto_rawDesc = "" +
 	"\x04peer\x18\v \x03(\tR\x04peer\x12\x12\n" +
 	"\x04port\x18\f \x03(\rR\x04port\x12\x14\n" +
 	"\x05error\x18\r \x03(\tR\x05error\x12\x18\n" +
-	"\asyscall\x18\x0e \x03(\tR\asyscall\x1a8\n" +
+	"\asyscall\x18\x0e \x03(\tR\asyscall\x12\x1c\n" +
+	"\tnamespace\x18\x0f \x03(\tR\tnamespace\x1a8\n" +
 	"\n" +
 	"LabelEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
