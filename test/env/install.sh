@@ -33,6 +33,7 @@ wanted=(
 	/usr/include/seccomp.h         libseccomp-dev
 	pkg-config                     pkg-config
 	qemu-system-x86_64             qemu-system-x86
+	qemu-system-aarch64            qemu-system-arm
 	cpio                           cpio
 	xz                             xz-utils
 	zstd                           zstd

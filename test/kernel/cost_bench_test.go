@@ -26,7 +26,7 @@ func BenchmarkHooks(b *testing.B) {
 	if err := os.WriteFile(filepath.Join(files, "openload"), openload, 0o755); err != nil {
 		b.Fatal(err)
 	}
-	program := guest(b)
+	program := guest(b, "amd64")
 	for _, series := range []string{"6.12", "6.1"} {
 		b.Run(series, func(b *testing.B) {
 			for b.Loop() {

@@ -1,26 +1,28 @@
 // Package kernel proves that the probes load, attach and tell the truth on the
 // kernels that the project promises: that of this machine, and Debian's 5.10, 6.1
-// and 6.12, which vm.sh boots under software emulation; and that what containers use is
+// and 6.12, the last two on arm64 too, which vm.sh boots under software emulation; and that what containers use is
 // told as it is, there from cgroup v2 alone. The program that looks is
 // test/kernel/guest; its report is the test's log.
 package kernel
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
 
-// guest builds the program that looks, static.
-func guest(t testing.TB) string {
+// guest builds the program that looks, static, for an architecture.
+func guest(t testing.TB, arch string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "guest")
 	build := exec.Command("go", "build", "-trimpath", "-o", path, "./guest")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the guest: %v\n%s", err, out)
 	}
@@ -29,7 +31,7 @@ func guest(t testing.TB) string {
 
 // hostile builds the plugin that means harm, in a directory of plugins below the one
 // that it gives.
-func hostile(t *testing.T) string {
+func hostile(t *testing.T, arch string) string {
 	t.Helper()
 	dir := t.TempDir()
 	at := filepath.Join(dir, "plugins", "discoverer")
@@ -38,7 +40,7 @@ func hostile(t *testing.T) string {
 	}
 	program := filepath.Join(at, "hostile")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "../sandbox/testdata/hostile")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the hostile plugin: %v\n%s", err, out)
 	}
@@ -53,7 +55,7 @@ func TestEveryProbeTellsTheTruthOnThisKernel(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("loading programs needs root")
 	}
-	out, err := exec.Command(guest(t)).CombinedOutput()
+	out, err := exec.Command(guest(t, runtime.GOARCH)).CombinedOutput()
 	t.Logf("\n%s", out)
 	if err != nil {
 		t.Errorf("guest: %v", err)
@@ -61,21 +63,23 @@ func TestEveryProbeTellsTheTruthOnThisKernel(t *testing.T) {
 }
 
 func TestEveryProbeTellsTheTruthOnOlderKernels(t *testing.T) {
-	program := guest(t)
-	files := hostile(t)
-	const opens, others = "file_openat_fexit,file_openat2_fexit,file_open_fexit,file_creat_fexit",
-		"network_accept_fexit,network_accept4_fexit,network_connect_exit_fexit"
+	const connections, opens, olderOpens = "network_accept_fexit,network_accept4_fexit,network_connect_exit_fexit",
+		"file_openat_fexit,file_openat2_fexit", "file_open_fexit,file_creat_fexit"
 	for _, test := range []struct {
 		name, series string
+		arch         string   // amd64 where it is empty
 		parameters   string   // of the kernel
 		functions    string   // programs that tell a system call by its function
 		lacking      []string // programs that this kernel can't take
 	}{
-		{name: "6.12", series: "6.12", functions: others + "," + opens},
+		{name: "6.12", series: "6.12", functions: connections + "," + opens + "," + olderOpens},
 		// A program that another may interrupt would leave out what comes meanwhile.
 		{name: "6.12, preemptible", series: "6.12", parameters: "preempt=full"},
 		// Its types have the functions of sockets twice.
-		{name: "6.1", series: "6.1", functions: opens},
+		{name: "6.1", series: "6.1", functions: opens + "," + olderOpens},
+		{name: "6.12, arm64", series: "6.12", arch: "arm64", functions: connections + "," + opens},
+		// It loads programs of functions, and can't attach them.
+		{name: "6.1, arm64", series: "6.1", arch: "arm64"},
 		// No bpf_get_current_task_btf before 5.11, no storage of tasks for
 		// tracepoints: forks and execs are what is left.
 		{name: "5.10", series: "5.10", lacking: []string{
@@ -85,7 +89,9 @@ func TestEveryProbeTellsTheTruthOnOlderKernels(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			args := []string{"-f", files, "-k", test.parameters, test.series, program, "-emulated", "-plugins", "/test/plugins", "-functions", test.functions}
+			arch := cmp.Or(test.arch, "amd64")
+			program, files := guest(t, arch), hostile(t, arch)
+			args := []string{"-a", arch, "-f", files, "-k", test.parameters, test.series, program, "-emulated", "-plugins", "/test/plugins", "-functions", test.functions}
 			if test.lacking != nil {
 				args = append(args, "-partial", "-want", strings.Join(test.lacking, ","))
 			}
