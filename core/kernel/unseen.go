@@ -12,6 +12,7 @@ func Unseen(probe string) []string {
 	case "network":
 		return []string{
 			"Accepts and connects through io_uring, or of 32-bit programs on a 64-bit kernel, that fail without ever having begun. The states of their connections are seen.",
+			"Where the probe's programs are those of functions (`_fexit`): accepts that had begun when the probe was attached, and connects that a seccomp filter refuses.",
 			"A listener that was never bound is told with port 0: the kernel chooses the port after the state changes.",
 			"Sockets older than the tracer have no owner, but their container is known.",
 			"MPTCP, and everything that is not TCP.",
