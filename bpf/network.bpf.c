@@ -343,7 +343,7 @@ static __always_inline __u64 cookie_of(struct sock *sk)
 	return cookie;
 }
 
-static __always_inline int accept_returns(__s64 ret, __u32 call)
+static __always_inline int accept_returns(struct syscall_exit *ctx, __u32 call)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
 	struct network_record *r;
@@ -355,9 +355,9 @@ static __always_inline int accept_returns(__s64 ret, __u32 call)
 	void *ring;
 	__u32 index;
 
-	if (ret < 0)
+	if (ctx->ret < 0)
 		return 0;
-	sk = tcp_of(t, ret);
+	sk = tcp_of(t, ctx->ret);
 	if (!sk)
 		return 0;
 	cookie = cookie_of(sk);
@@ -382,8 +382,17 @@ static __always_inline int accept_returns(__s64 ret, __u32 call)
 	return 0;
 }
 
-AT_EXIT(network_accept, accept, accept_returns, CALL_ACCEPT)
-AT_EXIT(network_accept4, accept4, accept_returns, CALL_ACCEPT4)
+SEC("tracepoint/syscalls/sys_exit_accept")
+int network_accept(struct syscall_exit *ctx)
+{
+	return accept_returns(ctx, CALL_ACCEPT);
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept4")
+int network_accept4(struct syscall_exit *ctx)
+{
+	return accept_returns(ctx, CALL_ACCEPT4);
+}
 
 struct address { /* of a connect: sockaddr_in and sockaddr_in6 */
 	__u16 family;
@@ -393,13 +402,14 @@ struct address { /* of a connect: sockaddr_in and sockaddr_in6 */
 };
 
 /* The exit of connect tells the errors that no transition told. */
-static __always_inline int connect_returns(__s64 ret, __u32 call)
+SEC("tracepoint/syscalls/sys_exit_connect")
+int network_connect_exit(struct syscall_exit *ctx)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
 	__u32 index;
 	struct address to = {};
 	struct network_record *r;
-	struct connecting *begun;
+	struct connecting *call;
 	struct pt_regs *regs;
 	struct decision d;
 	struct owner owner;
@@ -410,8 +420,8 @@ static __always_inline int connect_returns(__s64 ret, __u32 call)
 	int fd;
 
 	/* not the end of a connect, or none */
-	if (ret >= 0 || ret <= -ERESTARTSYS || ret == -EINPROGRESS ||
-	    ret == -EALREADY || ret == -EISCONN || ret == -EINTR)
+	if (ctx->ret >= 0 || ctx->ret <= -ERESTARTSYS || ctx->ret == -EINPROGRESS ||
+	    ctx->ret == -EALREADY || ctx->ret == -EISCONN || ctx->ret == -EINTR)
 		return 0;
 	regs = (struct pt_regs *)bpf_task_pt_regs(t);
 #if defined(__TARGET_ARCH_x86)
@@ -427,15 +437,15 @@ static __always_inline int connect_returns(__s64 ret, __u32 call)
 	if (!sk)
 		return 0;
 	cookie = cookie_of(sk);
-	begun = bpf_map_lookup_elem(&connects, &cookie);
-	if (begun) {
-		told = begun->told;
+	call = bpf_map_lookup_elem(&connects, &cookie);
+	if (call) {
+		told = call->told;
 		bpf_map_delete_elem(&connects, &cookie);
 		if (told)
 			return 0;
 	}
 	fill_owner(&owner, t);
-	if (!decide_call(&d, EVENT_NETWORK_CONNECT_FAILED, PRIORITY_ERROR, sk, cookie, t, call, -ret))
+	if (!decide_call(&d, EVENT_NETWORK_CONNECT_FAILED, PRIORITY_ERROR, sk, cookie, t, CALL_CONNECT, -ctx->ret))
 		return 0;
 	r = reserve(&d, struct network_record, ring, index);
 	if (!r)
@@ -443,7 +453,7 @@ static __always_inline int connect_returns(__s64 ret, __u32 call)
 	fill_decision(&r->header, &d);
 	fill_socket(r, sk, cookie);
 	put_owner(&r->header, &owner);
-	r->network.error = -ret;
+	r->network.error = -ctx->ret;
 	if (length < 16 || bpf_probe_read_user(&to, 8, at)) {
 		r->header.flags = FLAG_UNREADABLE;
 	} else { /* the socket may not have taken the address */
@@ -460,5 +470,3 @@ static __always_inline int connect_returns(__s64 ret, __u32 call)
 	submit(&d, r, sizeof(*r), ring, index);
 	return 0;
 }
-
-AT_EXIT(network_connect_exit, connect, connect_returns, CALL_CONNECT)

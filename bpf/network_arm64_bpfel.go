@@ -16,36 +16,33 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	NetworkMapAccepted                 = "accepted"
-	NetworkMapCgroupOwners             = "cgroup_owners"
-	NetworkMapCgroups                  = "cgroups"
-	NetworkMapConnections              = "connections"
-	NetworkMapConnects                 = "connects"
-	NetworkMapFaults                   = "faults"
-	NetworkMapFilterComms              = "filter_comms"
-	NetworkMapFilterHits               = "filter_hits"
-	NetworkMapFilterNumbers            = "filter_numbers"
-	NetworkMapFilterPeers              = "filter_peers"
-	NetworkMapFilters                  = "filters"
-	NetworkMapGroups                   = "groups"
-	NetworkMapPolicy                   = "policy"
-	NetworkMapReaders                  = "readers"
-	NetworkMapRings                    = "rings"
-	NetworkMapShares                   = "shares"
-	NetworkMapValve                    = "valve"
-	NetworkProgNetworkAccept           = "network_accept"
-	NetworkProgNetworkAccept4          = "network_accept4"
-	NetworkProgNetworkAccept4Fexit     = "network_accept4_fexit"
-	NetworkProgNetworkAcceptFexit      = "network_accept_fexit"
-	NetworkProgNetworkConnectExit      = "network_connect_exit"
-	NetworkProgNetworkConnectExitFexit = "network_connect_exit_fexit"
-	NetworkProgNetworkState            = "network_state"
-	NetworkVarCgroupPlaces             = "cgroup_places"
-	NetworkVarRingCount                = "ring_count"
-	NetworkVarRingHigh                 = "ring_high"
-	NetworkVarRingOfCpu                = "ring_of_cpu"
-	NetworkVarSeed                     = "seed"
-	NetworkVarSelfTgid                 = "self_tgid"
+	NetworkMapAccepted            = "accepted"
+	NetworkMapCgroupOwners        = "cgroup_owners"
+	NetworkMapCgroups             = "cgroups"
+	NetworkMapConnections         = "connections"
+	NetworkMapConnects            = "connects"
+	NetworkMapFaults              = "faults"
+	NetworkMapFilterComms         = "filter_comms"
+	NetworkMapFilterHits          = "filter_hits"
+	NetworkMapFilterNumbers       = "filter_numbers"
+	NetworkMapFilterPeers         = "filter_peers"
+	NetworkMapFilters             = "filters"
+	NetworkMapGroups              = "groups"
+	NetworkMapPolicy              = "policy"
+	NetworkMapReaders             = "readers"
+	NetworkMapRings               = "rings"
+	NetworkMapShares              = "shares"
+	NetworkMapValve               = "valve"
+	NetworkProgNetworkAccept      = "network_accept"
+	NetworkProgNetworkAccept4     = "network_accept4"
+	NetworkProgNetworkConnectExit = "network_connect_exit"
+	NetworkProgNetworkState       = "network_state"
+	NetworkVarCgroupPlaces        = "cgroup_places"
+	NetworkVarRingCount           = "ring_count"
+	NetworkVarRingHigh            = "ring_high"
+	NetworkVarRingOfCpu           = "ring_of_cpu"
+	NetworkVarSeed                = "seed"
+	NetworkVarSelfTgid            = "self_tgid"
 )
 
 // LoadNetwork returns the embedded CollectionSpec for Network.
@@ -90,13 +87,10 @@ type NetworkSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetworkProgramSpecs struct {
-	NetworkAccept           *ebpf.ProgramSpec `ebpf:"network_accept"`
-	NetworkAccept4          *ebpf.ProgramSpec `ebpf:"network_accept4"`
-	NetworkAccept4Fexit     *ebpf.ProgramSpec `ebpf:"network_accept4_fexit"`
-	NetworkAcceptFexit      *ebpf.ProgramSpec `ebpf:"network_accept_fexit"`
-	NetworkConnectExit      *ebpf.ProgramSpec `ebpf:"network_connect_exit"`
-	NetworkConnectExitFexit *ebpf.ProgramSpec `ebpf:"network_connect_exit_fexit"`
-	NetworkState            *ebpf.ProgramSpec `ebpf:"network_state"`
+	NetworkAccept      *ebpf.ProgramSpec `ebpf:"network_accept"`
+	NetworkAccept4     *ebpf.ProgramSpec `ebpf:"network_accept4"`
+	NetworkConnectExit *ebpf.ProgramSpec `ebpf:"network_connect_exit"`
+	NetworkState       *ebpf.ProgramSpec `ebpf:"network_state"`
 }
 
 // NetworkMapSpecs contains maps before they are loaded into the kernel.
@@ -211,23 +205,17 @@ type NetworkVariables struct {
 //
 // It can be passed to LoadNetworkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetworkPrograms struct {
-	NetworkAccept           *ebpf.Program `ebpf:"network_accept"`
-	NetworkAccept4          *ebpf.Program `ebpf:"network_accept4"`
-	NetworkAccept4Fexit     *ebpf.Program `ebpf:"network_accept4_fexit"`
-	NetworkAcceptFexit      *ebpf.Program `ebpf:"network_accept_fexit"`
-	NetworkConnectExit      *ebpf.Program `ebpf:"network_connect_exit"`
-	NetworkConnectExitFexit *ebpf.Program `ebpf:"network_connect_exit_fexit"`
-	NetworkState            *ebpf.Program `ebpf:"network_state"`
+	NetworkAccept      *ebpf.Program `ebpf:"network_accept"`
+	NetworkAccept4     *ebpf.Program `ebpf:"network_accept4"`
+	NetworkConnectExit *ebpf.Program `ebpf:"network_connect_exit"`
+	NetworkState       *ebpf.Program `ebpf:"network_state"`
 }
 
 func (p *NetworkPrograms) Close() error {
 	return _NetworkClose(
 		p.NetworkAccept,
 		p.NetworkAccept4,
-		p.NetworkAccept4Fexit,
-		p.NetworkAcceptFexit,
 		p.NetworkConnectExit,
-		p.NetworkConnectExitFexit,
 		p.NetworkState,
 	)
 }

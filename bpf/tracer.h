@@ -240,31 +240,6 @@ static __always_inline void fill_decision(struct event_header *e, struct decisio
 	e->reserved = 0;
 }
 
-/*
- * The exit of a system call is told by one of two programs: at the exit of the function that
- * makes the call, or at its tracepoint. The first costs half of the other, and a tracepoint
- * has every call of every process go the slow way, a third more for the cheapest; but not
- * every kernel takes it, and where one may take the CPU from a program that runs, it would
- * leave out the calls that come meanwhile.
- */
-#if defined(__TARGET_ARCH_x86)
-#define CALL_FUNCTION "__x64_sys_"
-#else
-#define CALL_FUNCTION "__arm64_sys_"
-#endif
-
-#define AT_EXIT(program, name, tell, call)                                     \
-	SEC("tracepoint/syscalls/sys_exit_" #name)                             \
-	int program(struct syscall_exit *ctx)                                  \
-	{                                                                      \
-		return tell(ctx->ret, call);                                   \
-	}                                                                      \
-	SEC("fexit/" CALL_FUNCTION #name)                                      \
-	int program##_fexit(unsigned long long *ctx) /* registers, result */   \
-	{                                                                      \
-		return tell(ctx[1], call);                                     \
-	}
-
 static __always_inline struct cgroup *cgroup_of(struct task_struct *t)
 {
 	return t->cgroups->dfl_cgrp;

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -407,5 +408,52 @@ func TestArgumentsAreReadOrNotFromOneExecToTheNext(t *testing.T) {
 		if got := bytes.Contains(told, []byte(word)); got != want {
 			t.Errorf("%s: told %v, want %v", word, got, want)
 		}
+	}
+}
+
+func TestAnAcceptThatWaitsWhileTheProbeComesIsTold(t *testing.T) {
+	p := load.Build(t)
+	k, r, end := reading(t, "process")
+	server := exec.CommandContext(t.Context(), p.TCP, "serve", "-n", "1")
+	out, err := server.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	told := json.NewDecoder(out)
+	var listens struct{ Port int }
+	if err := told.Decode(&listens); err != nil {
+		t.Fatal(err)
+	}
+	waits := fmt.Sprintf("%d ", syscall.SYS_ACCEPT4)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", server.Process.Pid)); err == nil && strings.HasPrefix(string(text), waits) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the server does not wait in accept4")
+		}
+	}
+	if err := k.AttachProbe("network"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.RunTCP(t.Context(), "connect", "-n", "1", "-P", fmt.Sprint(listens.Port)); err != nil {
+		t.Fatal(err)
+	}
+	var did load.TCPCounts
+	if err := errors.Join(told.Decode(&did), server.Wait()); err != nil || did.Accepts != 1 {
+		t.Fatalf("the server accepted %d connections: %v", did.Accepts, err)
+	}
+	end()
+	n := 0
+	for _, one := range r.of(event.NetworkAccept) {
+		if binary.NativeEndian.Uint32(one[pidAt:]) == uint32(server.Process.Pid) {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("the accept was told %d times", n)
 	}
 }

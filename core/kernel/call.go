@@ -33,14 +33,15 @@ func ofFunctions(spec *ebpf.CollectionSpec, programs []string) []string {
 func ofTracepoint(program string) string { return strings.TrimSuffix(program, ofFunction) }
 
 // callsHaveFunctions tells whether system calls can be told by their functions here: whether
-// the kernel loads such a program, and runs it without a break. One that was broken off would
-// keep others from running on its CPU, and what they were to count would be missing.
+// the kernel takes such a program, and runs it without a break. One that was broken off would
+// keep others from running on its CPU, and what they were to count would be missing. It is
+// tried with a call in which nobody waits: one who did would not be told.
 func callsHaveFunctions() bool {
 	if preemptible() {
 		return false
 	}
-	p, err := empty("openat", true)
-	return err == nil && p.Close() == nil
+	l, err := attachEmpty("getpgid", true)
+	return err == nil && l.Close() == nil
 }
 
 // empty loads a program that does nothing at the exit of a system call.
@@ -66,11 +67,15 @@ func empty(call string, functions bool) (program, error) {
 	return one, nil
 }
 
-// AttachEmpty attaches a program that does nothing where the probes' program for a system
-// call is attached on this kernel: it takes what the kernel itself takes for one. Closing it
-// detaches it. It is what measurements compare the probes with.
+// AttachEmpty attaches a program that does nothing where the probe's program for an open is
+// attached on this kernel: it takes what the kernel itself takes for one. Closing it detaches
+// it. It is what measurements compare the probe with.
 func AttachEmpty(call string) (io.Closer, error) {
-	p, err := empty(call, callsHaveFunctions())
+	return attachEmpty(call, callsHaveFunctions())
+}
+
+func attachEmpty(call string, functions bool) (io.Closer, error) {
+	p, err := empty(call, functions)
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ func BenchmarkDecision(b *testing.B) {
 	if _, err := k.SetPolicy(p); err != nil {
 		b.Fatal(err)
 	}
-	nothing, err := empty("openat", k.loader.functions)
+	nothing, err := empty("openat", k.loader.functions())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -42,8 +42,8 @@ type Options struct {
 	RingBytes int      // of each ring: a power of two, at least a page
 	Rings     int      // 0: one for each NUMA node
 	NoArgs    bool     // the arguments of an exec are not even read
-	// Tracepoints has system calls told by their tracepoints, although this kernel may take
-	// what costs less: to compare.
+	// Tracepoints has opens told by their tracepoints, although this kernel may take what
+	// costs less: to compare.
 	Tracepoints bool
 	// Prepare sets what is to hold for the first event: a budget, filters. It is called
 	// before anything is attached; nil: nothing is set. Load fails with its error.
@@ -133,13 +133,16 @@ func (k *Kernel) load(o Options, nodes ringMap) error {
 	if err != nil {
 		return err
 	}
-	k.loader = loader{rings: nodes.count, ringBytes: o.RingBytes, functions: !o.Tracepoints && callsHaveFunctions(), constants: map[string]any{
+	k.loader = loader{rings: nodes.count, ringBytes: o.RingBytes, functions: sync.OnceValue(callsHaveFunctions), constants: map[string]any{
 		"self_tgid":   self,
 		"seed":        binary.NativeEndian.Uint64(word[:]),
 		"ring_count":  uint32(nodes.count),
 		"ring_of_cpu": nodes.of,
 		"ring_high":   uint64(o.RingBytes) / 4 * 3,
 	}}
+	if o.Tracepoints {
+		k.loader.functions = func() bool { return false }
+	}
 	k.loader.cpus, err = ebpf.PossibleCPU()
 	if err != nil {
 		return fmt.Errorf("count the CPUs: %w", err)

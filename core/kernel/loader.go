@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -20,7 +21,7 @@ type loader struct {
 	rings     int
 	ringBytes int
 	cpus      int                  // that a map has a value for
-	functions bool                 // system calls are told by their functions
+	functions func() bool          // system calls may be told by their functions
 	common    map[string]*ebpf.Map // what the probes have in common, the Kernel's
 }
 
@@ -79,8 +80,8 @@ func (l *loader) load(name string) (*probe, error) {
 	}
 	p := &probe{Probe: Probe{Name: name}, maps: map[string]*ebpf.Map{}}
 	names := wanted(name, spec)
-	if l.functions {
-		names = ofFunctions(spec, names)
+	if better := ofFunctions(spec, names); !slices.Equal(better, names) && l.functions() {
+		names = better
 	}
 	if l.programs(p, spec, names...) == nil {
 		return p, nil
@@ -88,7 +89,12 @@ func (l *loader) load(name string) (*probe, error) {
 	for _, program := range names {
 		err := l.programs(p, spec, program)
 		if other := ofTracepoint(program); err != nil && other != program {
-			program, err = other, l.programs(p, spec, other)
+			program = other
+			if second := l.programs(p, spec, other); second != nil {
+				err = errors.Join(err, second)
+			} else {
+				err = nil
+			}
 		}
 		if err != nil {
 			if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
@@ -145,7 +151,12 @@ func (l *loader) attach(p *probe) {
 		one := &p.programs[i]
 		attached, err := one.attach()
 		if other := ofTracepoint(one.name); err != nil && other != one.name {
-			attached, err = l.attachInstead(p, one, other)
+			var second error
+			if attached, second = l.attachInstead(p, one, other); second != nil {
+				err = errors.Join(err, second)
+			} else {
+				err = nil
+			}
 		}
 		if err != nil {
 			p.Failed = append(p.Failed, Failure{Program: ofTracepoint(one.name), Reason: fmt.Errorf("attach: %w", err)})

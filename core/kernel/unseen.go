@@ -12,7 +12,6 @@ func Unseen(probe string) []string {
 	case "network":
 		return []string{
 			"Accepts and connects through io_uring, or of 32-bit programs on a 64-bit kernel, that fail without ever having begun. The states of their connections are seen.",
-			"Where the probe's programs are those of functions (`_fexit`): accepts that had begun when the probe was attached, and connects that a seccomp filter refuses.",
 			"A listener that was never bound is told with port 0: the kernel chooses the port after the state changes.",
 			"Sockets older than the tracer have no owner, but their container is known.",
 			"MPTCP, and everything that is not TCP.",
@@ -20,7 +19,7 @@ func Unseen(probe string) []string {
 	case "file":
 		return []string{
 			"Opens through io_uring, and of 32-bit programs on a 64-bit kernel.",
-			"Opens that a seccomp filter refuses, where the probe's programs are those of functions (`_fexit`).",
+			"Where the probe's programs are those of functions (`_fexit`): opens that a seccomp filter refuses or answers itself, and those that wait, as of a FIFO, while a program of the same function is attached or detached, be it another's.",
 			"Paths of opens are told as they were given: relative ones are relative to `file.directory_fd` or to the working directory.",
 		}
 	case AccountName:
