@@ -89,12 +89,7 @@ func (l *loader) load(name string) (*probe, error) {
 	for _, program := range names {
 		err := l.programs(p, spec, program)
 		if other := ofTracepoint(program); err != nil && other != program {
-			program = other
-			if second := l.programs(p, spec, other); second != nil {
-				err = errors.Join(err, second)
-			} else {
-				err = nil
-			}
+			program, err = other, both(err, l.programs(p, spec, other))
 		}
 		if err != nil {
 			if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
@@ -151,12 +146,9 @@ func (l *loader) attach(p *probe) {
 		one := &p.programs[i]
 		attached, err := one.attach()
 		if other := ofTracepoint(one.name); err != nil && other != one.name {
-			var second error
-			if attached, second = l.attachInstead(p, one, other); second != nil {
-				err = errors.Join(err, second)
-			} else {
-				err = nil
-			}
+			first := err
+			attached, err = l.attachInstead(p, one, other)
+			err = both(first, err)
 		}
 		if err != nil {
 			p.Failed = append(p.Failed, Failure{Program: ofTracepoint(one.name), Reason: fmt.Errorf("attach: %w", err)})
@@ -165,6 +157,14 @@ func (l *loader) attach(p *probe) {
 		p.links = append(p.links, attached)
 		p.Programs = append(p.Programs, one.name)
 	}
+}
+
+// both is what stands against two ways to the same: nothing, where the second can be gone.
+func both(first, second error) error {
+	if second == nil {
+		return nil
+	}
+	return errors.Join(first, second)
 }
 
 // attachInstead puts another program of the probe in the place of one that can't be attached.
